@@ -1,0 +1,96 @@
+"""The three forms that a row takes on its way from the file to the loss: record, example, batch. NumPy only.
+
+A record is what the user wrote, an example is the same in tokens, and a batch is many examples laid into packed rows.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation. ``role`` is "system", "user" or "assistant"."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row as the user means it, before any template or token.
+
+    messages: the turns before the response (it may be empty: then the response is the whole text).
+    responses: one text for SFT; chosen, then rejected, for preference rows; none where only a prompt is given (predict).
+    score_all_turns: score the assistant turns inside ``messages`` too (SFT on a whole conversation).
+    source: "file:line" for error messages.
+    """
+
+    messages: tuple[Message, ...]
+    responses: tuple[str, ...]
+    score_all_turns: bool
+    source: str
+
+
+@dataclass(frozen=True)
+class Response:
+    """A branch behind the prompt.
+
+    token_ids: int32 [n]. scored: bool [n]; the tokens whose log-prob counts. In a single-turn row that is all of them, the
+    end token included; in a multi-turn SFT row the user's turns in between are not scored.
+    """
+
+    token_ids: np.ndarray
+    scored: np.ndarray
+
+
+@dataclass(frozen=True)
+class Example:
+    """A record in tokens: one prompt, then its responses as branches that do not see each other.
+
+    prompt_ids: int32 [p], with the BOS where the tokenizer has one. p may be 0; then the first token of a response has no
+    predecessor and is not scored.
+    """
+
+    prompt_ids: np.ndarray
+    responses: tuple[Response, ...]
+
+    @property
+    def length(self) -> int:
+        """Tokens that the example takes in a row: the prompt once and every response."""
+        return len(self.prompt_ids) + sum(len(response.token_ids) for response in self.responses)
+
+    @property
+    def scored_count(self) -> int:
+        """Tokens that are scored, over all responses."""
+        return sum(int(response.scored.sum()) for response in self.responses)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Packed rows of tokens and a flat list of the tokens that are scored. There is no label matrix and no -100.
+
+    input_ids       int64 [rows, length]
+    position_ids    int64 [rows, length]; restart at each example; every response starts where its prompt ends.
+    visible_until   int32 [rows, 1, length, 1]; the first later row of the attention matrix that may NOT see this token as
+                    a key (the start row of flash-mask's lower triangle): the example's end for a prompt token, the
+                    response's own end for a response token, the token's own index + 1 for padding.
+    score_at        int64 [targets]; flat index (row * length + column) of the token whose hidden state predicts the target.
+    target_ids      int64 [targets]
+    target_owner    int64 [targets]; index into the responses of this batch.
+    example_ids     int64 [examples]; which dataset row each example is. Its responses stand together, in the order of
+                    ``example_ids``: for pairs, response 2 i is chosen and 2 i + 1 rejected of example i.
+    response_count  number of responses in the batch.
+    token_count     number of tokens that are not padding.
+    """
+
+    input_ids: np.ndarray
+    position_ids: np.ndarray
+    visible_until: np.ndarray
+    score_at: np.ndarray
+    target_ids: np.ndarray
+    target_owner: np.ndarray
+    example_ids: np.ndarray
+    response_count: int
+    token_count: int
+    reference_logps: np.ndarray | None = field(default=None)
