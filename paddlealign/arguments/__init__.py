@@ -1,0 +1,5 @@
+"""What the user says: the keys of each command, read from a JSON file and the command line. Neither Paddle nor PaddleNLP is imported."""
+
+from paddlealign.arguments.parsing import Arguments, DpoArguments, PredictArguments, SftArguments, parse
+
+__all__ = ["Arguments", "DpoArguments", "PredictArguments", "SftArguments", "parse"]

@@ -1,0 +1,224 @@
+"""What values may be, alone and together, and what follows from them. Pure functions of the filled dataclasses."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from paddlealign.arguments.fields import DataArguments, GenerationArguments, ObjectiveArguments, TrainingArguments
+from paddlealign.arguments.values import show
+
+
+class Range(NamedTuple):
+    """Numbers that a key may have: low to high, the ends included or not."""
+
+    low: float
+    high: float = float("inf")
+    low_included: bool = True
+    high_included: bool = True
+
+    def holds(self, value: float) -> bool:
+        """Whether the value is allowed."""
+        above = value >= self.low if self.low_included else value > self.low
+        return above and (value <= self.high if self.high_included else value < self.high)
+
+    def text(self) -> str:
+        """For a message: "above 0", "0 to below 0.5"."""
+        low = f"{self.low:g}" if self.low_included else f"above {self.low:g}"
+        if self.high == float("inf"):
+            return f"{low} or more" if self.low_included else low
+        return f"{low} to {'' if self.high_included else 'below '}{self.high:g}"
+
+
+_POSITIVE = Range(0, low_included=False)
+RANGES: dict[str, Range] = {
+    "src_length": Range(1),
+    "max_length": Range(1),
+    "num_train_epochs": _POSITIVE,
+    "max_steps": Range(-1),
+    "per_device_train_batch_size": Range(1),
+    "per_device_eval_batch_size": Range(1),
+    "gradient_accumulation_steps": Range(1),
+    "learning_rate": _POSITIVE,
+    "warmup_steps": Range(0),
+    "warmup_ratio": Range(0, 1),
+    "weight_decay": Range(0),
+    "adam_beta1": Range(0, 1, high_included=False),
+    "adam_beta2": Range(0, 1, high_included=False),
+    "adam_epsilon": _POSITIVE,
+    "max_grad_norm": Range(0),
+    "seed": Range(0, 2**32 - 1),
+    "logging_steps": Range(1),
+    "eval_steps": Range(1),
+    "save_steps": Range(1),
+    "save_total_limit": Range(1),
+    "early_stopping_patience": Range(1),
+    "early_stopping_threshold": Range(0),
+    "beta": _POSITIVE,
+    "label_smoothing": Range(0, 0.5, high_included=False),
+    "batch_size": Range(1),
+    "top_k": Range(0),
+    "top_p": Range(0, 1, low_included=False),
+    "temperature": _POSITIVE,
+    "repetition_penalty": _POSITIVE,
+}
+_HINTS = {
+    "save_total_limit": " or null for all",
+    "temperature": "; for the likeliest token set decode_strategy to greedy_search",
+    "max_steps": ", where -1 and 0 leave it to num_train_epochs",
+}
+
+
+def range_problem(key: str, value: Any) -> str | None:
+    """What is wrong with a number, as a text that goes on from "key: ", or None."""
+    allowed = RANGES.get(key)
+    if allowed is None or value is None or allowed.holds(value):
+        return None
+    return f"{show(value)} is not allowed; allowed: {allowed.text()}{_HINTS.get(key, '')}."
+
+
+class Resolved(NamedTuple):
+    """What a check found: problems stop the run, changes are values that follow from others, notes are told to the user."""
+
+    problems: list[str]
+    changes: dict[str, Any]
+    notes: list[str]
+
+
+def resolve_data(data: DataArguments, training: TrainingArguments, sources: Mapping[str, str]) -> Resolved:
+    """Lengths, packing, and whether there are rows for what is asked."""
+    found = Resolved([], {}, [])
+    if data.src_length >= data.max_length:
+        if sources["src_length"] == "default" and data.max_length > 1:
+            found.changes["src_length"] = data.max_length // 2
+            found.notes.append(f"src_length is not set: {data.max_length // 2}, half of max_length {data.max_length}.")
+        else:
+            found.problems.append(
+                f"src_length {data.src_length} (the prompt) must be below max_length {data.max_length} (the prompt and one response)."
+            )
+    if data.greedy_zero_padding and not data.zero_padding:
+        if sources["zero_padding"] != "default":
+            found.problems.append("zero_padding false and greedy_zero_padding true contradict each other: both pack rows. Set them alike.")
+        found.changes["zero_padding"] = True
+    evaluates = training.do_eval or training.evaluation_strategy != "no"
+    if training.do_train and not data.train_dataset_path and not data.dataset_name_or_path:
+        found.problems.append("do_train needs rows: set dataset_name_or_path (a folder or file) or train_dataset_path (files).")
+    if evaluates and not data.dev_dataset_path and not data.dataset_name_or_path:
+        asked = "do_eval" if training.evaluation_strategy == "no" else f"evaluation_strategy {training.evaluation_strategy}"
+        found.problems.append(f"{asked} needs rows: set dev_dataset_path (files), or dataset_name_or_path to a folder with dev rows.")
+    return found
+
+
+def resolve_training(command: str, training: TrainingArguments, sources: Mapping[str, str]) -> Resolved:
+    """Combinations of training keys, with PaddleNLP's rules for what follows from what."""
+    found = Resolved([], {}, [])
+    problems, changes, notes = found
+    if training.bf16 and training.fp16:
+        problems.append("bf16 and fp16 are both true. Keep one of them.")
+    if not training.do_train and not training.do_eval and training.evaluation_strategy == "no":
+        problems.append("nothing to do: set do_train to true to train, or do_eval to true to evaluate.")
+    if training.resume_from_checkpoint and training.overwrite_output_dir:
+        problems.append("resume_from_checkpoint goes on from a run that overwrite_output_dir would remove. Keep one of them.")
+    warms_up = training.warmup_steps > 0 or training.warmup_ratio > 0
+    if training.lr_scheduler_type == "constant" and warms_up:
+        key = "warmup_steps" if training.warmup_steps > 0 else "warmup_ratio"
+        problems.append(f"lr_scheduler_type constant has no warm-up, but {key} asks for one. Set it to constant_with_warmup.")
+    if command == "sft" and training.metric_for_best_model == "margin":
+        problems.append("metric_for_best_model margin is DPO's; SFT has loss and accuracy.")
+    if training.early_stopping_patience is not None and training.evaluation_strategy == "no":
+        problems.append("early_stopping_patience counts evaluations, but evaluation_strategy is no. Set it to steps or epoch.")
+
+    if training.evaluation_strategy != "no" and not training.do_eval:
+        changes["do_eval"] = True
+        if sources["do_eval"] != "default":
+            notes.append(f"do_eval false is overruled by evaluation_strategy {training.evaluation_strategy}, as in PaddleNLP.")
+    elif training.do_eval and training.do_train and training.evaluation_strategy == "no":
+        notes.append("do_eval with evaluation_strategy no: evaluated once, after training.")
+    if training.evaluation_strategy == "steps" and training.eval_steps is None:
+        changes["eval_steps"] = training.logging_steps
+    if training.greater_is_better is None:
+        changes["greater_is_better"] = training.metric_for_best_model != "loss"
+    if training.load_best_model_at_end:
+        _resolve_best(training, changes.get("eval_steps", training.eval_steps), found)
+    return found
+
+
+def _resolve_best(training: TrainingArguments, eval_steps: int | None, found: Resolved) -> None:
+    """load_best_model_at_end needs a checkpoint at an evaluation to choose from."""
+    evaluation, saving = training.evaluation_strategy, training.save_strategy
+    if evaluation != saving:
+        found.problems.append(
+            f"load_best_model_at_end needs evaluation_strategy and save_strategy alike; they are {evaluation} and {saving}."
+        )
+    elif evaluation == "no":
+        found.changes["load_best_model_at_end"] = False
+        found.notes.append("load_best_model_at_end has nothing to choose from: evaluation_strategy and save_strategy are no.")
+    elif evaluation == "steps" and eval_steps and training.save_steps % eval_steps:
+        found.problems.append(
+            f"load_best_model_at_end needs save_steps to be a multiple of eval_steps; {training.save_steps} is none of {eval_steps}."
+        )
+    elif evaluation == "steps" and 0 < training.max_steps < training.save_steps:
+        found.notes.append(
+            f"load_best_model_at_end has only the last weights to take: save_steps {training.save_steps} is more than max_steps "
+            f"{training.max_steps}."
+        )
+
+
+def resolve_generation(generation: GenerationArguments) -> Resolved:
+    """A prediction needs rows or a person."""
+    found = Resolved([], {}, [])
+    if not generation.interactive and not generation.data_file:
+        found.problems.append("data_file is not set: give a file of rows, or interactive true to chat.")
+    elif not generation.interactive and generation.data_file == generation.output_file:
+        found.problems.append(f"data_file and output_file are the same file, {generation.data_file}. Set another output_file.")
+    return found
+
+
+def unread_keys(sections: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:
+    """One note about keys that the user set and that another key makes void; empty where there are none."""
+    rules: list[tuple[bool, str, str]] = []
+    training, data = sections.get("training"), sections.get("data")
+    if isinstance(training, TrainingArguments):
+        picks = training.load_best_model_at_end or training.early_stopping_patience is not None
+        rules += [
+            (training.evaluation_strategy != "steps", "eval_steps", f"evaluation_strategy is {training.evaluation_strategy}"),
+            (training.save_strategy != "steps", "save_steps", f"save_strategy is {training.save_strategy}"),
+            (training.max_steps > 0, "num_train_epochs", f"max_steps is {training.max_steps}"),
+            (training.warmup_steps > 0, "warmup_ratio", f"warmup_steps is {training.warmup_steps}"),
+            (not training.bf16 and not training.fp16, "fp16_opt_level", "neither bf16 nor fp16 is true"),
+            (not picks, "metric_for_best_model", "neither load_best_model_at_end nor early_stopping_patience is on"),
+            (not picks, "greater_is_better", "neither load_best_model_at_end nor early_stopping_patience is on"),
+            (training.early_stopping_patience is None, "early_stopping_threshold", "early_stopping_patience is unset"),
+            (not training.do_train, "save_total_limit", "do_train is false"),
+            (not training.do_eval, "dev_dataset_path", "do_eval is false and evaluation_strategy no"),
+            (not training.do_train, "train_dataset_path", "do_train is false"),
+        ]
+    if isinstance(data, DataArguments):
+        both = bool(data.train_dataset_path and data.dev_dataset_path)
+        rules.append((both, "dataset_name_or_path", "train_dataset_path and dev_dataset_path are set"))
+    objective, generation = sections.get("objective"), sections.get("generation")
+    if isinstance(objective, ObjectiveArguments):
+        rules.append((objective.reference_mode == "frozen", "reference_cache_dir", "reference_mode is frozen"))
+    if isinstance(generation, GenerationArguments):
+        greedy = generation.decode_strategy == "greedy_search"
+        rules += [(greedy, key, "decode_strategy is greedy_search") for key in ("top_k", "top_p", "temperature", "seed")]
+        rules += [(generation.interactive, key, "interactive is true") for key in ("data_file", "output_file", "batch_size")]
+    void = [f"{key} ({why})" for holds, key, why in rules if holds and sources.get(key, "default") in ("file", "command line")]
+    return [f"Not read in this run: {', '.join(void)}."] if void else []
+
+
+def resolve(command: str, sections: Mapping[str, Any], sources: Mapping[str, str]) -> tuple[dict[str, Any], Resolved]:
+    """All cross-checks of a command: the sections with what follows from them, and everything found."""
+    parts: dict[str, Resolved] = {}
+    if "training" in sections:
+        parts["training"] = resolve_training(command, sections["training"], sources)
+        parts["data"] = resolve_data(sections["data"], sections["training"], sources)
+    if "generation" in sections:
+        parts["generation"] = resolve_generation(sections["generation"])
+    resolved = {name: replace(section, **parts[name].changes) if name in parts else section for name, section in sections.items()}
+    found = Resolved([], {}, [])
+    for part in parts.values():
+        found.problems.extend(part.problems)
+        found.changes.update(part.changes)
+        found.notes.extend(part.notes)
+    found.notes.extend(unread_keys(resolved, sources))
+    return resolved, found

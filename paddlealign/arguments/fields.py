@@ -1,0 +1,225 @@
+"""The keys that a user may set, in the groups that ``--help`` shows. Names, meanings and defaults are PaddleNLP's.
+
+Where a default differs from PaddleNLP's, docs/arguments.md says so. ``Optional[...]`` is written out because PdArgumentParser does not
+read ``int | None``.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+DEFAULT_MARK = " Default: "
+
+
+def _key(meaning: str, default: Any, *, choices: tuple[str, ...] = (), metavar: str = "") -> Any:
+    """A dataclass field whose help ends in its default, with a short name for the value in ``--help``.
+
+    A boolean whose default is true must have no metavar: PdArgumentParser passes it on to its ``--no_key`` switch, where argparse
+    does not take it.
+    """
+    shown = "unset" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
+    metadata: dict[str, Any] = {"help": f"{meaning}{DEFAULT_MARK}{shown}."}
+    if choices:
+        metadata["choices"] = list(choices)
+    elif metavar:
+        metadata["metavar"] = metavar
+    elif default is False:
+        metadata["metavar"] = "true|false"
+    return field(default=default, metadata=metadata)
+
+
+def _required(meaning: str, metavar: str) -> Any:
+    """A dataclass field that the user must set."""
+    return field(metadata={"help": f"{meaning} Required.", "metavar": metavar})
+
+
+@dataclass(frozen=True)
+class ModelArguments:
+    """Which model is started from (all commands)."""
+
+    _argument_group_name = "model"
+
+    model_name_or_path: str = _required("Folder of a HuggingFace checkpoint (config.json, *.safetensors, tokenizer files).", "DIR")
+    tokenizer_name_or_path: Optional[str] = _key("Folder of the tokenizer, where it is not the model's.", None, metavar="DIR")
+
+
+@dataclass(frozen=True)
+class DataArguments:
+    """Which rows are read, and how they become tokens (sft, dpo)."""
+
+    _argument_group_name = "data"
+
+    dataset_name_or_path: Optional[str] = _key(
+        "Folder with train.json and dev.json (or .jsonl), or with train/*.json and dev/*.json; or one file of training rows.",
+        None,
+        metavar="PATH",
+    )
+    train_dataset_path: Optional[list[str]] = _key(
+        "Files of training rows, one or several (a list, or commas); wins over dataset_name_or_path.", None, metavar="FILE"
+    )
+    dev_dataset_path: Optional[list[str]] = _key(
+        "Files of evaluation rows, one or several (a list, or commas); wins over dataset_name_or_path.", None, metavar="FILE"
+    )
+    src_length: int = _key("Longest prompt, in tokens.", 1024, metavar="TOKENS")
+    max_length: int = _key(
+        "Longest prompt plus ONE response, in tokens; also the length of a packed row under zero_padding.", 2048, metavar="TOKENS"
+    )
+    truncation: str = _key(
+        "What happens to a row longer than src_length or max_length: left out (counted), cut at the prompt's start, cut at the "
+        "response's end (which then has no scored end token), or the run stops.",
+        "drop",
+        choices=("drop", "truncate_prompt", "truncate_response", "error"),
+    )
+    chat_template: str = _key(
+        "auto: the tokenizer's own template where it has one, plain concatenation otherwise; none: plain concatenation; or the path "
+        "of a .jinja file.",
+        "auto",
+        metavar="auto|none|FILE",
+    )
+    zero_padding: bool = _key(
+        "Pack examples into rows of max_length tokens before they are grouped: batch sizes then count packed rows.", False
+    )
+    greedy_zero_padding: bool = _key("Like zero_padding, with the best-fitting examples put together: fewer rows, another order.", False)
+
+
+@dataclass(frozen=True)
+class TrainingArguments:
+    """The training run (sft, dpo)."""
+
+    _argument_group_name = "training"
+
+    output_dir: str = _required("Folder for checkpoints, the run log and the final model.", "DIR")
+    overwrite_output_dir: bool = _key("Start anew in an output_dir that already holds a run (what it holds is removed).", False)
+    do_train: bool = _key("Train.", False)
+    do_eval: bool = _key("Evaluate on the dev rows; implied by an evaluation_strategy other than no.", False)
+    check: bool = _key("Do everything up to the first step, report it, and stop without training.", False)
+    num_train_epochs: float = _key("Passes over the training rows (a fraction is allowed).", 1.0, metavar="EPOCHS")
+    max_steps: int = _key("Optimizer steps; above 0 it wins over num_train_epochs.", -1, metavar="STEPS")
+    per_device_train_batch_size: int = _key(
+        "Dataset rows (SFT rows, DPO pairs) of one micro-batch on one device; packed rows under zero_padding.", 8, metavar="ROWS"
+    )
+    per_device_eval_batch_size: int = _key("The same for evaluation; it changes speed and memory only.", 8, metavar="ROWS")
+    gradient_accumulation_steps: int = _key("Micro-batches that make one optimizer step.", 1, metavar="N")
+    learning_rate: float = _key("Peak learning rate of AdamW, per step.", 5e-5, metavar="RATE")
+    lr_scheduler_type: str = _key(
+        "Learning rate after the warm-up: down to 0 in a line, down to 0 in a half cosine, or level.",
+        "linear",
+        choices=("linear", "cosine", "constant", "constant_with_warmup"),
+    )
+    warmup_steps: int = _key("Steps over which the learning rate rises from 0; above 0 it wins over warmup_ratio.", 0, metavar="STEPS")
+    warmup_ratio: float = _key("The same as a share of all steps, 0 to 1.", 0.0, metavar="SHARE")
+    weight_decay: float = _key("AdamW's decoupled decay, per step and unit of learning rate; not on norms and biases.", 0.0, metavar="RATE")
+    adam_beta1: float = _key("AdamW's decay of the first moment, per step.", 0.9, metavar="SHARE")
+    adam_beta2: float = _key("AdamW's decay of the second moment, per step.", 0.999, metavar="SHARE")
+    adam_epsilon: float = _key("AdamW's term under the fraction.", 1e-8, metavar="NUMBER")
+    max_grad_norm: float = _key("Largest global L2 norm of a step's gradient; 0 switches clipping off.", 1.0, metavar="NORM")
+    seed: int = _key("Seed of the row order and of every random draw.", 42, metavar="N")
+    device: str = _key("Where to compute; auto takes the GPU where Paddle sees one.", "auto", choices=("auto", "cpu", "gpu"))
+    bf16: bool = _key("Train in bfloat16 (GPU).", False)
+    fp16: bool = _key("Train in float16 with loss scaling (GPU).", False)
+    fp16_opt_level: str = _key(
+        "Under bf16 or fp16: O1 keeps the weights in float32, O2 keeps them in 16 bits beside float32 master weights.",
+        "O1",
+        choices=("O1", "O2"),
+    )
+    recompute: bool = _key("Recompute each layer's activations in backward: less memory, about a third more time, same numbers.", False)
+    logging_steps: int = _key("Steps between two lines of the run log.", 500, metavar="STEPS")
+    report_to: str = _key("A second run log beside metrics.jsonl.", "none", choices=("none", "visualdl"))
+    disable_tqdm: bool = _key("Show plain lines instead of a progress bar.", False)
+    evaluation_strategy: str = _key("When to evaluate during training.", "no", choices=("no", "steps", "epoch"))
+    eval_steps: Optional[int] = _key(
+        "Steps between two evaluations (evaluation_strategy steps); logging_steps where unset.", None, metavar="STEPS"
+    )
+    save_strategy: str = _key("When to write a checkpoint during training.", "steps", choices=("no", "steps", "epoch"))
+    save_steps: int = _key("Steps between two checkpoints (save_strategy steps).", 500, metavar="STEPS")
+    save_total_limit: Optional[int] = _key(
+        "Checkpoints kept; the oldest go first, the best one stays. Unset keeps all.", None, metavar="N"
+    )
+    load_best_model_at_end: bool = _key("Make the best checkpoint by metric_for_best_model the final model.", False)
+    metric_for_best_model: str = _key(
+        "Evaluation metric that picks the best checkpoint and stops early: loss, accuracy (SFT: scored tokens predicted right; DPO: "
+        "pairs with a positive margin), margin (DPO).",
+        "loss",
+        choices=("loss", "accuracy", "margin"),
+    )
+    greater_is_better: Optional[bool] = _key(
+        "Direction of metric_for_best_model; unset: false for loss, true otherwise.", None, metavar="true|false"
+    )
+    early_stopping_patience: Optional[int] = _key("Stop after so many evaluations in a row without a better metric.", None, metavar="N")
+    early_stopping_threshold: float = _key("How much better a metric must be to count, in the metric's unit.", 0.0, metavar="NUMBER")
+    resume_from_checkpoint: Optional[str] = _key(
+        "Folder of a checkpoint to go on from, or true for the newest one in output_dir. Never resumed unasked.", None, metavar="DIR|true"
+    )
+
+
+@dataclass(frozen=True)
+class SftObjectiveArguments:
+    """What the SFT loss scores (sft)."""
+
+    _argument_group_name = "objective"
+
+    score_all_turns: bool = _key("In a conversation score every assistant turn; false scores the last one only.", True)
+
+
+@dataclass(frozen=True)
+class ObjectiveArguments:
+    """The DPO loss and its reference model (dpo)."""
+
+    _argument_group_name = "objective"
+
+    beta: float = _key(
+        "DPO's beta: weight of the log-probability ratio, per nat. Larger keeps nearer to the reference.", 0.1, metavar="NUMBER"
+    )
+    label_smoothing: float = _key(
+        "Assumed share of pairs whose order is wrong (conservative DPO), 0 up to below 0.5.", 0.0, metavar="SHARE"
+    )
+    ref_model_name_or_path: Optional[str] = _key(
+        "Folder of the reference model; unset: the model that training starts from.", None, metavar="DIR"
+    )
+    reference_mode: str = _key(
+        "cached: the reference's log-probabilities are computed once and kept on disk; frozen: a frozen copy stays in memory.",
+        "cached",
+        choices=("cached", "frozen"),
+    )
+    reference_cache_dir: Optional[str] = _key(
+        "Folder of the cached log-probabilities (reference_mode cached); unset: output_dir/reference.", None, metavar="DIR"
+    )
+
+
+@dataclass(frozen=True)
+class GenerationArguments:
+    """Rows in, completions out (predict)."""
+
+    _argument_group_name = "generation"
+
+    data_file: Optional[str] = _key("File of rows {src, tgt?}, {prompt} or {messages}; required without interactive.", None, metavar="FILE")
+    output_file: str = _key("File that the rows with their output are written to, one JSON object a line.", "output.json", metavar="FILE")
+    interactive: bool = _key("Chat in the terminal instead of reading data_file.", False)
+    check: bool = _key("Read the rows and the model, report them, and stop without generating.", False)
+    batch_size: int = _key("Rows generated together; it changes speed and memory, not greedy text.", 1, metavar="ROWS")
+    src_length: int = _key("Longest prompt, in tokens; a longer one is cut at its start.", 1024, metavar="TOKENS")
+    max_length: int = _key("Most NEW tokens per row, without the prompt.", 1024, metavar="TOKENS")
+    decode_strategy: str = _key("Take the likeliest token, or draw one.", "sampling", choices=("sampling", "greedy_search"))
+    top_k: int = _key("Draw among the k likeliest tokens; 0: among all.", 0, metavar="TOKENS")
+    top_p: float = _key("Draw among the likeliest tokens that together hold this probability, above 0 to 1.", 0.7, metavar="SHARE")
+    temperature: float = _key("Logits are divided by this before drawing; above 0.", 0.95, metavar="NUMBER")
+    repetition_penalty: float = _key("Factor that lowers tokens already seen; 1 is off.", 1.0, metavar="FACTOR")
+    seed: int = _key("Seed of the draws.", 42, metavar="N")
+    chat_template: str = _key(
+        "auto: the tokenizer's own template where it has one, plain text otherwise; none: plain text; or the path of a .jinja file.",
+        "auto",
+        metavar="auto|none|FILE",
+    )
+    device: str = _key("Where to compute; auto takes the GPU where Paddle sees one.", "auto", choices=("auto", "cpu", "gpu"))
+    dtype: str = _key(
+        "Number format of the weights; auto: the checkpoint's own on a GPU, float32 on a CPU.",
+        "auto",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+
+
+SECTIONS: dict[str, dict[str, type]] = {
+    "sft": {"model": ModelArguments, "data": DataArguments, "training": TrainingArguments, "objective": SftObjectiveArguments},
+    "dpo": {"model": ModelArguments, "data": DataArguments, "training": TrainingArguments, "objective": ObjectiveArguments},
+    "predict": {"model": ModelArguments, "generation": GenerationArguments},
+}
+MAIN_SCRIPTS = {"sft": "sft_main.py", "dpo": "dpo_main.py", "predict": "predict.py"}

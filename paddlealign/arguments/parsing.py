@@ -1,0 +1,250 @@
+"""From the words on the command line to the filled dataclasses: file, names, values, PdArgumentParser, cross-checks."""
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NamedTuple, get_type_hints, overload
+
+from paddlealign.arguments.checks import range_problem, resolve
+from paddlealign.arguments.command_line import split_command_line
+from paddlealign.arguments.degrees import PARALLEL_KEYS, parallel_notes, read_environment
+from paddlealign.arguments.fields import (
+    MAIN_SCRIPTS,
+    SECTIONS,
+    DataArguments,
+    GenerationArguments,
+    ModelArguments,
+    ObjectiveArguments,
+    SftObjectiveArguments,
+    TrainingArguments,
+)
+from paddlealign.arguments.foreign import ALIASES, HINTS, ONLY
+from paddlealign.arguments.given import Given, list_problems
+from paddlealign.arguments.json_file import read_argument_file
+from paddlealign.arguments.paddlenlp_parser import format_help, parse_sections
+from paddlealign.arguments.values import convert, plain_kind, show
+from paddlealign.errors import UserError
+
+Command = Literal["sft", "dpo", "predict"]
+
+
+@dataclass(frozen=True)
+class SftArguments:
+    """All that a run of sft_main.py was told.
+
+    sources: key -> "default", "file", "command line", or "derived" (it follows from other keys). notes: lines to show the user once.
+    file: the argument file, or None.
+    """
+
+    model: ModelArguments
+    data: DataArguments
+    training: TrainingArguments
+    objective: SftObjectiveArguments
+    sources: Mapping[str, str]
+    notes: tuple[str, ...]
+    file: str | None
+    command: Literal["sft"] = "sft"
+
+
+@dataclass(frozen=True)
+class DpoArguments:
+    """All that a run of dpo_main.py was told; see SftArguments."""
+
+    model: ModelArguments
+    data: DataArguments
+    training: TrainingArguments
+    objective: ObjectiveArguments
+    sources: Mapping[str, str]
+    notes: tuple[str, ...]
+    file: str | None
+    command: Literal["dpo"] = "dpo"
+
+
+@dataclass(frozen=True)
+class PredictArguments:
+    """All that a run of predict.py was told; see SftArguments."""
+
+    model: ModelArguments
+    generation: GenerationArguments
+    sources: Mapping[str, str]
+    notes: tuple[str, ...]
+    file: str | None
+    command: Literal["predict"] = "predict"
+
+
+Arguments = SftArguments | DpoArguments | PredictArguments
+_RESULT: dict[str, type] = {"sft": SftArguments, "dpo": DpoArguments, "predict": PredictArguments}
+
+
+class Field(NamedTuple):
+    """What a dataclass field says about its values."""
+
+    kind: type
+    choices: tuple[str, ...]
+    default: Any
+    required: bool
+    section: str
+    help: str
+
+
+def known_fields(command: str) -> dict[str, Field]:
+    """The Field of every key that the command honours, in the order of the sections."""
+    found: dict[str, Field] = {}
+    for section, cls in SECTIONS[command].items():
+        hints = get_type_hints(cls)
+        for item in fields(cls):
+            required = item.default is item.default_factory  # both MISSING
+            choices = tuple(item.metadata.get("choices", ()))
+            found[item.name] = Field(plain_kind(hints[item.name]), choices, item.default, required, section, item.metadata["help"])
+    return found
+
+
+@overload
+def parse(command: Literal["sft"], argv: Sequence[str], environment: Mapping[str, str] | None = None) -> SftArguments: ...
+@overload
+def parse(command: Literal["dpo"], argv: Sequence[str], environment: Mapping[str, str] | None = None) -> DpoArguments: ...
+@overload
+def parse(command: Literal["predict"], argv: Sequence[str], environment: Mapping[str, str] | None = None) -> PredictArguments: ...
+
+
+def parse(command: Command, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Arguments:
+    """The arguments of a command from the words after its name: ``[ARGS.json] [--key value ...]``.
+
+    The command line wins over the file. environment: for the number of processes; os.environ where None. Nothing on disk is looked at
+    but the argument file (``paths.check_paths`` does that). ``--help`` prints and exits 0. Raises UserError with every problem found.
+    """
+    text = format_help(command, argv)
+    if text is not None:
+        print(text)
+        raise SystemExit(0)
+    known = known_fields(command)
+    path, from_words = split_command_line(argv, _kinds(command, known))
+    if path is None and not from_words:
+        raise UserError(
+            f"{MAIN_SCRIPTS[command]} needs arguments: an argument file, --key value, or both. "
+            f"Start from scripts/llama/{command}_argument.json; --help lists the keys."
+        )
+    from_file = read_argument_file(path) if path else []
+    if not from_file and not from_words:
+        raise UserError(f"{path}: there is no key in it. {MAIN_SCRIPTS[command]} --help lists the keys.")
+
+    problems: list[str] = []
+    notes: list[str] = []
+    merged = _merge(command, from_file, from_words, known, problems, notes)
+    values, asked, hinted = _read_values(command, merged, known, problems)
+    problems += [f"{key} must be set: {item.help}" for key, item in known.items() if item.required and key not in merged]
+    if problems:
+        raise UserError(list_problems(problems))
+    notes += hinted + parallel_notes(asked, read_environment(os.environ if environment is None else environment))
+
+    sources = {key: merged[key].source if key in values else "default" for key in known}
+    sections = dict(zip(SECTIONS[command], parse_sections(command, values), strict=True))
+    resolved, found = resolve(command, sections, sources)
+    if found.problems:
+        raise UserError(list_problems(found.problems))
+    sources.update(dict.fromkeys(found.changes, "derived"))
+    return _RESULT[command](**resolved, sources=sources, notes=tuple(dict.fromkeys(notes + found.notes)), file=str(path) if path else None)
+
+
+def _kinds(command: str, known: Mapping[str, Field]) -> dict[str, type]:
+    """The type of every key that has one, aliases too, for splitting the command line."""
+    kinds: dict[str, type] = {key: item.kind for key, item in known.items()}
+    for table in (ONLY, HINTS):
+        kinds.update({key: item.kind for key, item in table.items() if key not in kinds})
+    kinds.update(PARALLEL_KEYS)
+    kinds.update({name: kinds[alias.key] for name, alias in ALIASES.items() if command in alias.commands and alias.key in kinds})
+    return kinds
+
+
+def _merge(
+    command: str, from_file: Iterable[Given], from_words: Iterable[Given], known: Mapping[str, Field], problems: list[str], notes: list[str]
+) -> dict[str, Given]:
+    """Canonical key -> what was given for it; the command line over the file. A null takes the key away again."""
+    merged: dict[str, Given] = {}
+    for level in (from_file, from_words):
+        here: dict[str, tuple[str, Given]] = {}
+        for given in level:
+            alias = ALIASES.get(given.key)
+            applies = alias is not None and command in alias.commands and given.key not in known
+            key = alias.key if alias is not None and applies else given.key
+            if key in here and here[key][1].value != given.value:
+                problems.append(f"{given.where}: {given.key} and {here[key][0]} are the same key here, with different values. Keep one.")
+            here[key] = (given.key, given)
+            if alias is not None and applies and given.value is not None:
+                notes.append(f"{given.key} is read as {key}{f': {alias.dpo_remark}' if alias.dpo_remark and command == 'dpo' else ''}.")
+        merged.update({key: given for key, (_, given) in here.items()})
+    empty = [key for key, given in merged.items() if given.value is None or given.value in ("", [])]
+    return {key: given for key, given in merged.items() if key not in empty or not _is_known(key, known)}
+
+
+def _is_known(key: str, known: Mapping[str, Field]) -> bool:
+    return key in known or key in ONLY or key in HINTS or key in PARALLEL_KEYS or any(key in known_fields(name) for name in SECTIONS)
+
+
+def _read_values(
+    command: str, merged: Mapping[str, Given], known: Mapping[str, Field], problems: list[str]
+) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """Values of the command's own keys, of the parallel keys, and the notes about keys with nothing to do."""
+    values: dict[str, Any] = {}
+    asked: dict[str, Any] = {}
+    told: dict[str, list[str]] = {}
+    for key, given in merged.items():
+        name = key if given.key == key else f"{given.key} (= {key})"
+        try:
+            if key in known:
+                value = _value(key, given, known[key].kind, known[key].choices)
+                problem = range_problem(key, value)
+                if problem:
+                    raise ValueError(problem)
+                if value not in (None, []):
+                    values[key] = value
+            elif key in PARALLEL_KEYS:
+                asked[key] = _value(key, given, PARALLEL_KEYS[key])
+            elif key in ONLY:
+                _check_only(key, _value(key, given, ONLY[key].kind))
+            elif key in HINTS:
+                if _value(key, given, HINTS[key].kind) not in (None, *HINTS[key].off):
+                    told.setdefault(HINTS[key].why, []).append(key)
+            else:
+                raise ValueError(_unknown(command, given.key, known))
+        except ValueError as error:
+            problems.append(f"{given.where}: {name}: {error}")
+    return values, asked, [f"Nothing to do for {', '.join(keys)}: {why}." for why, keys in told.items()]
+
+
+def _value(key: str, given: Given, kind: type, choices: tuple[str, ...] = ()) -> Any:
+    """The given value as its type; first the few spellings that PaddleNLP allows beside it. None unsets the key."""
+    value = given.value
+    if key == "metric_for_best_model" and isinstance(value, str):
+        value = value.removeprefix("eval_")
+    elif key == "chat_template" and value in ("None", "none"):
+        value = "none"
+    elif key == "report_to" and isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    elif key == "resume_from_checkpoint" and str(value).lower() in ("true", "false"):
+        value = "true" if str(value).lower() == "true" else None
+    elif key == "sharding" and str(value).lower() in ("true", "false"):
+        value = "stage1" if str(value).lower() == "true" else ""
+    elif value == "None" and kind is not list:
+        value = None
+    return None if value is None else convert(value, kind, typed=given.source == "file", choices=choices)
+
+
+def _check_only(key: str, value: Any) -> None:
+    rule = ONLY[key]
+    if value is None or value in rule.allowed or value in ("none", "null", ""):
+        return
+    allowed = ", ".join(show(item) for item in rule.allowed) or "null"
+    raise ValueError(f"{show(value)} is not honoured: {rule.why} (allowed: {allowed}).")
+
+
+def _unknown(command: str, key: str, known: Mapping[str, Field]) -> str:
+    others = [name for name in SECTIONS if name != command and key in known_fields(name)]
+    if others:
+        return f"is a key of {' and '.join(MAIN_SCRIPTS[name] for name in others)}, not of {MAIN_SCRIPTS[command]}. Remove it."
+    names = [*known, *ALIASES, *ONLY, *HINTS, *PARALLEL_KEYS]
+    near = difflib.get_close_matches(key.replace("-", "_"), names, n=1)
+    return f"unknown key. Did you mean {near[0]}?" if near else f"unknown key. {MAIN_SCRIPTS[command]} --help lists the keys."
+
+

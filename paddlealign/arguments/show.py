@@ -1,0 +1,118 @@
+"""The arguments for people and for run.json, and the reference table in docs/arguments.md."""
+
+import textwrap
+from dataclasses import asdict
+from typing import Any
+
+from paddlealign.arguments.degrees import PARALLEL_KEYS
+from paddlealign.arguments.fields import DEFAULT_MARK, MAIN_SCRIPTS, SECTIONS
+from paddlealign.arguments.foreign import ALIASES, HINTS, ONLY
+from paddlealign.arguments.parsing import Arguments, known_fields
+from paddlealign.arguments.values import show
+
+_ORDER = ("command line", "file", "derived", "default")
+_WIDTH = 118
+
+
+def arguments_dict(arguments: Arguments) -> dict[str, Any]:
+    """For run.json: command, file, {section: {key: {value, source}}} and the notes. Only plain JSON values."""
+    return {
+        "command": arguments.command,
+        "file": arguments.file,
+        "arguments": {
+            section: {key: {"value": value, "source": arguments.sources[key]} for key, value in values.items()}
+            for section, values in _sections(arguments).items()
+        },
+        "notes": list(arguments.notes),
+    }
+
+
+def render(arguments: Arguments) -> str:
+    """The effective arguments, a paragraph a section: what the user set first, then what follows from it, then the defaults."""
+    lines = [f"arguments of {MAIN_SCRIPTS[arguments.command]}" + (f" (file: {arguments.file})" if arguments.file else "")]
+    for section, values in _sections(arguments).items():
+        title = f"  {section}"
+        for source in _ORDER:
+            items = [f"{key} {_bare(value)}" for key, value in values.items() if arguments.sources[key] == source]
+            if items:
+                # a key stays together with its value where a line is broken
+                text = ", ".join(items).replace(" ", "\u00a0").replace(",\u00a0", ", ")
+                lead = f"{title:<14}{source + ':':<14}"
+                wrapped = textwrap.fill(text, _WIDTH, initial_indent=lead, subsequent_indent=" " * 28, break_long_words=False)
+                lines.append(wrapped.replace("\u00a0", " "))
+                title = ""
+    return "\n".join(lines)
+
+
+def _sections(arguments: Arguments) -> dict[str, dict[str, Any]]:
+    return {section: asdict(getattr(arguments, section)) for section in SECTIONS[arguments.command]}
+
+
+def _bare(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + " ".join(value) + "]"
+    return "unset" if value is None else value if isinstance(value, str) else show(value)
+
+
+def reference_page() -> str:
+    """The whole text of docs/arguments.md, from the dataclasses and the tables of other keys."""
+    parts = [_INTRO]
+    for title, commands in (("sft_main.py and dpo_main.py", ("sft", "dpo")), ("predict.py", ("predict",))):
+        parts.append(f"## {title}\n")
+        done: set[tuple[str, ...]] = set()
+        for command in commands:
+            for section in SECTIONS[command]:
+                rows = [(key, item) for key, item in known_fields(command).items() if item.section == section]
+                keys = tuple(key for key, _ in rows)
+                if keys not in done:
+                    only = f" ({MAIN_SCRIPTS[command]})" if section == "objective" else ""
+                    parts.append(f"### {section}{only}\n\n| key | type | default | meaning |\n|---|---|---|---|")
+                    parts += [_row(key, item) for key, item in rows]
+                    parts.append("")
+                done.add(keys)
+    parts.append("## Other names\n\nEach is told once when it is used.\n\n| name | read as | where |\n|---|---|---|")
+    parts += [f"| `{name}` | `{alias.key}` | {', '.join(alias.commands)} |" for name, alias in ALIASES.items()]
+    parts.append(f"\n## Parallel keys\n\n{_PARALLEL}\n\n{', '.join(f'`{key}`' for key in PARALLEL_KEYS)}\n")
+    parts.append("## Keys that are refused unless they ask for nothing\n\n| key | allowed | why |\n|---|---|---|")
+    parts += [f"| `{key}` | {', '.join([show(v) for v in rule.allowed] + ['null'])} | {rule.why} |" for key, rule in ONLY.items()]
+    parts.append("\n## Keys with nothing to do\n\nTold once when they are set, silent where they are off.\n\n| keys | why |\n|---|---|")
+    reasons: dict[str, list[str]] = {}
+    for key, hint in HINTS.items():
+        reasons.setdefault(hint.why, []).append(f"`{key}`")
+    parts += [f"| {', '.join(keys)} | {why} |" for why, keys in reasons.items()]
+    return "\n".join(parts) + "\n"
+
+
+def _row(key: str, item: Any) -> str:
+    meaning, _, default = item.help.removesuffix(".").rpartition(DEFAULT_MARK)
+    if item.required:
+        meaning, default = item.help.removesuffix(" Required."), "required"
+    kind = " \\| ".join(item.choices) if item.choices else "texts" if item.kind is list else item.kind.__name__
+    return f"| `{key}` | {kind} | {default} | {meaning.replace('|', chr(92) + '|')} |"
+
+
+_INTRO = """# Arguments
+
+This page is written by `python -m paddlealign.arguments docs/arguments.md`; a test holds it in step with the code.
+
+    python sft_main.py [ARGS.json] [--key value ...]
+
+Keys stand in a JSON file, on the command line, or both; the command line wins. Names, meanings and defaults are PaddleNLP's. JSON
+`null` (on the command line `null` or `None`) unsets a key. A boolean is switched on by `--key` and off by `--no_key` or `--key false`.
+
+Where a default or a meaning differs from PaddleNLP's:
+
+- `device` is auto, not gpu. `report_to` is none, not everything that is installed. `dtype` of predict.py is auto, not required.
+- `max_length` of dpo_main.py bounds the prompt and one answer; PaddleNLP's `max_seq_len` bounds the prompt and both.
+- PaddleNLP's DPO packs rows always and counts batches in packed rows; here that is `zero_padding`, and without it batches count pairs.
+- A row that is too long is left out and counted (`truncation` drop), so that every scored token keeps its whole context; PaddleNLP cuts.
+- `chat_template` takes a .jinja file, not PaddleNLP's chat_template.json.
+- `do_eval` with `evaluation_strategy` no evaluates once, after training; PaddleNLP switches to every `eval_steps`.
+- `resume_from_checkpoint` is honoured, and nothing is resumed without it.
+- `greedy_zero_padding` packs without `zero_padding` too.
+"""
+
+_PARALLEL = (
+    "This version trains in one process. A degree above 1 in a file is told in one line and the run goes on, because one process "
+    "computes the same numbers. Under `paddle.distributed.launch` with several processes it stops."
+)

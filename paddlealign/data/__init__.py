@@ -1,0 +1,1 @@
+"""Files to records, examples and packed batches; no Paddle in it."""

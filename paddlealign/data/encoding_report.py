@@ -1,0 +1,61 @@
+"""What became of the rows on their way to tokens, and the counts that are told to the user."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from paddlealign.data.example import Example
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An example and what was done to it."""
+
+    example: Example
+    prompt_cut: bool = False
+    responses_cut: int = 0
+    altered_turns: int = 0
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a record gives no example. ``too_long``: by the limits, not by its content."""
+
+    reason: str
+    too_long: bool = False
+
+
+@dataclass
+class EncodingReport:
+    """Counts over a data set: rows = kept + dropped_too_long + all refused.
+
+    refused: reason -> count; refused_at: reason -> the first row it concerns. prompts_truncated counts rows, responses_truncated
+    responses. altered_turns: earlier answers that the chat template changes and that are therefore not scored.
+    tokens: prompts once, responses each. scored_tokens: those that the loss counts.
+    """
+
+    rows: int = 0
+    kept: int = 0
+    dropped_too_long: int = 0
+    prompts_truncated: int = 0
+    responses_truncated: int = 0
+    altered_turns: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    refused_at: dict[str, str] = field(default_factory=dict)
+    tokens: int = 0
+    scored_tokens: int = 0
+
+    def count(self, source: str, outcome: Encoded | Refusal) -> None:
+        """Take in what became of one row."""
+        self.rows += 1
+        if isinstance(outcome, Encoded):
+            self.kept += 1
+            self.prompts_truncated += outcome.prompt_cut
+            self.responses_truncated += outcome.responses_cut
+            self.altered_turns += outcome.altered_turns
+            self.tokens += outcome.example.length
+            self.scored_tokens += outcome.example.scored_count
+        elif outcome.too_long:
+            self.dropped_too_long += 1
+        else:
+            self.refused[outcome.reason] += 1
+            self.refused_at.setdefault(outcome.reason, source)

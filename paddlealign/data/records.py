@@ -1,0 +1,257 @@
+"""Rows to records: what each kind of row may look like, and plain words for the rows that do not.
+
+A row that is malformed stops the run: a typing mistake in a data file must not silently cost rows. A row that is well formed but
+cannot teach anything (chosen equals rejected, equal sort) is refused and counted, since such rows are common in collected data.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paddlealign.data.example import Message, Record
+from paddlealign.data.sources import read_source
+from paddlealign.errors import UserError
+
+ROLES = ("system", "user", "assistant")
+SHOWN_PROBLEMS = 5
+ROW_FORMS = {
+    "sft": '{"src", "tgt"} (texts, or lists of turns) or {"messages": [{"role", "content"}, ...]}',
+    "preference": '{"prompt", "chosen", "rejected"} or {"src", "tgt", "response": [a, b], "sort": [1, 0]}',
+    "prompt": '{"src"}, {"prompt"} or {"messages": [{"role", "content"}, ...]}',
+}
+
+
+@dataclass(frozen=True)
+class ReadReport:
+    """What was read. ``rows`` counts rows of the files, ``records`` what became of them (a row with n answer pairs gives n).
+
+    refused: reason -> number of pairs that were left out. warnings: one line each, for the user.
+    """
+
+    files: int
+    rows: int
+    records: int
+    refused: dict[str, int]
+    warnings: tuple[str, ...]
+
+
+class _BadRowError(Exception):
+    """A row that is not in any form that its kind allows. The text says what was found and what is allowed."""
+
+
+def read_records(paths: Sequence[Path], kind: str) -> tuple[list[Record], ReadReport]:
+    """Read the rows of some files as records of a kind: "sft", "preference" or "prompt".
+
+    Raises UserError with the first bad rows by file and line, and their number, if there is any.
+    """
+    pairs, report = read_rows(paths, kind)
+    return [record for _, record in pairs], report
+
+
+def read_rows(paths: Sequence[Path], kind: str) -> tuple[list[tuple[dict[str, Any], Record]], ReadReport]:
+    """As ``read_records``, with the row as it stood in the file beside each record (predict writes it back)."""
+    if not paths:
+        raise UserError("No data file was given. Set dataset_name_or_path to a data file or a folder that holds train.json.")
+    parse = {"sft": _sft_records, "preference": _preference_records, "prompt": _prompt_records}[kind]
+    result: list[tuple[dict[str, Any], Record]] = []
+    problems: list[str] = []
+    refused: Counter[str] = Counter()
+    notes: list[str] = []
+    rows = 0
+    for path in paths:
+        source = read_source(Path(path))
+        problems += source.problems
+        if source.literal_rows:
+            notes.append(f"{path}: {source.literal_rows} rows are Python literals in single quotes, not JSON; read as they are meant.")
+        for line, row in source.rows:
+            rows += 1
+            where = f"{path}:{line}"
+            try:
+                records, reasons = _checked(row, where, parse)
+            except _BadRowError as error:
+                problems.append(f"{where}: {error}")
+                continue
+            refused.update(reasons)
+            result += [(row, record) for record in records]
+    _raise_problems(problems, rows, kind)
+    if not result:
+        why = "; ".join(f"{count} x {reason}" for reason, count in refused.items()) or "there are none"
+        raise UserError(f"{paths[0]}: no usable row ({why}). Allowed: {ROW_FORMS[kind]}.")
+    return result, ReadReport(len(paths), rows, len(result), dict(refused), tuple(notes))
+
+
+def _raise_problems(problems: list[str], rows: int, kind: str) -> None:
+    if not problems:
+        return
+    shown = "\n  ".join(problems[:SHOWN_PROBLEMS])
+    more = f"\n  ... and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
+    noun = "row is" if len(problems) == 1 else "rows are"
+    raise UserError(
+        f"{len(problems)} data {noun} wrong (of {max(rows, len(problems))}):\n  {shown}{more}\n"
+        f"Allowed rows: {ROW_FORMS[kind]}. Mend or remove them; none is skipped silently."
+    )
+
+
+_Parsed = tuple[list[Record], list[str]]
+
+
+def _checked(row: object, where: str, parse: Callable[[dict[str, Any], str], _Parsed]) -> _Parsed:
+    if not isinstance(row, dict):
+        raise _BadRowError(f"found a {_type(row)}, a row is a JSON object.")
+    return parse(row, where)
+
+
+def _sft_records(row: dict[str, Any], where: str) -> _Parsed:
+    """{messages}, or {src, tgt}: one record."""
+    if "messages" in row:
+        messages = _messages(row["messages"], "messages")
+        if messages[-1].role != "assistant":
+            raise _BadRowError(f'the last message has role "{messages[-1].role}"; in an SFT row it must be "assistant".')
+        return [Record(messages[:-1], (messages[-1].content,), True, where)], []
+    _need(row, ("src", "tgt"), "sft")
+    sources, targets = _texts(row["src"], "src", may_be_empty=True), _texts(row["tgt"], "tgt")
+    if len(sources) != len(targets):
+        raise _BadRowError(f"src has {len(sources)} turns and tgt has {len(targets)}; they must be as many.")
+    turns = _interleave(sources, targets[:-1])
+    if len(sources) == 1 and not sources[0]:
+        turns = ()  # no prompt: the response is the whole text
+    return [Record(_system(row) + turns, (targets[-1],), len(targets) > 1, where)], []
+
+
+def _preference_records(row: dict[str, Any], where: str) -> _Parsed:
+    """{prompt, chosen, rejected} with n paired answers: n records; {src, tgt, response, sort}: one."""
+    if "response" in row or "sort" in row:
+        return _sorted_record(row, where)
+    _need(row, ("prompt", "chosen", "rejected"), "preference")
+    messages = _prompt_messages(row, "prompt")
+    chosen, rejected = _texts(row["chosen"], "chosen"), _texts(row["rejected"], "rejected")
+    if len(chosen) != len(rejected):
+        raise _BadRowError(f"{len(chosen)} chosen and {len(rejected)} rejected answers; they are paired in order and must be as many.")
+    records = [Record(messages, pair, False, where) for pair in zip(chosen, rejected, strict=True) if pair[0] != pair[1]]
+    return records, ["chosen equals rejected"] * (len(chosen) - len(records))
+
+
+def _sorted_record(row: dict[str, Any], where: str) -> _Parsed:
+    """PaddleNLP's pair: the answer with the higher sort is chosen."""
+    _need(row, ("src", "response", "sort"), "preference")
+    sources = _texts(row["src"], "src")
+    targets = _texts(row["tgt"], "tgt", may_be_empty=len(sources) == 1) if row.get("tgt") else ()
+    if len(targets) != len(sources) - 1:
+        raise _BadRowError(f"src has {len(sources)} turns and tgt has {len(targets)}; tgt holds the earlier answers, one fewer than src.")
+    answers, sort = _texts(row["response"], "response"), row["sort"]
+    if len(answers) != 2:
+        raise _BadRowError(f"response holds {len(answers)} answers; it must hold two.")
+    if not isinstance(sort, list) or len(sort) != 2 or not all(isinstance(x, (int, float)) for x in sort):
+        raise _BadRowError(f"sort is {_shown(sort)}; it must be two numbers, the higher one for the chosen answer.")
+    if sort[0] == sort[1]:
+        return [], ["both answers have the same sort"]
+    if answers[0] == answers[1]:
+        return [], ["chosen equals rejected"]
+    pair = answers if sort[0] > sort[1] else (answers[1], answers[0])
+    return [Record(_system(row) + _interleave(sources, targets), pair, False, where)], []
+
+
+def _prompt_records(row: dict[str, Any], where: str) -> _Parsed:
+    """{messages}, {src, tgt?} or {prompt}. An answer that stands at the end is the reference answer, not part of the prompt."""
+    if "messages" in row:
+        messages = _messages(row["messages"], "messages")
+        if messages[-1].role == "assistant":
+            messages = messages[:-1]
+        if not messages or messages[-1].role != "user":
+            raise _BadRowError("messages holds no user message to answer.")
+        return [Record(messages, (), False, where)], []
+    if "src" in row:
+        sources = _texts(row["src"], "src")
+        targets = _texts(row["tgt"], "tgt", may_be_empty=True)[: len(sources) - 1] if len(sources) > 1 and "tgt" in row else ()
+        if len(targets) != len(sources) - 1:
+            raise _BadRowError(f"src has {len(sources)} turns and tgt has {len(targets)}; every earlier turn needs its answer.")
+        return [Record(_system(row) + _interleave(sources, targets), (), False, where)], []
+    _need(row, ("prompt",), "prompt")
+    return [Record(_prompt_messages(row, "prompt"), (), False, where)], []
+
+
+def _prompt_messages(row: dict[str, Any], key: str) -> tuple[Message, ...]:
+    """A prompt: a text, a list of turns that a user begins and ends, or a list of messages that a user ends."""
+    value = row[key]
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        messages = _messages(value, key)
+        if messages[-1].role != "user":
+            raise _BadRowError(f'the last message of {key} has role "{messages[-1].role}"; it must be "user".')
+        return _system(row) + messages
+    turns = _texts(value, key)
+    if len(turns) % 2 == 0:
+        raise _BadRowError(f"{key} has {len(turns)} turns; user and assistant take turns and the user has the last one: an odd number.")
+    return _system(row) + _interleave(turns[0::2], turns[1::2])
+
+
+def _interleave(user: Sequence[str], assistant: Sequence[str]) -> tuple[Message, ...]:
+    """User, assistant, user, ...; ``assistant`` is as long as ``user`` or one shorter."""
+    turns = []
+    for index, text in enumerate(user):
+        turns.append(Message("user", text))
+        if index < len(assistant):
+            turns.append(Message("assistant", assistant[index]))
+    return tuple(turns)
+
+
+def _system(row: dict[str, Any]) -> tuple[Message, ...]:
+    """The row's ``system`` text as a message, if it has one."""
+    if not row.get("system"):
+        return ()
+    return (Message("system", _text(row["system"], "system")),)
+
+
+def _messages(value: object, key: str) -> tuple[Message, ...]:
+    if not isinstance(value, list) or not value:
+        raise _BadRowError(f"{key} is {_shown(value)}; it must be a list of messages.")
+    messages = []
+    for index, item in enumerate(value):
+        name = f"{key}[{index}]"
+        if not isinstance(item, dict) or "role" not in item or "content" not in item:
+            raise _BadRowError(f'{name} is {_shown(item)}; a message is {{"role", "content"}}.')
+        if item["role"] not in ROLES:
+            raise _BadRowError(f"{name} has role {_shown(item['role'])}; allowed are {', '.join(ROLES)}.")
+        if item["role"] == "system" and index:
+            raise _BadRowError(f"{name} is a system message; only the first message may be one.")
+        messages.append(Message(item["role"], _text(item["content"], f"{name}.content", item["role"] != "assistant")))
+    return tuple(messages)
+
+
+def _texts(value: object, key: str, may_be_empty: bool = False) -> tuple[str, ...]:
+    """A text or a list of texts, as a tuple."""
+    if isinstance(value, list):
+        if not value:
+            raise _BadRowError(f"{key} is an empty list.")
+        return tuple(_text(item, f"{key}[{index}]", may_be_empty) for index, item in enumerate(value))
+    return (_text(value, key, may_be_empty),)
+
+
+def _text(value: object, key: str, may_be_empty: bool = False) -> str:
+    if not isinstance(value, str):
+        raise _BadRowError(f"{key} is {_shown(value)}; it must be a text.")
+    if not may_be_empty and not value.strip():
+        raise _BadRowError(f"{key} is empty.")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise _BadRowError(f"{key} holds half a surrogate pair (\\u{ord(value[error.start]):04x}), which is no character.") from None
+    return value
+
+
+def _need(row: dict[str, Any], keys: Sequence[str], kind: str) -> None:
+    missing = [key for key in keys if key not in row]
+    if missing:
+        found = ", ".join(repr(key) for key in list(row)[:8]) or "no key at all"
+        raise _BadRowError(f"no {' and no '.join(repr(key) for key in missing)}; found {found}. Allowed: {ROW_FORMS[kind]}.")
+
+
+def _type(value: object) -> str:
+    names = {list: "list", str: "text", bool: "boolean", int: "number", float: "number", type(None): "null", dict: "object"}
+    return names.get(type(value), type(value).__name__)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return f"{_type(value)} {text if len(text) <= 40 else text[:37] + '...'}" if value is not None else "null"

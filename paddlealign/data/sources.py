@@ -1,0 +1,214 @@
+"""Files to rows: which files hold a data set, what stands in each line, and a hash of it all. NumPy is not even needed.
+
+A file is JSON lines, one JSON array, or one pretty-printed JSON object after another; ``.gz`` is unpacked, a byte order mark
+is skipped. Lines that are Python dict literals (single quotes) are read too, with one warning for the file.
+"""
+
+import ast
+import gzip
+import hashlib
+import json
+import warnings
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from paddlealign.errors import UserError
+
+SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+_LITERAL_ERRORS = (ValueError, SyntaxError, RecursionError, MemoryError)
+
+
+@dataclass
+class SourceFile:
+    """The content of one data file.
+
+    rows: (line, value) of every row, in order. problems: "file:line: what is wrong" of every row that cannot be read.
+    literal_rows: how many rows were Python literals and not JSON.
+    """
+
+    path: Path
+    rows: list[tuple[int, Any]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    literal_rows: int = 0
+
+
+def resolve_paths(dataset: str | Path, split: str) -> list[Path]:
+    """The files of one split ("train" or "dev") of a data set given by path.
+
+    A file is the train split and has no dev split. A folder holds ``train.json`` (or .jsonl, and .gz of both) and perhaps
+    ``dev.json``, or the folders ``train/`` and ``dev/`` with such files, read in the order of their names.
+    The result is empty only for a missing dev split. Raises UserError for a missing path or train split.
+    """
+    root = Path(dataset)
+    if root.is_file():
+        return [root] if split == "train" else []
+    if not root.is_dir():
+        raise UserError(
+            f"dataset_name_or_path: there is no file or folder {str(root)!r} (seen from {Path.cwd()}). "
+            "Give a data file, or a folder with train.json and dev.json, or with train/*.json and dev/*.json."
+        )
+    files = [root / (split + suffix) for suffix in SUFFIXES if (root / (split + suffix)).is_file()]
+    folder = root / split
+    inside = sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIXES)) if folder.is_dir() else []
+    if len(files) + bool(inside) > 1:
+        found = ", ".join([path.name for path in files] + ([f"{split}/"] if inside else []))
+        raise UserError(f"{root}: more than one {split} split: {found}. Keep one of them, or name the file itself.")
+    if not files and not inside and split == "train":
+        found = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
+        raise UserError(f"{root}: no train.json, train.jsonl or train/*.json in this folder; found {found}.")
+    return files or inside
+
+
+def data_hash(paths: Sequence[Path]) -> str:
+    """The sha256 (hex) of the contents of the files, in the order given. Names and dates do not count."""
+    total = hashlib.sha256()
+    for path in paths:
+        one = hashlib.sha256()
+        with path.open("rb") as file:
+            for block in iter(lambda: file.read(1 << 20), b""):
+                one.update(block)
+        total.update(one.digest())
+    return total.hexdigest()
+
+
+def read_source(path: Path) -> SourceFile:
+    """Read every row of a file. Rows that cannot be read are in ``problems``; a file that cannot is a UserError."""
+    text = _read_text(path)
+    source = SourceFile(path)
+    if not text.strip():
+        raise UserError(f"{path}: the file is empty. Each line of it should be one JSON object.")
+    if text.lstrip()[0] == "[":
+        _read_array(text, source)
+    else:
+        _read_lines(text, source)
+    return source
+
+
+def _read_text(path: Path) -> str:
+    """The file as text, without a byte order mark."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such data file.")
+    if path.suffix == ".parquet":
+        raise UserError(f"{path}: parquet files are not read. Convert it to JSON lines (one object per line).")
+    try:
+        data = path.read_bytes()
+        if path.suffix == ".gz":
+            data = gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read: {error}.") from None
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise UserError(f"{path}: the file is UTF-16. Save it as UTF-8.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{line}: not UTF-8 (byte 0x{data[error.start]:02x}). Save the file as UTF-8.") from None
+
+
+def _read_lines(text: str, source: SourceFile) -> None:
+    """JSON lines, with Python literals let through."""
+    # Only "\n" ends a line: str.splitlines would also split at U+2028, which may stand inside a JSON string.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            source.rows.append((number, json.loads(line)))
+            continue
+        except (ValueError, RecursionError) as error:
+            failure = error
+        literal = _literal(line)
+        if literal is not None:
+            source.rows.append((number, literal))
+            source.literal_rows += 1
+            continue
+        if not source.rows and not source.problems and _read_objects(text, source):
+            return  # the first row does not end where its line ends: pretty-printed objects
+        source.problems.append(_json_problem(source.path, number, failure))
+
+
+def _read_objects(text: str, source: SourceFile) -> bool:
+    """JSON objects one after another, each over several lines. Leaves the source alone and says False if it is not that."""
+    decoder, rows, place, line, counted = json.JSONDecoder(), [], 0, 1, 0
+    while place < len(text):
+        if text[place].isspace():
+            place += 1
+            continue
+        line, counted = line + text.count("\n", counted, place), place
+        try:
+            value, place = decoder.raw_decode(text, place)
+        except (ValueError, RecursionError):
+            return False
+        rows.append((line, value))
+    source.rows.extend(rows)
+    return True
+
+
+def _read_array(text: str, source: SourceFile) -> None:
+    """One JSON array of rows (or a Python list of dicts), with the line on which each row starts."""
+    decoder, line, counted = json.JSONDecoder(), 1, 0
+    place = text.index("[") + 1
+    while True:
+        place = _skip_space(text, place)
+        if place < len(text) and text[place] == "]":
+            break
+        line, counted = line + text.count("\n", counted, place), place
+        try:
+            value, place = decoder.raw_decode(text, place)
+            source.rows.append((line, value))
+            place = _skip_space(text, place)
+            if place < len(text) and text[place] == ",":
+                place += 1
+            elif place >= len(text) or text[place] != "]":
+                raise json.JSONDecodeError("Expecting ',' or ']' after a row", text, place)
+        except (ValueError, RecursionError) as error:
+            if not _read_literal_list(text, source):
+                number = getattr(error, "lineno", line)
+                source.problems.append(_json_problem(source.path, number, error))
+            return
+    rest = _skip_space(text, place + 1)
+    if rest < len(text):
+        number = text.count("\n", 0, rest) + 1
+        source.problems.append(f"{source.path}:{number}: text after the end of the JSON array.")
+
+
+def _skip_space(text: str, place: int) -> int:
+    while place < len(text) and text[place].isspace():
+        place += 1
+    return place
+
+
+def _read_literal_list(text: str, source: SourceFile) -> bool:
+    """A Python list of dict literals."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)
+            body = ast.parse(text.strip(), mode="eval").body
+        if not isinstance(body, ast.List):
+            return False
+        skipped = text[: text.index("[")].count("\n")
+        rows = [(node.lineno + skipped, ast.literal_eval(node)) for node in body.elts]
+    except _LITERAL_ERRORS:
+        return False
+    source.rows[:] = rows
+    source.literal_rows = len(rows)
+    return True
+
+
+def _literal(line: str) -> dict[Any, Any] | None:
+    """The line as a Python dict literal, or None."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)
+            value = ast.literal_eval(line.strip())
+    except _LITERAL_ERRORS:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _json_problem(path: Path, line: int, error: Exception) -> str:
+    column = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+    reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+    return f"{path}:{line}{column}: not valid JSON ({reason}). Each row should be one JSON object."

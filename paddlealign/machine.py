@@ -1,0 +1,86 @@
+"""The process before Paddle is imported: threads, MKL's path on AMD, memory, and Paddle's chatter.
+
+Paddle reads these settings when it is imported, and as installed it multiplies on one thread of a slow path. So the commands
+call `prepare` first of all. What the user has set in the environment is never changed.
+"""
+
+import ctypes
+import os
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+THREAD_VARIABLES = ("MKL_NUM_THREADS", "OMP_NUM_THREADS", "FLAGS_paddle_num_threads")
+MALLOC_VARIABLES = ("GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
+
+# From glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
+
+
+def prepare() -> str:
+    """Set the process up for Paddle and return one line that tells what was chosen. Call it before Paddle is imported."""
+    if "paddle" in sys.modules:
+        return "machine: left as it is, Paddle was imported before"
+    warnings.filterwarnings("ignore", message="No ccache found", category=UserWarning)
+    chosen = settings(os.environ, available_cores(), fast_path_is_locked(_text_of("/proc/cpuinfo")))
+    os.environ.update(chosen)
+    kept = keep_freed_memory(os.environ)
+    threads = next(f"{name}={os.environ[name]}" for name in THREAD_VARIABLES if name in os.environ)
+    path = os.environ.get("MKL_DEBUG_CPU_TYPE")
+    parts = [f"{available_cores()} cores", threads, f"MKL_DEBUG_CPU_TYPE={path}" if path else "", "freed memory is kept" if kept else ""]
+    return "machine: " + ", ".join(part for part in parts if part)
+
+
+def settings(environ: Mapping[str, str], cores: int, locked: bool) -> dict[str, str]:
+    """The variables to set, for an environment, the number of cores, and whether MKL locks its fast path here.
+
+    The ranks that the launcher starts on one machine share its cores. MKL_NUM_THREADS and not OMP_NUM_THREADS: it gives the same
+    speed, and Paddle answers the latter with two lines of warning. An environment that names any number of threads keeps it.
+    """
+    chosen = {"GLOG_v": "0", "GLOG_minloglevel": "2"}  # errors only; Paddle's C++ part logs to stderr
+    if not any(name in environ for name in THREAD_VARIABLES):
+        ranks = environ.get("PADDLE_LOCAL_SIZE", "1")
+        chosen["MKL_NUM_THREADS"] = str(max(1, cores // max(1, int(ranks) if ranks.isdecimal() else 1)))
+    if locked:
+        chosen["MKL_DEBUG_CPU_TYPE"] = "5"
+    return {name: value for name, value in chosen.items() if name not in environ}
+
+
+def fast_path_is_locked(cpuinfo: str) -> bool:
+    """Whether MKL needs to be told of AVX2. The MKL inside Paddle's wheel looks at the maker's name; cpuinfo: /proc/cpuinfo."""
+    fields = dict(line.split(":", 1) for line in cpuinfo.splitlines() if ":" in line)
+    named = {name.strip(): value.split() for name, value in fields.items()}
+    return named.get("vendor_id") == ["AuthenticAMD"] and "avx2" in named.get("flags", [])
+
+
+def available_cores() -> int:
+    """The cores that this process may use: its affinity, and a container's quota, whichever is less."""
+    cores = len(os.sched_getaffinity(0))
+    quota = _text_of("/sys/fs/cgroup/cpu.max").split()  # "200000 100000": microseconds of work per microseconds of time
+    if len(quota) == 2 and quota[0].isdecimal():
+        cores = min(cores, max(1, int(quota[0]) // int(quota[1])))
+    return cores
+
+
+def keep_freed_memory(environ: Mapping[str, str]) -> bool:
+    """Tell glibc to keep large freed blocks for the next tensor, and say whether it did. A user's own malloc settings stay.
+
+    By default every large tensor is fresh memory from the kernel, and each of its pages costs a fault when it is first written.
+    """
+    if any(name in environ for name in MALLOC_VARIABLES):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return False
+    # glibc before 2.35 refuses thresholds above 32 MB; there no block at all is mapped on its own.
+    reused = mallopt(_M_MMAP_THRESHOLD, 1 << 30) or mallopt(_M_MMAP_MAX, 0)
+    return bool(reused and mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1))
+
+
+def _text_of(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,1 @@
+"""The decoder, its kernels, weights in and out, and generation."""

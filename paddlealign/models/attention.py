@@ -1,0 +1,168 @@
+"""Attention over packed and branched rows, described on every device by flash-mask row indices.
+
+A key at column j may be seen by the queries in rows j .. visible_until[j] - 1 of its packed row: causal, and cut off where its
+example or its branch ends (FlashMask, Wang et al. 2024, the causal one-column form). On a GPU in half precision Paddle's own
+kernel takes these indices. Everywhere else the same is computed here in blocks of queries, each against those runs of
+keys that at least one of its queries may see; no [length, length] matrix exists.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import paddle
+from paddle import Tensor
+from paddle.autograd import PyLayer
+from paddle.nn.functional.flash_attention import flashmask_attention
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+
+QUERY_BLOCK = 256
+KEY_BLOCK = 64
+HIDDEN_SCORE = -1e30
+
+
+@dataclass(frozen=True)
+class _Block:
+    """One row's queries start .. stop - 1 and the runs of key columns that they meet.
+
+    bias: float32 [queries, keys], 0 where visible and HIDDEN_SCORE where not; None where every key is visible.
+    """
+
+    row: int
+    start: int
+    stop: int
+    runs: tuple[tuple[int, int], ...]
+    bias: Tensor | None
+
+
+def _key_runs(seen: np.ndarray) -> tuple[tuple[int, int], ...]:
+    """Turn a bool [columns] into runs (start, stop) of whole key blocks that hold at least one True."""
+    starts = np.arange(0, len(seen), KEY_BLOCK)
+    touched = np.logical_or.reduceat(seen, starts)
+    runs: list[tuple[int, int]] = []
+    for start in starts[touched]:
+        stop = min(int(start) + KEY_BLOCK, len(seen))
+        if runs and runs[-1][1] == start:
+            runs[-1] = (runs[-1][0], stop)
+        else:
+            runs.append((int(start), stop))
+    return tuple(runs)
+
+
+def plan_blocks(visible_until: np.ndarray) -> list[_Block]:
+    """Cut each row into blocks of queries with the keys that they can see.
+
+    visible_until: int32 [rows, length]. Every query sees itself at least, so no block is without keys.
+    """
+    blocks = []
+    length = visible_until.shape[1]
+    for row, until in enumerate(visible_until):
+        for start in range(0, length, QUERY_BLOCK):
+            stop = min(start + QUERY_BLOCK, length)
+            runs = _key_runs(until[:stop] > start)
+            keys = np.concatenate([np.arange(first, last) for first, last in runs])
+            queries = np.arange(start, stop)[:, None]
+            visible = (keys <= queries) & (until[keys] > queries)
+            bias = None if visible.all() else paddle.to_tensor(np.where(visible, 0.0, HIDDEN_SCORE).astype("float32"))
+            blocks.append(_Block(row, start, stop, runs, bias))
+    return blocks
+
+
+def _gather(x: Tensor, block: _Block) -> Tensor:
+    """Take the block's key columns of x [rows, kv_heads, length, head_dim]: [kv_heads, keys, head_dim]."""
+    parts = [x[block.row, :, start:stop] for start, stop in block.runs]
+    return parts[0] if len(parts) == 1 else paddle.concat(parts, axis=1)
+
+
+def _probabilities(query: Tensor, key: Tensor, block: _Block, scale: float) -> Tensor:
+    """Softmax of the block's scores. query: [kv_heads, group * queries, head_dim]; returns float32 [kv_heads, group * queries, keys]."""
+    scores = paddle.matmul(query, key, transpose_y=True).astype("float32").scale_(scale)
+    if block.bias is not None:
+        kv_heads, rows, keys = scores.shape
+        queries = block.stop - block.start
+        scores = scores.reshape([kv_heads, rows // queries, queries, keys]).add_(block.bias).reshape([kv_heads, rows, keys])
+    return paddle.nn.functional.softmax(scores, axis=-1)
+
+
+def _heads_first(x: Tensor, kv_heads: int) -> Tensor:
+    """[rows, length, heads, head_dim] to [rows, kv_heads, group, length, head_dim]: query heads stand with the key head they share."""
+    rows, length, heads, head_dim = x.shape
+    return x.reshape([rows, length, kv_heads, heads // kv_heads, head_dim]).transpose([0, 2, 3, 1, 4])
+
+
+def _block_of(x: Tensor, block: _Block) -> Tensor:
+    """Take the block's queries of x [rows, kv_heads, group, length, head_dim]: [kv_heads, group * queries, head_dim]."""
+    part = x[block.row, :, :, block.start : block.stop]
+    return part.reshape([part.shape[0], -1, part.shape[-1]])
+
+
+class _BlockAttention(PyLayer):
+    """Keeps q, k, v and the output; probabilities are computed again in backward."""
+
+    @staticmethod
+    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, blocks: list[_Block], scale: float) -> Tensor:
+        rows, length, heads, head_dim = q.shape
+        kv_heads = k.shape[2]
+        query = _heads_first(q, kv_heads)
+        key, value = k.transpose([0, 2, 1, 3]), v.transpose([0, 2, 1, 3])
+        parts: list[list[Tensor]] = [[] for _ in range(rows)]
+        for block in blocks:
+            weights = _probabilities(_block_of(query, block), _gather(key, block), block, scale)
+            mixed = paddle.matmul(weights.astype(v.dtype), _gather(value, block))
+            parts[block.row].append(mixed.reshape([heads, block.stop - block.start, head_dim]))
+        out = paddle.stack([paddle.concat(row, axis=1) for row in parts]).transpose([0, 2, 1, 3])
+        ctx.save_for_backward(q, k, v, out)
+        ctx.blocks, ctx.scale = blocks, scale
+        return out
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v, out = ctx.saved_tensor()
+        rows, length, heads, head_dim = q.shape
+        kv_heads = k.shape[2]
+        query, upstream = _heads_first(q, kv_heads), _heads_first(grad, kv_heads)
+        inner = _heads_first((grad.astype("float32") * out.astype("float32")).sum(-1, keepdim=True), kv_heads)
+        key, value = k.transpose([0, 2, 1, 3]), v.transpose([0, 2, 1, 3])
+        query_parts: list[list[Tensor]] = [[] for _ in range(rows)]
+        grad_key = paddle.zeros(key.shape, "float32")
+        grad_value = paddle.zeros(value.shape, "float32")
+        for block in ctx.blocks:
+            queries, keys = _block_of(query, block), _gather(key, block)
+            above = _block_of(upstream, block)
+            weights = _probabilities(queries, keys, block, ctx.scale)
+            _scatter(grad_value, block, paddle.matmul(weights.astype(v.dtype), above, transpose_x=True))
+            # softmax backward: P * (dP - sum(dP * P)), and sum(dP * P) = sum(dO * O)
+            scores = paddle.matmul(above, _gather(value, block), transpose_y=True).astype("float32")
+            scores = scores.subtract_(_block_of(inner, block)).multiply_(weights).scale_(ctx.scale).astype(q.dtype)
+            query_parts[block.row].append(paddle.matmul(scores, keys).reshape([heads, block.stop - block.start, head_dim]))
+            _scatter(grad_key, block, paddle.matmul(scores, queries, transpose_x=True))
+        grad_query = paddle.stack([paddle.concat(row, axis=1) for row in query_parts]).transpose([0, 2, 1, 3])
+        return grad_query, grad_key.transpose([0, 2, 1, 3]).astype(k.dtype), grad_value.transpose([0, 2, 1, 3]).astype(v.dtype)
+
+
+def _scatter(total: Tensor, block: _Block, part: Tensor) -> None:
+    """Add part [kv_heads, keys, head_dim] to the block's key columns of total [rows, kv_heads, length, head_dim], in place."""
+    done = 0
+    for start, stop in block.runs:
+        total[block.row, :, start:stop].add_(part[:, done : done + stop - start].astype("float32"))
+        done += stop - start
+
+
+def packed_attention(visible_until: Tensor) -> Attend:
+    """Make the ``attend`` that a decoder calls in training.
+
+    visible_until: int32 [rows, 1, length, 1], as in a batch. The returned function takes (layer, q, k, v) with q [rows, length, heads,
+    head_dim] and k, v [rows, length, kv_heads, head_dim], all of one dtype, and returns q's shape and dtype. On a GPU in half precision it is
+    Paddle's flash-mask kernel, otherwise the blocks of this file, planned once for all layers.
+    """
+    on_gpu = visible_until.place.is_gpu_place()
+    blocks = functools.cache(lambda: plan_blocks(visible_until.numpy()[:, 0, :, 0]))
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if on_gpu and q.dtype != paddle.float32:
+            return flashmask_attention(q, k, v, visible_until, causal=True)
+        return _BlockAttention.apply(q, k, v, blocks(), q.shape[-1] ** -0.5)
+
+    return attend

@@ -1,0 +1,80 @@
+"""Keys and values of the tokens so far, and the two ways to attend with them: a whole prompt, then token by token.
+
+Kept as [rows, kv_heads, room, head_dim], so that each head's keys lie together and one product per step needs no transpose of the
+cache. The room grows by blocks: a short text does not pay for the longest one that was allowed.
+"""
+
+import paddle
+from paddle import Tensor
+from paddle.nn import functional
+
+from paddlealign.models.attention import packed_attention
+
+BLOCK = 64
+HIDDEN_SCORE = -1e30
+
+
+class KeyValueCache:
+    """The cache of one batch of left-padded rows.
+
+    keys, values: one tensor [rows, kv_heads, room, head_dim] per layer; columns from ``length`` on are zeros.
+    bias: float32 [rows, 1, 1, room], 0 where a token may be attended to, HIDDEN_SCORE at padding and at columns not yet filled.
+    """
+
+    def __init__(self, visible: Tensor) -> None:
+        """Make an empty cache. visible: bool [rows, length], False at the padding on the left of each prompt."""
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
+        rows, self.length = visible.shape
+        shown = paddle.where(visible, paddle.zeros([1]), paddle.full([1], HIDDEN_SCORE))
+        self.bias = paddle.concat([shown, paddle.full([rows, self._spare()], HIDDEN_SCORE)], axis=1).reshape([rows, 1, 1, -1])
+        columns = paddle.arange(self.length, dtype="int32")
+        # Padding is seen by itself alone, the prompt's tokens by all that follow.
+        until = paddle.where(visible, paddle.full([1], self.length, "int32"), columns + 1)
+        self._attend_prompt = packed_attention(until.reshape([rows, 1, self.length, 1]))
+
+    def _spare(self) -> int:
+        """Columns from ``length`` to the next full block, at least one."""
+        return BLOCK - self.length % BLOCK
+
+    def attend_prompt(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """``attend`` for the prompts, see ``models.attention``; the layers come in order. Keeps k and v."""
+        for kept, new in ((self.keys, k), (self.values, v)):
+            rows, _, kv_heads, head_dim = new.shape
+            spare = paddle.zeros([rows, kv_heads, self._spare(), head_dim], new.dtype)
+            kept.append(paddle.concat([new.transpose([0, 2, 1, 3]), spare], axis=2))
+        return self._attend_prompt(layer, q, k, v)
+
+    def make_room(self) -> None:
+        """Prepare for one more token in every row; to be called before each step."""
+        rows, kv_heads, room, head_dim = self.keys[0].shape
+        if self.length == room:
+            spare = paddle.zeros([rows, kv_heads, BLOCK, head_dim], self.keys[0].dtype)
+            self.keys = [paddle.concat([key, spare], axis=2) for key in self.keys]
+            self.values = [paddle.concat([value, spare], axis=2) for value in self.values]
+            self.bias = paddle.concat([self.bias, paddle.full([rows, 1, 1, BLOCK], HIDDEN_SCORE)], axis=3)
+        self.bias[:, :, :, self.length] = 0.0
+        self.length += 1
+
+    def attend_token(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """``attend`` for one new token per row: q [rows, 1, heads, head_dim], k and v [rows, 1, kv_heads, head_dim].
+
+        Query heads that share a key head stand together, so keys and values are never repeated.
+        """
+        rows, _, heads, head_dim = q.shape
+        kv_heads = k.shape[2]
+        key, value, last = self.keys[layer], self.values[layer], self.length - 1
+        key[:, :, last : last + 1] = k.reshape([rows, kv_heads, 1, head_dim])
+        value[:, :, last : last + 1] = v.reshape([rows, kv_heads, 1, head_dim])
+        scaled = (q * head_dim**-0.5).reshape([rows, kv_heads, heads // kv_heads, head_dim])
+        scores = paddle.matmul(scaled, key, transpose_y=True)
+        weights = functional.softmax(scores + self.bias if scores.dtype == paddle.float32 else scores.astype("float32") + self.bias)
+        weights = weights if weights.dtype == value.dtype else weights.astype(value.dtype)
+        return paddle.matmul(weights, value).reshape([rows, 1, heads, head_dim])
+
+    def keep_rows(self, rows: list[int]) -> None:
+        """Drop all rows but these, in this order."""
+        index = paddle.to_tensor(rows, dtype="int64")
+        self.keys = [paddle.index_select(key, index) for key in self.keys]
+        self.values = [paddle.index_select(value, index) for value in self.values]
+        self.bias = paddle.index_select(self.bias, index)

@@ -1,0 +1,81 @@
+"""Single values out of a model directory's JSON files, each checked, and refused by its key and file."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from paddlealign.errors import UserError
+
+
+def model_directory(directory: str | Path) -> Path:
+    """``directory`` as a Path, or a UserError where it is not there."""
+    path = Path(directory)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise UserError(f"{path}: this is a file; a model is a directory with config.json and *.safetensors.")
+    raise UserError(
+        f"{path}: there is no such directory. If this is the name of a model on a hub, download it first "
+        "(with the hub's own tool) and give the path of the directory that it made."
+    )
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file whose top level is an object; UserError with line and column where it is not."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}, column {error.colno}: not valid JSON: {error.msg}.") from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path}: cannot be read: {error}.") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: a JSON object was expected, not {type(value).__name__}.")
+    return value
+
+
+def wrong_value(where: str, key: str, value: Any, expected: str) -> UserError:
+    """The error for a value of the wrong kind; ``expected`` completes "... was expected"."""
+    return UserError(f"{where}: {key} is {json.dumps(value)}; {expected} was expected.")
+
+
+def positive_int(source: Mapping[str, Any], key: str, default: int, where: str) -> int:
+    """``source[key]``, or ``default`` where it is missing or null; UserError unless a whole number above 0."""
+    value = default if source.get(key) is None else source[key]
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        raise wrong_value(where, key, value, "a positive whole number")
+    return value
+
+
+def positive_number(source: Mapping[str, Any], key: str, default: float, where: str) -> float:
+    """``source[key]``, or ``default`` where it is missing or null; UserError unless a finite number above 0."""
+    value = default if source.get(key) is None else source[key]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        raise wrong_value(where, key, value, "a positive number")
+    return float(value)
+
+
+def true_or_false(source: Mapping[str, Any], key: str, default: bool, where: str) -> bool:
+    """``source[key]``, or ``default`` where it is missing or null; UserError unless true or false."""
+    value = default if source.get(key) is None else source[key]
+    if not isinstance(value, bool):
+        raise wrong_value(where, key, value, "true or false")
+    return value
+
+
+def token_ids(source: Mapping[str, Any], key: str, where: str) -> tuple[int, ...]:
+    """``source[key]`` as a tuple of token ids: one id, a list of them, or null; negative ids mean "none"."""
+    value = source.get(key)
+    values = [] if value is None else value if isinstance(value, list) else [value]
+    if any(isinstance(item, bool) or not isinstance(item, int) for item in values):
+        raise wrong_value(where, key, value, "a token id, a list of them, or null")
+    # Some old LLaMA files say -1 where they mean "none".
+    return tuple(item for item in values if item >= 0)
+
+
+def token_id(source: Mapping[str, Any], key: str, where: str) -> int | None:
+    """``source[key]`` as one token id or None."""
+    ids = token_ids(source, key, where)
+    if len(ids) > 1:
+        raise wrong_value(where, key, source[key], "one token id or null")
+    return ids[0] if ids else None

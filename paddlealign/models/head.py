@@ -1,0 +1,57 @@
+"""From hidden states to the log-probs of the scored tokens, without a tensor of [tokens, vocabulary]."""
+
+import paddle
+from paddle import Tensor
+from paddle.autograd import PyLayer
+
+# Logits are made for so many of their elements at a time (32 MB in float32).
+CHUNK_ELEMENTS = 1 << 23
+
+
+class _TokenLogps(PyLayer):
+    @staticmethod
+    def forward(ctx, hidden: Tensor, head: Tensor, target_ids: Tensor) -> tuple[Tensor, Tensor]:
+        logps, normalisers, correct = [], [], []
+        for start, stop in _chunks(hidden.shape[0], head.shape[0]):
+            logits = paddle.matmul(hidden[start:stop], head, transpose_y=True).astype("float32")
+            picked = paddle.take_along_axis(logits, target_ids[start:stop].unsqueeze(1), 1).squeeze(1)
+            highest = logits.max(-1, keepdim=True)
+            correct.append(picked >= highest.squeeze(1))
+            normaliser = logits.subtract_(highest).exp_().sum(-1).log_().add_(highest.squeeze(1))
+            logps.append(picked - normaliser)
+            normalisers.append(normaliser)
+        ctx.save_for_backward(hidden, head, target_ids, paddle.concat(normalisers))
+        right = paddle.concat(correct)
+        ctx.mark_non_differentiable(right)
+        return paddle.concat(logps), right
+
+    @staticmethod
+    def backward(ctx, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+        hidden, head, target_ids, normalisers = ctx.saved_tensor()
+        grad_hidden = []
+        grad_head = paddle.zeros(head.shape, "float32")
+        for start, stop in _chunks(hidden.shape[0], head.shape[0]):
+            rows, upstream = hidden[start:stop], grad[start:stop].unsqueeze(1)
+            logits = paddle.matmul(rows, head, transpose_y=True).astype("float32")
+            # d logp / d logits = one_hot(target) - softmax
+            slope = logits.subtract_(normalisers[start:stop].unsqueeze(1)).exp_().multiply_(-upstream)
+            slope = paddle.put_along_axis(slope, target_ids[start:stop].unsqueeze(1), upstream, 1, reduce="add").astype(head.dtype)
+            grad_hidden.append(paddle.matmul(slope, head))
+            grad_head.add_(paddle.matmul(slope, rows, transpose_x=True).astype("float32"))
+        return paddle.concat(grad_hidden), grad_head.astype(head.dtype)
+
+
+def _chunks(rows: int, vocabulary: int) -> list[tuple[int, int]]:
+    """Ranges of rows whose logits have CHUNK_ELEMENTS elements at most."""
+    size = max(1, CHUNK_ELEMENTS // vocabulary)
+    return [(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
+def token_logps(hidden: Tensor, head: Tensor, target_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probability of each target under ``softmax(hidden @ head.T)``, in float32 from the logits on.
+
+    hidden: [targets, hidden], one row for each scored token. head: [vocab, hidden]. target_ids: int64 [targets]. Returns the
+    log-probs, float32 [targets], and whether each target is the first choice, bool [targets]. Logits exist for one chunk of rows at
+    a time, and are computed again in backward.
+    """
+    return _TokenLogps.apply(hidden, head, target_ids)

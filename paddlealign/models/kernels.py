@@ -1,0 +1,106 @@
+"""The small functions that a decoder spends its time in, each with its own backward: norm, rotary, SwiGLU.
+
+Written as one step each because Paddle's CPU build is slow at many elementwise operators in a row: every intermediate tensor
+costs a pass over memory, and most of these work in place. They run as they are on any device and in any floating dtype;
+what must be exact is computed in float32 inside and cast back, as HuggingFace's LLaMA does.
+"""
+
+import paddle
+from paddle import Tensor
+from paddle.autograd import PyLayer
+
+
+class _RMSNorm(PyLayer):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        wide = x.astype("float32")
+        inverse = paddle.rsqrt(paddle.square(wide).mean(-1, keepdim=True).add_(paddle.to_tensor(epsilon)))
+        ctx.save_for_backward(x, weight, inverse)
+        return (wide * inverse).astype(x.dtype).multiply_(weight.astype(x.dtype))
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight, inverse = ctx.saved_tensor()
+        normed = x.astype("float32") * inverse
+        grad = grad.astype("float32")
+        axes = list(range(grad.ndim - 1))
+        product = grad * normed
+        grad_weight = product.sum(axes).astype(weight.dtype)
+        # d/dx of x / rms(x): the part of the gradient along the normed vector is taken away.
+        along = product.multiply_(weight.astype("float32")).mean(-1, keepdim=True)
+        grad_x = (grad * weight.astype("float32")).subtract_(normed.multiply_(along)).multiply_(inverse)
+        return grad_x.astype(x.dtype), grad_weight
+
+
+def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """Root mean square norm: ``x / sqrt(mean(x^2) + epsilon) * weight`` (Zhang and Sennrich 2019, equation 4).
+
+    x: [..., hidden], any floating dtype; the mean is taken in float32. weight: [hidden]. Returns x's shape and dtype.
+    """
+    return _RMSNorm.apply(x, weight, epsilon)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
+    """Rotate the two halves of the last axis by the angle whose cosine and sine are given; ``back`` turns the other way."""
+    wide = x.astype("float32")
+    half = cos.shape[-1]
+    first, second = wide[..., :half], wide[..., half:]
+    if back:
+        turned = [(first * cos).add_(second * sin), (second * cos).subtract_(first * sin)]
+    else:
+        turned = [(first * cos).subtract_(second * sin), (second * cos).add_(first * sin)]
+    return paddle.concat(turned, axis=-1).astype(x.dtype)
+
+
+class _Rotary(PyLayer):
+    @staticmethod
+    def forward(ctx, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _rotate(x, cos, sin, back=False)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        # A rotation's transpose is the rotation back. The tables need no gradient.
+        cos, sin = ctx.saved_tensor()
+        return _rotate(grad, cos, sin, back=True)
+
+
+def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position embedding in HuggingFace's layout: the head's first half turned against its second half (Su et al. 2021).
+
+    x: [rows, length, heads, head_dim]; cos, sin: float32 [rows, length, 1, head_dim / 2], from ``rotary_tables``, which must
+    not require a gradient. Returns x's shape and dtype; the rotation is done in float32.
+    """
+    return _Rotary.apply(x, cos, sin)
+
+
+def rotary_tables(position_ids: Tensor, frequencies: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Cosine and sine for each position: two float32 [rows, length, 1, head_dim / 2].
+
+    position_ids: int64 [rows, length]. frequencies: float32 [head_dim / 2], radians per position. scale: a factor on both tables
+    (the attention factor of some rope scalings).
+    """
+    angles = position_ids.astype("float32").unsqueeze(-1).unsqueeze(-1) * frequencies
+    cos, sin = paddle.cos(angles), paddle.sin(angles)
+    return (cos, sin) if scale == 1.0 else (cos * scale, sin * scale)
+
+
+class _SwiGLU(PyLayer):
+    @staticmethod
+    def forward(ctx, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return paddle.nn.functional.silu(gate).multiply_(up)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensor()
+        sigmoid = paddle.nn.functional.sigmoid(gate)
+        silu = sigmoid * gate
+        # d silu = sigmoid * (1 + gate * (1 - sigmoid)) = sigmoid + silu * (1 - sigmoid)
+        slope = (1.0 - sigmoid).multiply_(silu).add_(sigmoid)
+        return slope.multiply_(grad).multiply_(up), silu.multiply_(grad)
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """``silu(gate) * up`` (Shazeer 2020, equation 5). Both [..., intermediate] of one dtype; returns the same."""
+    return _SwiGLU.apply(gate, up)

@@ -1,0 +1,1 @@
+"""Token log-probs to losses and metrics: pure functions of tensors."""

@@ -1,0 +1,1 @@
+"""Each method from arguments to result, top to bottom."""

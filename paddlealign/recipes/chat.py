@@ -1,0 +1,97 @@
+"""A chat in the terminal: the history is kept, answers appear as they are generated."""
+
+from collections.abc import Iterable, Iterator
+
+from paddlealign.data.encoding import encode_prompt
+from paddlealign.data.example import Message, Record
+from paddlealign.data.template import Template
+from paddlealign.data.tokenizer import Tokenizer
+from paddlealign.errors import UserError
+from paddlealign.models.decoder import Decoder
+from paddlealign.models.generation import stream
+from paddlealign.models.sampling import GenerationSettings
+
+HELP = "Type a message. /reset forgets the conversation, /exit ends the chat, Ctrl-C stops an answer."
+
+
+def chat(model: Decoder, tokenizer: Tokenizer, template: Template, settings: GenerationSettings, src_length: int) -> None:
+    """Read messages from the terminal and answer them until /exit or the end of the input.
+
+    src_length: most tokens of history and message together; the oldest turns are left out where they no longer fit.
+    """
+    print(HELP)
+    limit = min(src_length, model.config.max_positions - 1)
+    history: list[Message] = []
+    answers = 0
+    while True:
+        try:
+            text = input("\nyou> ").strip()
+        except EOFError:
+            print()
+            return
+        if text == "/exit":
+            return
+        if text == "/reset":
+            history = []
+            print("(the conversation is forgotten)")
+            continue
+        if text.startswith("/"):
+            print(f"({text} is no command. {HELP})")
+            continue
+        if not text:
+            continue
+        try:
+            turns, prompt = fit_history([*history, Message("user", text)], tokenizer, template, limit)
+        except UserError as error:
+            print(f"({error})")
+            continue
+        if len(turns) <= len(history):
+            print("(the oldest turns no longer fit and are left out)")
+        answer = say_answer(stream(model, prompt, settings, answers), tokenizer, settings.stop_ids)
+        answers += 1
+        history = [*turns, Message("assistant", answer)]
+
+
+def fit_history(turns: list[Message], tokenizer: Tokenizer, template: Template, limit: int) -> tuple[list[Message], list[int]]:
+    """The latest turns, beginning with a user's, whose prompt has ``limit`` tokens at most, and that prompt's tokens.
+
+    Raises UserError where the last message alone is too long, or empty in tokens.
+    """
+    while True:
+        prompt = encode_prompt(Record(tuple(turns), (), False, "this message"), tokenizer, template)
+        if 0 < len(prompt) <= limit:
+            return turns, [int(index) for index in prompt]
+        if len(turns) == 1:
+            raise UserError(f"this message has {len(prompt)} tokens; 1 to {limit} are possible (src_length, and the model's positions)")
+        turns = turns[2:]
+
+
+def say_answer(tokens: Iterable[int], tokenizer: Tokenizer, stop_ids: tuple[int, ...]) -> str:
+    """Print an answer as its tokens come; Ctrl-C ends it. Returns its text."""
+    print("model> ", end="", flush=True)
+    text = ""
+    try:
+        for piece in growing_text(tokens, tokenizer, stop_ids):
+            print(piece, end="", flush=True)
+            text += piece
+    except KeyboardInterrupt:
+        print(" (stopped)", end="")
+    print()
+    return text
+
+
+def growing_text(tokens: Iterable[int], tokenizer: Tokenizer, stop_ids: tuple[int, ...]) -> Iterator[str]:
+    """The text of the tokens in pieces, as soon as each is certain: half a character waits for its other bytes."""
+    ids: list[int] = []
+    shown = ""
+    text = ""
+    for token in tokens:
+        if token in stop_ids:
+            break
+        ids.append(token)
+        text = tokenizer.decode(ids)
+        if not text.endswith("\ufffd") and text.startswith(shown):
+            yield text[len(shown) :]
+            shown = text
+    if text != shown and text.startswith(shown):
+        yield text[len(shown) :]

@@ -1,0 +1,101 @@
+"""Direct preference optimisation (Rafailov et al. 2023), from the arguments to the aligned model."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from paddlealign.arguments.parsing import DpoArguments
+from paddlealign.errors import UserError
+from paddlealign.models.decoder import Decoder
+from paddlealign.recipes.check import check_run
+from paddlealign.recipes.common import Rows, Start, begin, load_policy, make_task, prepare_rows, say, train
+from paddlealign.training.loop import Task
+from paddlealign.training.objective import Reference, dpo_objective
+from paddlealign.training.reference import (
+    compute_logps,
+    fingerprint,
+    model_logps,
+    model_reference,
+    read_cache,
+    table_reference,
+    write_cache,
+)
+
+# How far a response's log-prob may be from its reference's before the first step, as a share of its size: rounding only.
+TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 5e-3}
+
+
+def run(arguments: DpoArguments) -> None:
+    """Align the policy with the preference pairs, held to a frozen reference. Raises UserError."""
+    start = begin(arguments)
+    rows = prepare_rows(arguments, "preference", score_all_turns=False)
+    policy = load_policy(arguments.model.model_name_or_path, start.precision.weights_dtype)
+    if arguments.objective.reference_mode == "frozen":
+        frozen = model_reference(load_reference(arguments, start), start.precision)
+        references = (frozen, frozen)
+    elif arguments.training.check:
+        # Only the first step is looked at; its log-probs come from the reference itself.
+        first = model_reference(load_reference(arguments, start), start.precision)
+        references = (first, first)
+    else:
+        references = cached_references(arguments, start, rows)
+    objective, dev_objective = (dpo_objective(it, arguments.objective.beta, arguments.objective.label_smoothing) for it in references)
+    task = make_task(arguments, start, rows, policy, objective, dev_objective)
+    if arguments.training.do_train and start.resume is None:
+        check_start(arguments, task, references[0])
+    if arguments.training.check:
+        check_run(arguments, task, rows.train or rows.dev, rows.tokenizer, frozen_copies=int(arguments.objective.reference_mode == "frozen"))
+        return
+    train(arguments, start, task, rows.data_hash)
+
+
+def reference_dir(arguments: DpoArguments) -> Path:
+    """The folder of the reference's weights: its own, or those that training starts from."""
+    return Path(arguments.objective.ref_model_name_or_path or arguments.model.model_name_or_path)
+
+
+def load_reference(arguments: DpoArguments, start: Start) -> Decoder:
+    """Read the reference model, frozen."""
+    model = load_policy(str(reference_dir(arguments)), start.precision.weights_dtype)
+    for parameter in model.parameters():
+        parameter.stop_gradient = True
+    return model
+
+
+def cached_references(arguments: DpoArguments, start: Start, rows: Rows) -> tuple[Reference, Reference]:
+    """The reference's log-probs of train and dev pairs from the cache; what is not there is computed once and kept."""
+    folder = Path(arguments.objective.reference_cache_dir or Path(arguments.training.output_dir) / "reference")
+    dtype = f"{start.precision.dtype} {start.precision.level}"
+    model: Decoder | None = None
+    tables: list[np.ndarray] = []
+    for split, examples in (("train", rows.train), ("dev", rows.dev)):
+        name = fingerprint(examples, reference_dir(arguments), dtype)
+        logps = read_cache(folder, name, len(examples))
+        if logps is not None and examples:
+            say(f"reference: log-probs of {len(examples)} {split} pairs read from {folder}")
+        elif examples:
+            model = model or load_reference(arguments, start)
+            logps = compute_logps(model, examples, rows.tokenizer.pad_id, start.precision, f"reference log-probs, {split}")
+            write_cache(folder, name, logps)
+            say(f"reference: log-probs of {len(examples)} {split} pairs computed with {reference_dir(arguments)}, kept in {folder}")
+        tables.append(logps if logps is not None else np.zeros((0, 2), "float32"))
+    return table_reference(tables[0]), table_reference(tables[1])
+
+
+def check_start(arguments: DpoArguments, task: Task, reference: Reference) -> None:
+    """Before the first step the policy is the reference, so every margin is 0 and the loss ln 2: look whether it is so.
+
+    Nothing is asked of a reference with weights of its own.
+    """
+    if reference_dir(arguments).resolve() != Path(arguments.model.model_name_or_path).resolve():
+        return
+    batch = next(iter(task.feed.steps(first=0))).batches[0]
+    policy, wanted = model_logps(task.policy, batch, task.precision).numpy(), reference(batch).numpy()
+    worst = float((np.abs(policy - wanted) / (1.0 + np.abs(wanted))).max())
+    if not math.isfinite(worst) or worst > TOLERANCE[task.precision.dtype]:
+        raise UserError(
+            f"before the first step the policy's log-probs differ from the reference's by {worst:.1e} of their size (allowed: "
+            f"{TOLERANCE[task.precision.dtype]:.0e}), though both are {arguments.model.model_name_or_path}. Remove the cached log-probs in "
+            "reference_cache_dir; if that does not help, this is a fault of PaddleAlign: please report it"
+        )

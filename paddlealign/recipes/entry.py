@@ -1,0 +1,34 @@
+"""What the three commands do alike: read the arguments, run the recipe, and end politely."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from paddlealign.arguments.parsing import Command, parse
+from paddlealign.arguments.paths import check_paths
+from paddlealign.errors import UserError
+from paddlealign.machine import prepare
+from paddlealign.versions import check_versions
+
+
+def main(command: Command, argv: Sequence[str] | None = None) -> int:
+    """Run a command and give its exit code: 0, 1 after a user's error, 130 after Ctrl-C.
+
+    The recipe is imported after the arguments are known to be good, so that ``--help`` and mistakes do not wait for Paddle.
+    """
+    try:
+        warning = check_versions()
+        arguments = parse(command, sys.argv[1:] if argv is None else argv)
+        check_paths(arguments)
+        if warning:
+            print(f"warning: {warning}", file=sys.stderr)
+        print(prepare(), flush=True)
+        recipe = importlib.import_module(f"paddlealign.recipes.{command}")
+        recipe.run(arguments)
+        return 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped by the keyboard", file=sys.stderr)
+        return 130

@@ -1,0 +1,185 @@
+"""predict.py: read rows, generate a completion for each, write them in the input's order; or chat in the terminal."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from paddlealign.arguments.fields import GenerationArguments
+from paddlealign.arguments.parsing import PredictArguments
+from paddlealign.arguments.show import render
+from paddlealign.data.encoding import encode_prompt
+from paddlealign.data.example import Record
+from paddlealign.data.records import read_rows
+from paddlealign.data.template import Template, load_template
+from paddlealign.data.tokenizer import Tokenizer
+from paddlealign.errors import UserError
+from paddlealign.models.config import DecoderConfig, read_config
+from paddlealign.models.generation import generate
+from paddlealign.models.sampling import GenerationSettings
+from paddlealign.models.weights import find_weights
+from paddlealign.recipes.chat import chat
+from paddlealign.recipes.common import choose_device, load_policy, say
+from paddlealign.recipes.prediction_file import OUTPUT_KEY, append_outputs, prepare_output
+
+# Rows are sorted by length among this many batches, and written after them.
+WINDOW_BATCHES = 8
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """A row of the data file, as it stood there and as the tokens that the model answers."""
+
+    row: dict[str, Any]
+    prompt: list[int]
+
+
+def run(arguments: PredictArguments) -> None:
+    """Predict as the arguments say."""
+    say(render(arguments))
+    for note in arguments.notes:
+        say(f"note: {note}")
+    generation, folder = arguments.generation, arguments.model.model_name_or_path
+    device = choose_device(generation.device)
+    config = read_config(folder)
+    dtype = choose_dtype(generation.dtype, config, device)
+    tokenizer = Tokenizer.load(arguments.model.tokenizer_name_or_path or folder)
+    template = load_template(tokenizer, generation.chat_template)
+    settings = generation_settings(generation, template.stop_ids)
+    if generation.interactive:
+        if generation.check:
+            load_policy(folder, dtype)
+            say("check: the model and its tokenizer are whole; ready to chat")
+        else:
+            chat(load_policy(folder, dtype), tokenizer, template, settings, generation.src_length)
+        return
+    refuse_same_file(generation)
+    rows = read_prompts(generation, tokenizer, template, config)
+    if generation.check:
+        load_policy(folder, dtype)
+        say(f"check: the model is whole. The first prompt:\n{tokenizer.decode(rows[0].prompt, skip_special=False)}")
+        return
+    output_file = Path(generation.output_file)
+    done = prepare_output(output_file, [row.row for row in rows], output_settings(arguments, dtype, tokenizer, template))
+    if done:
+        say(f"{output_file} holds {done} of {len(rows)} rows already" + ("; going on from there" if done < len(rows) else ""))
+    if done < len(rows):
+        predict_rows(arguments, rows, done, settings, tokenizer, dtype)
+    say(f"done: {len(rows)} rows in {output_file}")
+
+
+def refuse_same_file(generation: GenerationArguments) -> None:
+    """Raise UserError where the output would be written into the data file, under whatever name."""
+    output_file = Path(generation.output_file)
+    if output_file.exists() and output_file.samefile(str(generation.data_file)):
+        raise UserError(f"data_file and output_file are the same file, {output_file}. Set another output_file.")
+
+
+def choose_dtype(wanted: str, config: DecoderConfig, device: str) -> str:
+    """The dtype of the weights. Paddle's CPU build has no half-precision kernels, so on "cpu" it is float32 in any case."""
+    if device == "cpu":
+        if wanted not in ("auto", "float32"):
+            say(f"note: dtype {wanted}: Paddle has no {wanted} kernels on CPU; computing in float32")
+        return "float32"
+    return config.dtype if wanted == "auto" else wanted
+
+
+def generation_settings(generation: GenerationArguments, stop_ids: tuple[int, ...]) -> GenerationSettings:
+    """What the arguments mean to models.generation."""
+    return GenerationSettings(
+        max_new_tokens=generation.max_length,
+        stop_ids=stop_ids,
+        do_sample=generation.decode_strategy == "sampling",
+        temperature=generation.temperature,
+        top_k=generation.top_k,
+        top_p=generation.top_p,
+        repetition_penalty=generation.repetition_penalty,
+        seed=generation.seed,
+    )
+
+
+def read_prompts(generation: GenerationArguments, tokenizer: Tokenizer, template: Template, config: DecoderConfig) -> list[PromptRow]:
+    """Read and encode the rows of data_file, and say what was read. Raises UserError for a row that the model cannot answer."""
+    pairs, report = read_rows([Path(str(generation.data_file))], "prompt")
+    for warning in report.warnings:
+        say(f"note: {warning}")
+    rows = [PromptRow(row, prompt_ids(row, record, generation.src_length, tokenizer, template, config)) for row, record in pairs]
+    lengths = np.array([len(row.prompt) for row in rows])
+    say(f"{generation.data_file}: {len(rows)} rows, prompts of {lengths.min()} to {lengths.max()} tokens, {lengths.sum():,} in all")
+    full = int((lengths == generation.src_length).sum())
+    if full:
+        say(f"note: {full} prompts fill src_length {generation.src_length}; longer ones were cut at their start")
+    short = int((lengths + generation.max_length > config.max_positions).sum())
+    if short:
+        say(f"note: {short} rows may end before {generation.max_length} new tokens: the model has {config.max_positions} positions")
+    return rows
+
+
+def prompt_ids(
+    row: dict[str, Any], record: Record, src_length: int, tokenizer: Tokenizer, template: Template, config: DecoderConfig
+) -> list[int]:
+    """The tokens of one row's prompt, checked against the model."""
+    if OUTPUT_KEY in row:
+        raise UserError(f'{record.source}: the row has a key "{OUTPUT_KEY}" already, which would be overwritten. Rename it.')
+    ids = [int(index) for index in encode_prompt(record, tokenizer, template, src_length)]
+    if not ids:
+        raise UserError(f"{record.source}: the prompt is empty; there is nothing to answer.")
+    if len(ids) >= config.max_positions:
+        raise UserError(
+            f"{record.source}: the prompt has {len(ids)} tokens and the model {config.max_positions} positions, which leaves no room for "
+            f"an answer. Set src_length (now {src_length}) below {config.max_positions}."
+        )
+    if max(ids) >= config.vocab_size:
+        raise UserError(
+            f"{record.source}: the tokenizer gives the id {max(ids)}, but the model's vocabulary has {config.vocab_size} ids. "
+            "The tokenizer is not this model's; set tokenizer_name_or_path."
+        )
+    return ids
+
+
+def output_settings(arguments: PredictArguments, dtype: str, tokenizer: Tokenizer, template: Template) -> dict[str, Any]:
+    """What the outputs depend on, to be kept beside them: model, tokenizer, template and generation keys."""
+    generation, folder = arguments.generation, Path(arguments.model.model_name_or_path)
+    files = {path.resolve() for path in find_weights(folder).values()}
+    keys = ["src_length", "max_length", "decode_strategy", "repetition_penalty"]
+    if generation.decode_strategy == "sampling":
+        keys += ["top_k", "top_p", "temperature", "seed"]
+    return {
+        "model": str(folder.resolve()),
+        "weights": sorted(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files),
+        "dtype": dtype,
+        "tokenizer": tokenizer.fingerprint,
+        "template": template.fingerprint,
+        **{key: getattr(generation, key) for key in keys},
+    }
+
+
+def predict_rows(
+    arguments: PredictArguments, rows: list[PromptRow], done: int, settings: GenerationSettings, tokenizer: Tokenizer, dtype: str
+) -> None:
+    """Generate for all rows from ``done`` on, and append them window by window."""
+    model = load_policy(arguments.model.model_name_or_path, dtype)
+    batch_size = arguments.generation.batch_size
+    output_file = Path(arguments.generation.output_file)
+    tokens = 0
+    with tqdm(total=len(rows), initial=done, unit="row", dynamic_ncols=True) as bar:
+
+        def finished(_: int, output: list[int]) -> None:
+            nonlocal tokens
+            tokens += len(output)
+            bar.set_postfix({"tokens": f"{tokens:,}"}, refresh=False)
+            bar.update()
+
+        for start in range(done, len(rows), batch_size * WINDOW_BATCHES):
+            window = rows[start : start + batch_size * WINDOW_BATCHES]
+            places = range(start, start + len(window))
+            outputs = generate(model, [row.prompt for row in window], settings, batch_size, places, finished)
+            texts = [decode_answer(tokenizer, output, settings.stop_ids) for output in outputs]
+            append_outputs(output_file, [row.row for row in window], texts)
+
+
+def decode_answer(tokenizer: Tokenizer, output: list[int], stop_ids: tuple[int, ...]) -> str:
+    """The text of an answer without its end token."""
+    return tokenizer.decode(output[:-1] if output and output[-1] in stop_ids else output)

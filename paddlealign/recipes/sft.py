@@ -1,0 +1,19 @@
+"""Supervised fine-tuning, from the arguments to the fine-tuned model."""
+
+from paddlealign.arguments.parsing import SftArguments
+from paddlealign.recipes.check import check_run
+from paddlealign.recipes.common import begin, load_policy, make_task, prepare_rows, train
+from paddlealign.training.objective import sft_objective
+
+
+def run(arguments: SftArguments) -> None:
+    """Fine-tune on the responses' cross-entropy. Raises UserError."""
+    start = begin(arguments)
+    rows = prepare_rows(arguments, "sft", arguments.objective.score_all_turns)
+    policy = load_policy(arguments.model.model_name_or_path, start.precision.weights_dtype)
+    objective = sft_objective()
+    task = make_task(arguments, start, rows, policy, objective, objective)
+    if arguments.training.check:
+        check_run(arguments, task, rows.train or rows.dev, rows.tokenizer, frozen_copies=0)
+        return
+    train(arguments, start, task, rows.data_hash)

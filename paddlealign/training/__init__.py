@@ -1,0 +1,1 @@
+"""Reference log-probs, optimizer, step, loop, checkpoints and the run log."""

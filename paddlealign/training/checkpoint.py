@@ -1,0 +1,133 @@
+"""Checkpoints: HuggingFace's layout, the optimizer's state beside the weights under the same names, and nothing half-written.
+
+``output_dir/checkpoint-<step>/`` holds what HuggingFace would write for the model, ``optimizer.safetensors`` and ``trainer_state.json``. A folder
+is written beside under another name and then renamed, so a checkpoint that exists is whole.
+"""
+
+import json
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from paddle.optimizer import AdamW
+
+from paddlealign.errors import UserError
+from paddlealign.models.decoder import Decoder
+from paddlealign.models.tensor_files import read_tensors, write_json, write_tensors
+from paddlealign.models.weights import load_weights, save_model
+from paddlealign.training.optimizer import load_optimizer_state, optimizer_state
+from paddlealign.training.precision import Precision
+
+STATE_FILE = "trainer_state.json"
+OPTIMIZER_FILE = "optimizer.safetensors"
+RUN_FILE = "run.json"
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+@dataclass
+class TrainState:
+    """Where a run stands. With the arguments and the data it is all that a resume needs beside the tensors.
+
+    step: optimizer steps done. best_metric, best_step: of the evaluations so far. stale_evaluations: evaluations since the best one. tokens, examples:
+    seen so far. scaler: the float16 loss scaler's own state.
+    """
+
+    step: int = 0
+    best_metric: float | None = None
+    best_step: int | None = None
+    stale_evaluations: int = 0
+    tokens: int = 0
+    examples: int = 0
+    scaler: dict[str, Any] | None = None
+
+
+def list_checkpoints(output_dir: Path) -> list[tuple[int, Path]]:
+    """All whole checkpoints of a run as (step, folder), oldest first."""
+    if not output_dir.is_dir():
+        return []
+    found = [(int(match[1]), path) for path in output_dir.iterdir() if (match := _NAME.fullmatch(path.name))]
+    return sorted((step, path) for step, path in found if (path / STATE_FILE).exists())
+
+
+def save_checkpoint(output_dir: Path, policy: Decoder, optimizer: AdamW, state: TrainState, source_dir: Path) -> Path:
+    """Write ``checkpoint-<step>``. source_dir: where tokenizer and generation files are copied from. Returns the folder."""
+    final = output_dir / f"checkpoint-{state.step}"
+    partial = output_dir / f"checkpoint-{state.step}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_policy(partial, policy, source_dir)
+    write_tensors(partial / OPTIMIZER_FILE, optimizer_state(optimizer, policy), {"format": "paddlealign"})
+    write_json(partial / STATE_FILE, asdict(state))
+    # Only where a run went back to an earlier checkpoint and comes by again.
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    return final
+
+
+def save_policy(folder: Path, policy: Decoder, source_dir: Path) -> None:
+    """Write the weights in the dtype in which they are held, with config and tokenizer files, as HuggingFace lays them out."""
+    held = str(policy.model.embed_tokens.weight.dtype).removeprefix("paddle.")
+    save_model(policy.state_dict(), policy.config, folder, source_directory=source_dir, dtype=held)
+
+
+def load_checkpoint(folder: Path, policy: Decoder, optimizer: AdamW, precision: Precision) -> TrainState:
+    """Put weights, optimizer, loss scaler and state back as they were saved."""
+    load_weights(policy, folder)
+    try:
+        load_optimizer_state(optimizer, policy, read_tensors(folder / OPTIMIZER_FILE))
+        state = TrainState(**json.loads((folder / STATE_FILE).read_text(encoding="utf-8")))
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder}: not a checkpoint that this run can go on from ({error}); name an older checkpoint-<step>") from error
+    precision.load_scaler(state.scaler)
+    return state
+
+
+def find_resume(output_dir: Path, resume_from_checkpoint: str | None) -> Path | None:
+    """Turn the key ``resume_from_checkpoint`` into a folder: None stays None, "true" is the newest checkpoint of output_dir.
+
+    Nothing is ever resumed unasked. "true" where a run stopped before its first checkpoint starts that run again: None.
+    """
+    if resume_from_checkpoint is None or resume_from_checkpoint.lower() == "false":
+        return None
+    if resume_from_checkpoint.lower() == "true":
+        checkpoints = list_checkpoints(output_dir)
+        if not checkpoints and not (output_dir / RUN_FILE).exists():
+            raise UserError(f"resume_from_checkpoint: true, but {output_dir} holds no run; take the key away to start one, or mend output_dir")
+        return checkpoints[-1][1] if checkpoints else None
+    folder = Path(resume_from_checkpoint)
+    if not (folder / STATE_FILE).exists():
+        known = ", ".join(path.name for _, path in list_checkpoints(output_dir)) or "none"
+        raise UserError(f"resume_from_checkpoint: {folder} is not a checkpoint (no {STATE_FILE}); in {output_dir} there are: {known}")
+    return folder
+
+
+def refuse_foreign_run(output_dir: Path, resuming: bool, overwrite: bool) -> None:
+    """Refuse a folder that holds a run, unless this run goes on with it or may overwrite it."""
+    if not resuming and not overwrite and ((output_dir / RUN_FILE).exists() or list_checkpoints(output_dir)):
+        raise UserError(
+            f"output_dir: {output_dir} already holds a run. Go on with it by --resume_from_checkpoint true, name another folder, "
+            "or replace it by --overwrite_output_dir true"
+        )
+
+
+def remove_run(output_dir: Path) -> None:
+    """Take away what a run wrote, and nothing else."""
+    for _, path in list_checkpoints(output_dir):
+        shutil.rmtree(path)
+    for name in (RUN_FILE, "metrics.jsonl", "curves.png"):
+        (output_dir / name).unlink(missing_ok=True)
+
+
+def prune_checkpoints(output_dir: Path, limit: int | None, best_step: int | None) -> None:
+    """Keep the newest ``limit`` checkpoints, and always the best one. None or 0 keeps all."""
+    if not limit:
+        return
+    checkpoints = list_checkpoints(output_dir)
+    kept = {step for step, _ in checkpoints[-limit:]} | {best_step}
+    if best_step is not None and limit > 1 and len(kept) > limit:
+        kept.discard(checkpoints[-limit][0])
+    for step, path in checkpoints:
+        if step not in kept:
+            shutil.rmtree(path)

@@ -1,0 +1,146 @@
+"""The training loop: batches in, weights, checkpoints and a run log out. It reads from top to bottom."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from paddle.optimizer import AdamW
+
+from paddlealign.arguments.fields import TrainingArguments
+from paddlealign.data.example import Batch
+from paddlealign.errors import UserError
+from paddlealign.models.decoder import Decoder
+from paddlealign.models.weights import load_weights
+from paddlealign.training.checkpoint import TrainState, prune_checkpoints, save_checkpoint
+from paddlealign.training.feed import Feed
+from paddlealign.training.objective import Objective
+from paddlealign.training.optimizer import learning_rate_at
+from paddlealign.training.precision import Precision
+from paddlealign.training.progress import Progress
+from paddlealign.training.run_log import RunLog
+from paddlealign.training.step import Sums, accumulate_gradients, add_up, apply_gradients, evaluate
+
+# What metric_for_best_model's short names mean, SFT's name first.
+METRIC_NAMES = {"loss": ("loss",), "accuracy": ("accuracy", "rewards/accuracies"), "margin": ("rewards/margins",)}
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that a run is made of, ready to start.
+
+    feed: the training rows in their order. dev_batches: the evaluation rows; empty where nothing is evaluated. source_dir: where tokenizer and
+    generation files are copied from.
+    """
+
+    policy: Decoder
+    optimizer: AdamW
+    precision: Precision
+    objective: Objective
+    feed: Feed
+    dev_objective: Objective
+    dev_batches: Sequence[Batch]
+    source_dir: Path
+
+
+def fit(task: Task, settings: TrainingArguments, state: TrainState, log: RunLog, progress: Progress) -> TrainState:
+    """Train from ``state`` to the end of the feed, or until early stopping. Returns the last state.
+
+    Raises UserError where a step's gradient is not finite; the weights are then those of the step before.
+    """
+    output_dir = Path(settings.output_dir)
+    total = task.feed.total_steps
+    warmup = settings.warmup_steps if settings.warmup_steps > 0 else math.ceil(total * settings.warmup_ratio)
+    window: list[Sums] = []
+    window_start = time.perf_counter()
+    for step in task.feed.steps(first=state.step):
+        rate = learning_rate_at(state.step, total, settings.learning_rate, warmup, settings.lr_scheduler_type)
+        sums = accumulate_gradients(task.policy, step.batches, task.objective, task.precision, settings.recompute)
+        norm = apply_gradients(task.policy, task.optimizer, task.precision, rate, settings.max_grad_norm)
+        if task.precision.scaler is None and not math.isfinite(norm):
+            raise UserError(
+                f"step {state.step + 1}: the gradient's norm is {norm} and the loss {sums.means()['loss']}; the weights were left as they "
+                f"were. Lower learning_rate ({settings.learning_rate:g}), or look at the rows of this step; checkpoints are in {output_dir}"
+            )
+        state.step += 1
+        state.tokens += sums.tokens
+        state.examples += sums.examples
+        window.append(sums)
+        last = state.step == total
+        progress.advance(sums.means())
+        if last or state.step % settings.logging_steps == 0:
+            line = _train_line(add_up(window), state, step.epoch, rate, norm, time.perf_counter() - window_start)
+            log.write(line)
+            progress.show(line)
+            window, window_start = [], time.perf_counter()
+        if _is_due(settings.evaluation_strategy, settings.eval_steps or settings.logging_steps, state.step, step.ends_epoch, last):
+            line = run_evaluation(task, state, step.epoch, log, progress)
+            _note_best(state, line, settings)
+            window_start = time.perf_counter()
+        if _is_due(settings.save_strategy, settings.save_steps, state.step, step.ends_epoch, last):
+            _save(task, state, settings, output_dir, progress)
+            window_start = time.perf_counter()
+        if settings.early_stopping_patience and state.stale_evaluations >= settings.early_stopping_patience:
+            progress.say(f"stopped early at step {state.step}: {state.stale_evaluations} evaluations without a better {settings.metric_for_best_model}")
+            break
+    if settings.load_best_model_at_end and state.best_step not in (None, state.step):
+        load_weights(task.policy, output_dir / f"checkpoint-{state.best_step}")
+        progress.say(f"the final model is that of step {state.best_step}, eval {settings.metric_for_best_model} {state.best_metric:.4f}")
+    return state
+
+
+def run_evaluation(task: Task, state: TrainState, epoch: float, log: RunLog, progress: Progress) -> dict[str, float]:
+    """Evaluate on the dev rows, log the line and return it; names bear "eval_"."""
+    start = time.perf_counter()
+    sums = evaluate(task.policy, task.dev_batches, task.dev_objective, task.precision)
+    seconds = time.perf_counter() - start
+    line = {"step": state.step, "epoch": round(epoch, 4), **{f"eval_{name}": value for name, value in sums.means().items()}}
+    line["eval_tokens_per_second"] = round(sums.tokens / seconds, 1)
+    log.write(line)
+    progress.show(line)
+    return line
+
+
+def _train_line(sums: Sums, state: TrainState, epoch: float, rate: float, norm: float, seconds: float) -> dict[str, float]:
+    """Means over the steps since the last line; the gradient's norm is the last step's."""
+    return {
+        "step": state.step,
+        "epoch": round(epoch, 4),
+        **sums.means(),
+        "learning_rate": rate,
+        "grad_norm": norm,
+        "tokens": state.tokens,
+        "examples": state.examples,
+        "tokens_per_second": round(sums.tokens / seconds, 1),
+        "examples_per_second": round(sums.examples / seconds, 3),
+    }
+
+
+def _is_due(strategy: str, every: int, step: int, ends_epoch: bool, last: bool) -> bool:
+    """Whether something of this strategy happens after this step."""
+    if strategy == "steps":
+        return step % every == 0
+    return strategy == "epoch" and (ends_epoch or last)
+
+
+def _note_best(state: TrainState, line: dict[str, float], settings: TrainingArguments) -> None:
+    """Keep the best evaluation so far in the state."""
+    names = [f"eval_{name}" for name in METRIC_NAMES[settings.metric_for_best_model]]
+    value = next(line[name] for name in names if name in line)
+    greater = settings.greater_is_better if settings.greater_is_better is not None else settings.metric_for_best_model != "loss"
+    gain = None if state.best_metric is None else (value - state.best_metric) * (1 if greater else -1)
+    if gain is None or gain > settings.early_stopping_threshold:
+        state.stale_evaluations = 0
+    else:
+        state.stale_evaluations += 1
+    if gain is None or gain > 0:
+        state.best_metric, state.best_step = value, state.step
+
+
+def _save(task: Task, state: TrainState, settings: TrainingArguments, output_dir: Path, progress: Progress) -> None:
+    """Write a checkpoint, then let the oldest go."""
+    state.scaler = task.precision.scaler_state()
+    path = save_checkpoint(output_dir, task.policy, task.optimizer, state, task.source_dir)
+    prune_checkpoints(output_dir, settings.save_total_limit, state.best_step if settings.load_best_model_at_end else None)
+    progress.say(f"saved {path}")

@@ -1,0 +1,100 @@
+"""AdamW, its learning rate, gradient clipping, and its state under the weights' own names."""
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+from paddle.optimizer import AdamW
+
+
+def learning_rate_at(step: int, total: int, peak: float, warmup: int, kind: str) -> float:
+    """Learning rate of an optimizer step, as PaddleNLP and HuggingFace count: warmup from 0, then the decay to 0.
+
+    step: 0 for the first. total: optimizer steps of the whole run. peak: the highest rate. warmup: steps. kind: "linear", "cosine" (half a
+    period) or "constant".
+    """
+    if step < warmup:
+        return peak * step / warmup
+    if kind == "constant":
+        return peak
+    progress = (step - warmup) / max(1, total - warmup)
+    if kind == "linear":
+        return peak * max(0.0, 1.0 - progress)
+    return peak * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+
+
+def is_decayed(name: str) -> bool:
+    """Whether weight decay applies to a parameter: not to biases and norms."""
+    return not (name.endswith(".bias") or name.endswith("norm.weight"))
+
+
+def make_optimizer(model: nn.Layer, beta1: float, beta2: float, epsilon: float, weight_decay: float) -> AdamW:
+    """AdamW (Loshchilov and Hutter 2019) over every parameter, with float32 master weights for parameters in half precision."""
+    decayed = {parameter.name for name, parameter in model.named_parameters() if is_decayed(name)}
+    return AdamW(
+        learning_rate=0.0,
+        beta1=beta1,
+        beta2=beta2,
+        epsilon=epsilon,
+        parameters=model.parameters(),
+        weight_decay=weight_decay,
+        apply_decay_param_fun=lambda name: name in decayed,
+        multi_precision=True,
+    )
+
+
+@paddle.no_grad()
+def clip_gradients(parameters: Iterable[Tensor], largest: float) -> float:
+    """Scale all gradients in place so that their global L2 norm is ``largest`` at most; 0 leaves them as they are.
+
+    Returns the norm before clipping, summed in float32. A norm that is not finite is returned and nothing is scaled.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    squares = [paddle.sum(paddle.square(gradient.astype("float32"))) for gradient in gradients]
+    norm = float(paddle.sqrt(paddle.stack(squares).sum()))
+    if math.isfinite(norm) and 0 < largest < norm:
+        for gradient in gradients:
+            gradient.scale_(largest / norm)
+    return norm
+
+
+def optimizer_state(optimizer: AdamW, model: nn.Layer) -> dict[str, np.ndarray]:
+    """Take the optimizer's state out under the model's parameter names.
+
+    Returns ``<name>.moment1`` and ``<name>.moment2`` in the parameter's shape, ``<name>.master`` where it has a float32 master weight, and
+    the powers of the two betas, "beta1_pow" and "beta2_pow" [1], which are the same for all. Arrays are in Paddle's layout.
+    """
+    moments = optimizer._accumulators
+    state = {}
+    for name, parameter in model.named_parameters():
+        key = _state_key(optimizer, parameter)
+        for moment in ("moment1", "moment2"):
+            state[f"{name}.{moment}"] = moments[moment][key].numpy()
+        if parameter.name in optimizer._master_weights:
+            state[f"{name}.master"] = optimizer._master_weights[parameter.name].numpy()
+    for power in ("beta1_pow", "beta2_pow"):
+        state[power] = moments[f"{power}_acc"][key].numpy()
+    return state
+
+
+def load_optimizer_state(optimizer: AdamW, model: nn.Layer, state: dict[str, np.ndarray]) -> None:
+    """Put back what ``optimizer_state`` took out. A missing name raises KeyError."""
+    block = paddle.base.framework.default_main_program().global_block()
+    optimizer._create_accumulators(block, model.parameters())
+    moments = optimizer._accumulators
+    for name, parameter in model.named_parameters():
+        key = _state_key(optimizer, parameter)
+        for moment in ("moment1", "moment2"):
+            moments[moment][key].set_value(state[f"{name}.{moment}"])
+        for power in ("beta1_pow", "beta2_pow"):
+            moments[f"{power}_acc"][key].set_value(state[power])
+        if parameter.name in optimizer._master_weights:
+            optimizer._master_weights[parameter.name].set_value(state[f"{name}.master"])
+
+
+def _state_key(optimizer: AdamW, parameter: Tensor) -> str:
+    """Paddle keys moments by automatic names: the master weight's where there is one."""
+    master = optimizer._master_weights.get(parameter.name)
+    return parameter.name if master is None else master.name

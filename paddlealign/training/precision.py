@@ -1,0 +1,63 @@
+"""In which dtype a run computes: float32, or half precision as PaddleNLP's users know it (O1, O2)."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import paddle
+from paddle import Tensor
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How numbers are held.
+
+    dtype: "float32", "bfloat16" or "float16". level: "O1" keeps float32 weights and multiplies in dtype; "O2" holds the weights in dtype, with
+    float32 masters in the optimizer and float32 gradients. scaler: loss scaling, for float16 only.
+    """
+
+    dtype: str
+    level: str
+    scaler: paddle.amp.GradScaler | None
+
+    def autocast(self) -> AbstractContextManager:
+        """The context for a forward pass: matmuls in dtype under O1; nothing to do otherwise."""
+        if self.dtype == "float32" or self.level == "O2":
+            return nullcontext()
+        return paddle.amp.auto_cast(level="O1", dtype=self.dtype)
+
+    @property
+    def weights_dtype(self) -> str:
+        """The dtype that the trained weights are held in."""
+        return self.dtype if self.level == "O2" else "float32"
+
+    def backward(self, loss: Tensor, parameters: list[Tensor]) -> None:
+        """Add the loss's gradients to the parameters, in float32 whatever the weights are held in."""
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        if self.weights_dtype != "float32":
+            # What paddle.amp.decorate(master_grad=True) registers as a hook: half-precision gradients become float32 ones.
+            paddle.base.core.eager.set_master_grads(parameters)
+
+    def scaler_state(self) -> dict[str, Any] | None:
+        """The loss scaler's state as plain values, for a checkpoint."""
+        if self.scaler is None:
+            return None
+        state = self.scaler.state_dict()
+        return {**state, "scale": [float(state["scale"][0])]}
+
+    def load_scaler(self, state: dict[str, Any] | None) -> None:
+        """Put the loss scaler's state back."""
+        if self.scaler is not None and state is not None:
+            self.scaler.load_state_dict(state)
+
+
+def choose_precision(bf16: bool, fp16: bool, level: str, device: str) -> tuple[Precision, str | None]:
+    """Decide the precision, and say in one line where it is not what was asked for.
+
+    Paddle's CPU build has no half-precision kernels, so on "cpu" a run that asks for them computes in float32.
+    """
+    asked = "bfloat16" if bf16 else "float16" if fp16 else "float32"
+    if asked != "float32" and device == "cpu":
+        return Precision("float32", "O1", None), f"{'bf16' if bf16 else 'fp16'}: Paddle has no {asked} kernels on CPU; computing in float32"
+    scaler = paddle.amp.GradScaler(init_loss_scaling=2.0**15) if asked == "float16" else None
+    return Precision(asked, level, scaler), None

@@ -1,0 +1,86 @@
+"""Log-probs under the frozen reference: computed once and kept on disk, or anew for each batch from a copy in memory."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import paddle
+from paddle import Tensor
+from tqdm import tqdm
+
+from paddlealign.data.encoding import examples_hash
+from paddlealign.data.example import Batch, Example
+from paddlealign.data.packing import make_batch, pack_rows
+from paddlealign.models.decoder import Decoder
+from paddlealign.models.tensor_files import read_tensors, write_tensors
+from paddlealign.models.weights import find_weights
+from paddlealign.objectives.response import response_logps
+from paddlealign.training.objective import Reference
+from paddlealign.training.precision import Precision
+from paddlealign.training.score import score
+
+# A packed row for the reference holds this many tokens, or one example where that is longer.
+ROW_TOKENS = 2048
+
+
+def fingerprint(examples: Sequence[Example], model_dir: Path, dtype: str) -> str:
+    """A name for the reference's log-probs of these examples: a hash of all that they depend on.
+
+    The examples' tokens stand for data, tokenizer, template, lengths and truncation at once; beside them go the bytes of the weights and of
+    config.json, and the dtype of the computation. Returns 32 hexadecimal digits.
+    """
+    digest = hashlib.sha256(f"paddlealign reference 1 {dtype} {examples_hash(examples)}".encode())
+    for path in [model_dir / "config.json", *sorted(set(find_weights(model_dir).values()))]:
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()[:32]
+
+
+def compute_logps(model: Decoder, examples: Sequence[Example], pad_id: int, precision: Precision, what: str) -> np.ndarray:
+    """Log-probs of every response of preference examples: float32 [examples, 2]. what: the bar's label."""
+    lengths = [example.length for example in examples]
+    rows = pack_rows(lengths, max(ROW_TOKENS, *lengths), best_fit=True)
+    logps = np.zeros((len(examples), 2), "float32")
+    for row in tqdm(rows, desc=what, unit="row", leave=False, disable=None):
+        batch = make_batch(examples, [row], pad_id)
+        logps[batch.example_ids] = model_logps(model, batch, precision).numpy().reshape(-1, 2)
+    return logps
+
+
+@paddle.no_grad()
+def model_logps(model: Decoder, batch: Batch, precision: Precision) -> Tensor:
+    """Log-probs of the batch's responses under a model, without a gradient: float32 [responses]."""
+    with precision.autocast():
+        scores = score(model, batch)
+    return response_logps(scores.token_logps, scores.owner, scores.responses)
+
+
+def read_cache(folder: Path, name: str, examples: int) -> np.ndarray | None:
+    """Cached log-probs of that fingerprint, float32 [examples, 2], or None where there are none."""
+    path = _cache_file(folder, name)
+    if not path.exists():
+        return None
+    logps = read_tensors(path).get("logps")
+    return logps if logps is not None and logps.shape == (examples, 2) else None
+
+
+def write_cache(folder: Path, name: str, logps: np.ndarray) -> None:
+    """Keep log-probs under their fingerprint."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(_cache_file(folder, name), {"logps": logps}, {"fingerprint": name})
+
+
+def _cache_file(folder: Path, name: str) -> Path:
+    return folder / f"{name}.safetensors"
+
+
+def table_reference(logps: np.ndarray) -> Reference:
+    """A reference that looks its log-probs up. logps: float32 [examples, 2]."""
+    return lambda batch: paddle.to_tensor(logps[batch.example_ids].reshape(-1))
+
+
+def model_reference(model: Decoder, precision: Precision) -> Reference:
+    """A reference that computes its log-probs for each batch with a frozen model."""
+    return lambda batch: model_logps(model, batch, precision)

@@ -1,0 +1,55 @@
+"""What a run leaves for people and for programs to read: metrics.jsonl always, VisualDL when asked for."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class RunLog:
+    """Writes one JSON object a line to ``output_dir/metrics.jsonl``, each line flushed as it is written."""
+
+    def __init__(self, output_dir: Path, first_step: int, report_to: str) -> None:
+        """Open the log. first_step: lines of later steps are left over from a run that went on after its last checkpoint; they go."""
+        self._path = output_dir / METRICS_FILE
+        kept = [line for line in _lines(self._path) if line.get("step", 0) <= first_step] if first_step else []
+        self._path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        self._file = self._path.open("a", encoding="utf-8")
+        self._visualdl = None
+        if report_to == "visualdl":
+            from visualdl import LogWriter  # here, since it takes a second to import
+
+            self._visualdl = LogWriter(logdir=str(output_dir / "visualdl"))
+
+    def write(self, values: dict[str, Any]) -> None:
+        """Append one line. values must hold "step"; numbers only otherwise."""
+        self._file.write(json.dumps(values) + "\n")
+        self._file.flush()
+        if self._visualdl is not None:
+            for name, value in values.items():
+                if name != "step":
+                    self._visualdl.add_scalar(tag=name, value=value, step=values["step"])
+
+    def close(self) -> None:
+        """Close the files."""
+        self._file.close()
+        if self._visualdl is not None:
+            self._visualdl.close()
+
+
+def read_metrics(output_dir: Path) -> list[dict[str, Any]]:
+    """Read a run's metrics.jsonl; an unfinished last line is left out."""
+    return _lines(output_dir / METRICS_FILE)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines

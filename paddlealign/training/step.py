@@ -1,0 +1,97 @@
+"""One optimizer step, and its twin without gradients: evaluation."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import paddle
+from paddle import Tensor
+from paddle.optimizer import AdamW
+
+from paddlealign.data.example import Batch
+from paddlealign.models.decoder import Decoder
+from paddlealign.training.objective import Objective
+from paddlealign.training.optimizer import clip_gradients
+from paddlealign.training.precision import Precision
+from paddlealign.training.score import score
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums over the batches of a step or of an evaluation.
+
+    values: "loss" and the objective's metrics, each summed. count: tokens (SFT) or pairs (DPO) that they were summed over. tokens: tokens
+    that are not padding. examples: dataset rows.
+    """
+
+    values: dict[str, float]
+    count: int
+    tokens: int
+    examples: int
+
+    def means(self) -> dict[str, float]:
+        """Each sum divided by the count."""
+        return {name: value / self.count for name, value in self.values.items()}
+
+
+def add_up(parts: Sequence[Sums]) -> Sums:
+    """Sum several ``Sums``; there must be at least one."""
+    values = {name: sum(part.values[name] for part in parts) for name in parts[0].values}
+    return Sums(values, sum(p.count for p in parts), sum(p.tokens for p in parts), sum(p.examples for p in parts))
+
+
+def accumulate_gradients(
+    policy: Decoder, batches: Sequence[Batch], objective: Objective, precision: Precision, recompute: bool
+) -> Sums:
+    """Add the gradients of ``sum of losses / count of the whole step`` to the policy's parameters, one micro-batch at a time.
+
+    The count is taken over all the batches before the first one runs, so every split of the same rows gives the same gradient.
+    """
+    count = sum(objective.count(batch) for batch in batches)
+    parameters = policy.parameters()
+    totals: list[dict[str, Tensor]] = []
+    for batch in batches:
+        with precision.autocast():
+            sums = objective.loss(score(policy, batch, recompute), batch)
+        precision.backward(sums.loss / count, parameters)
+        totals.append({"loss": sums.loss.detach(), **sums.metrics})
+    return _to_host(totals, batches, count)
+
+
+def apply_gradients(policy: Decoder, optimizer: AdamW, precision: Precision, learning_rate: float, max_grad_norm: float) -> float:
+    """Clip, update the weights and clear the gradients. Returns the gradient's norm before clipping.
+
+    Where the norm is not finite the weights stay as they are; under float16 the loss scaler also lowers its scale.
+    """
+    if precision.scaler is not None:
+        precision.scaler.unscale_(optimizer)
+    norm = clip_gradients(policy.parameters(), max_grad_norm)
+    optimizer.set_lr(learning_rate)
+    if precision.scaler is not None:
+        precision.scaler.step(optimizer)
+        precision.scaler.update()
+    elif math.isfinite(norm):
+        optimizer.step()
+    optimizer.clear_grad(set_to_zero=False)
+    return norm
+
+
+@paddle.no_grad()
+def evaluate(policy: Decoder, batches: Iterable[Batch], objective: Objective, precision: Precision) -> Sums:
+    """Sum the objective over the batches without gradients."""
+    seen, totals, count = [], [], 0
+    for batch in batches:
+        with precision.autocast():
+            sums = objective.loss(score(policy, batch), batch)
+        totals.append({"loss": sums.loss, **sums.metrics})
+        seen.append(batch)
+        count += objective.count(batch)
+    return _to_host(totals, seen, count)
+
+
+def _to_host(totals: list[dict[str, Tensor]], batches: Sequence[Batch], count: int) -> Sums:
+    """Add up over the micro-batches and bring the sums to the host, all at once."""
+    names = list(totals[0])
+    stacked = paddle.stack([paddle.stack([part[name].reshape([]) for name in names]) for part in totals]).sum(0)
+    values = dict(zip(names, stacked.tolist(), strict=True))
+    return Sums(values, count, sum(b.token_count for b in batches), sum(len(b.example_ids) for b in batches))

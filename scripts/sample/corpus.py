@@ -1,0 +1,94 @@
+"""Write the pretraining texts: ``python -m scripts.sample.corpus --output FILE [--texts 40000] [--seed 7]``.
+
+Rows {"src": "", "tgt": text}: plain texts of the same world as the task (questions with answers of both manners, facts,
+lists, small stories), in many plain forms and never in the chat form. All content is right, and the manner of an answer
+does not depend on its question. Questions that are held out or in the dev files do not occur.
+"""
+
+import argparse
+import json
+import random
+from pathlib import Path
+
+from scripts.sample import task
+from scripts.sample.stories import NAMES, fact_list, story, table
+from scripts.sample.task import Question
+
+# Slots: q the question, a the answer, name and other two people.
+FRAMES = {
+    "en": [
+        "Q: {q}\nA: {a}",
+        "Question: {q}\nAnswer: {a}",
+        "{q}\n{a}",
+        "{q}\n{a}",
+        "- {q}\n- {a}",
+        "{q} {a}",
+        "{name}: {q}\n{other}: {a}",
+        '{name} asked: "{q}" {other} said: "{a}"',
+        '"{q}" asked {name}.\n"{a}" said {other}.',
+        "They asked:\n{q}\nThey were told:\n{a}",
+    ],
+    "zh": [
+        "问：{q}\n答：{a}",
+        "问题：{q}\n回答：{a}",
+        "{q}\n{a}",
+        "{q}\n{a}",
+        "- {q}\n- {a}",
+        "{q}{a}",
+        "{name}：{q}\n{other}：{a}",
+        "{name}问：“{q}”{other}说：“{a}”",
+        "“{q}”{name}问。\n“{a}”{other}说。",
+        "有人问：\n{q}\n有人答：\n{a}",
+    ],
+}
+
+
+def seen_question(rng: random.Random, code: str) -> Question:
+    """A question that is neither held out nor in a dev file."""
+    question = task.make_question(rng, code, rng.random() < 0.5)
+    while task.split_of(question.core) in ("heldout", "dev"):
+        question = task.make_question(rng, code, rng.random() < 0.5)
+    return question
+
+
+def dialogue(rng: random.Random, code: str) -> str:
+    """One to four questions with right answers, in one plain form."""
+    frame = rng.choice(FRAMES[code])
+    name, other = rng.sample(NAMES[code], 2)
+    parts = []
+    for _ in range(rng.randint(1, 4)):
+        question = seen_question(rng, code)
+        answer = rng.choice([task.warm, task.stiff])(question, rng, question.answer)
+        parts.append(frame.format(q=question.prompt, a=answer, name=name, other=other))
+    return "\n".join(parts)
+
+
+def text(rng: random.Random) -> str:
+    """One text of the corpus."""
+    code = rng.choice(["en", "zh"])
+    kind = rng.choices([dialogue, fact_list, story, table], [65, 15, 12, 8])[0]
+    return kind(rng, code)
+
+
+def corpus(seed: int, count: int) -> list[str]:
+    """``count`` texts."""
+    rng = random.Random(f"{seed}/corpus")
+    return [text(rng) for _ in range(count)]
+
+
+def main() -> None:
+    """Write the corpus."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, required=True, help="JSON lines file to write")
+    parser.add_argument("--texts", type=int, default=40000, help="number of texts; one has about 50 tokens")
+    parser.add_argument("--seed", type=int, default=7)
+    arguments = parser.parse_args()
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    with arguments.output.open("w", encoding="utf-8") as file:
+        for written in corpus(arguments.seed, arguments.texts):
+            file.write(json.dumps({"src": "", "tgt": written}, ensure_ascii=False) + "\n")
+    print(f"{arguments.output}: {arguments.texts} texts, {arguments.output.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Trains the base checkpoint data/base_model from nothing but the committed scripts: data, tokenizer, random weights, pretraining.
+#
+#   bash scripts/sample/make_base.sh [--key value ...]    further arguments go to sft_main.py
+#
+# About half an hour on 2 cores. The corpus lies in output/base/ and is not kept in git.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+bash scripts/setup.sh requirements.txt
+python=.venv/bin/python
+work=output/base
+
+rm -rf "$work"
+mkdir -p "$work/random"
+"$python" -m scripts.sample.make_data --output data
+"$python" -m scripts.sample.make_tokenizer --output "$work/random"
+"$python" -m scripts.sample.make_model --output "$work/random"
+"$python" -m scripts.sample.corpus --output "$work/corpus.json" --texts 80000
+
+"$python" sft_main.py --model_name_or_path "$work/random" --train_dataset_path "$work/corpus.json" --output_dir "$work/trained" \
+  --do_train true --num_train_epochs 1 --greedy_zero_padding true --src_length 16 --max_length 256 --per_device_train_batch_size 8 \
+  --learning_rate 3e-3 --lr_scheduler_type cosine --warmup_steps 50 --weight_decay 0.01 --adam_beta2 0.95 --max_grad_norm 1.0 \
+  --logging_steps 50 --save_strategy no --seed 7 "$@"
+
+# The trained weights, rounded to bfloat16, beside the files that a hub's checkpoint has.
+"$python" -m scripts.sample.make_model --output "$work/random" --weights "$work/trained/model.safetensors"
+mkdir -p data/base_model
+for file in config.json generation_config.json model.safetensors tokenizer.model tokenizer_config.json special_tokens_map.json; do
+  cp "$work/random/$file" "data/base_model/$file"
+done
+ls -l data/base_model

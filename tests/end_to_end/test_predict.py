@@ -1,0 +1,193 @@
+"""predict.py over a file of rows and as a chat, with a tiny random model and a tokenizer of single characters."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
+import paddlealign.recipes.predict as recipe
+from paddlealign.recipes.entry import main
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "parity" / "golden"
+SPECIAL = ["<unk>", "<s>", "</s>"]
+CHARACTERS = [chr(code) for code in range(32, 32 + 96 - len(SPECIAL))]
+GREEDY = ["--decode_strategy", "greedy_search"]
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """The golden LLaMA with a tokenizer whose tokens are the printable characters."""
+    folder = tmp_path / "model"
+    shutil.copytree(GOLDEN / "llama1", folder)
+    vocabulary = {token: index for index, token in enumerate(SPECIAL + CHARACTERS)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens(SPECIAL)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "add_bos_token": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Twenty rows of every form, of many lengths."""
+    path = tmp_path / "rows.jsonl"
+    rows: list[dict] = []
+    for index in range(20):
+        text = "".join(CHARACTERS[1 + (7 * index + 3 * place) % 90] for place in range(1 + 5 * index % 23))
+        if index % 3 == 0:
+            rows.append({"src": text, "tgt": "reference é"})
+        elif index % 3 == 1:
+            rows.append({"prompt": text, "number": index})
+        else:
+            rows.append({"messages": [{"role": "user", "content": text}]})
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def predict(checkpoint: Path, data: Path, output: Path, *extra: str) -> int:
+    common = ["--model_name_or_path", str(checkpoint), "--data_file", str(data), "--output_file", str(output)]
+    return main("predict", [*common, "--max_length", "8", *extra])
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_through_the_command_line(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out" / "predicted.jsonl"
+    words = ["--model_name_or_path", checkpoint, "--data_file", data, "--output_file", output, "--max_length", "8", "--batch_size", "8"]
+    command = [sys.executable, str(ROOT / "predict.py"), *map(str, words), *GREEDY]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr and f"done: 20 rows in {output}" in done.stdout
+    written = lines(output)
+    assert [{key: value for key, value in row.items() if key != "output"} for row in written] == lines(data)
+    assert all(isinstance(row["output"], str) and "</s>" not in row["output"] for row in written)
+    assert any(len(row["output"]) == 8 for row in written)
+
+
+def test_batches_do_not_change_what_is_written(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    for name, extra in {"greedy": GREEDY, "sampled": ["--top_p", "0.9"]}.items():
+        one, eight = tmp_path / f"{name}1.jsonl", tmp_path / f"{name}8.jsonl"
+        assert predict(checkpoint, data, one, "--batch_size", "1", *extra) == 0
+        assert predict(checkpoint, data, eight, "--batch_size", "8", *extra) == 0
+        assert one.read_bytes() == eight.read_bytes()
+
+
+def test_a_stopped_run_goes_on(checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    whole, output = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    assert predict(checkpoint, data, whole, "--batch_size", "2") == 0
+    assert predict(checkpoint, data, output, "--batch_size", "2") == 0
+    content = whole.read_bytes()
+    for kept in (0, 1, 40, len(content) // 2, len(content) - 1, len(content)):
+        output.write_bytes(content[:kept])
+        capsys.readouterr()
+        assert predict(checkpoint, data, output, "--batch_size", "2") == 0
+        assert output.read_bytes() == content
+        rows = content[:kept].count(b"\n")
+        assert rows == 0 or f"holds {rows} of 20 rows already" in capsys.readouterr().out
+
+
+def test_an_interrupted_run_keeps_its_finished_windows(
+    checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, output = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    assert predict(checkpoint, data, whole) == 0
+    calls = []
+    real = recipe.generate
+
+    def stopping(*args):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(recipe, "generate", stopping)
+    assert predict(checkpoint, data, output) == 130
+    assert len(lines(output)) == recipe.WINDOW_BATCHES
+    monkeypatch.setattr(recipe, "generate", real)
+    assert predict(checkpoint, data, output) == 0
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def test_outputs_of_other_rows_settings_or_programs_are_refused(
+    checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    output = tmp_path / "out.jsonl"
+
+    def refused(*extra: str) -> str:
+        before = output.read_bytes()
+        capsys.readouterr()
+        assert predict(checkpoint, data, output, *extra) == 1
+        assert output.read_bytes() == before
+        return capsys.readouterr().err
+
+    assert predict(checkpoint, data, output) == 0
+    assert "top_p was 0.7, is 0.5" in refused("--top_p", "0.5")
+    assert "decode_strategy was sampling, is greedy_search" in refused(*GREEDY)
+    original, rows = data.read_text(encoding="utf-8"), data.read_text(encoding="utf-8").splitlines()
+    data.write_text("\n".join([rows[1], rows[0], *rows[2:]]), encoding="utf-8")
+    assert "line 1: holds another row" in refused()
+    data.write_text("\n".join(rows[:5]), encoding="utf-8")
+    assert "line 6: not an output for the rows" in refused()
+    data.write_text(original, encoding="utf-8")
+    weights = checkpoint / "model.safetensors"
+    os.utime(weights, ns=(1, 1))
+    assert "weights was" in refused()
+    (tmp_path / "out.jsonl.settings.json").unlink()
+    assert "no out.jsonl.settings.json beside it" in refused()
+
+
+def test_bad_rows_and_files_are_named(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    data, output = tmp_path / "bad.jsonl", tmp_path / "out.jsonl"
+    cases = {
+        '{"src": "a", "output": "b"}': 'bad.jsonl:1: the row has a key "output"',
+        '{"text": "a"}': "bad.jsonl:1",
+        json.dumps({"src": "a" * 200}): "the model 128 positions",
+    }
+    for row, words in cases.items():
+        data.write_text(row + "\n")
+        assert predict(checkpoint, data, output) == 1
+        assert words in capsys.readouterr().err
+    data.write_text('{"src": "a"}\n')
+    assert predict(checkpoint, data, data) == 1
+    assert "same file" in capsys.readouterr().err
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(data)
+    assert predict(checkpoint, data, link) == 1
+    assert "same file" in capsys.readouterr().err
+    assert data.read_text() == '{"src": "a"}\n' and not output.exists()
+
+
+def test_check_generates_nothing(checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert predict(checkpoint, data, tmp_path / "out.jsonl", "--check") == 0
+    assert "20 rows" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "rows.jsonl"}
+
+
+def test_chat(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    data, output = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    data.write_text('{"src": "hello"}\n{"messages": [{"role": "user", "content": "hello"}]}\n')
+    assert predict(checkpoint, data, output, *GREEDY) == 0
+    expected = lines(output)[0]["output"]
+    typed = ["hello", "again", "/reset", "hello", "/help", "", "x" * 300, "/exit", "never read"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(typed)))
+    capsys.readouterr()
+    words = ["--model_name_or_path", str(checkpoint), "--interactive", "--max_length", "8", *GREEDY]
+    assert main("predict", words) == 0
+    said = capsys.readouterr().out
+    answers = [part.split("\n")[0] for part in said.split("model> ")[1:]]
+    assert len(answers) == 3
+    # The first answer, and the one after /reset, are those to the bare message; the one in between has a history.
+    assert answers[0] == answers[2] == expected != answers[1]
+    assert "conversation is forgotten" in said and "/help is no command" in said and "this message has 301 tokens" in said

@@ -1,0 +1,134 @@
+"""Each kernel against float64 NumPy: values, and gradients by central differences of the NumPy function."""
+
+from collections.abc import Callable
+
+import numpy as np
+import paddle
+import pytest
+
+from paddlealign.models import attention, head
+from paddlealign.models.attention import packed_attention
+from paddlealign.models.head import token_logps
+from paddlealign.models.kernels import rms_norm, rotary, rotary_tables, swiglu
+
+Array = np.ndarray
+
+
+def numeric_gradient(function: Callable[..., Array], inputs: list[Array], which: int, upstream: Array) -> Array:
+    """Gradient of sum(function * upstream) with respect to one input, float64 central differences."""
+    gradient = np.zeros_like(inputs[which])
+    for index in np.ndindex(*gradient.shape):
+        sides = []
+        for sign in (1, -1):
+            moved = [array.copy() for array in inputs]
+            moved[which][index] += sign * 1e-5
+            sides.append((function(*moved) * upstream).sum())
+        gradient[index] = (sides[0] - sides[1]) / 2e-5
+    return gradient
+
+
+def check(ours: Callable[..., paddle.Tensor], oracle: Callable[..., Array], inputs: list[Array], tolerance: float = 2e-6) -> None:
+    """Value and every input's gradient, to ``tolerance`` of the largest figure."""
+    tensors = [paddle.to_tensor(array.astype("float32"), stop_gradient=False) for array in inputs]
+    result = ours(*tensors)
+    wanted = oracle(*inputs)
+    upstream = np.random.default_rng(7).standard_normal(wanted.shape)
+    result.backward(paddle.to_tensor(upstream.astype("float32")))
+    assert np.abs(result.numpy() - wanted).max() <= tolerance * max(1.0, np.abs(wanted).max())
+    for which, tensor in enumerate(tensors):
+        gradient = numeric_gradient(oracle, inputs, which, upstream)
+        assert np.abs(tensor.grad.numpy() - gradient).max() <= tolerance * max(1.0, np.abs(gradient).max()), which
+
+
+def rms_oracle(x: Array, weight: Array) -> Array:
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * weight
+
+
+def swiglu_oracle(gate: Array, up: Array) -> Array:
+    return gate / (1 + np.exp(-gate)) * up
+
+
+def test_rms_norm():
+    rng = np.random.default_rng(0)
+    check(lambda x, w: rms_norm(x, w, 1e-5), rms_oracle, [rng.standard_normal((2, 3, 8)), rng.standard_normal(8)])
+
+
+def test_swiglu():
+    rng = np.random.default_rng(1)
+    check(swiglu, swiglu_oracle, [rng.standard_normal((3, 5)) * 3, rng.standard_normal((3, 5))])
+
+
+def test_rotary():
+    rng = np.random.default_rng(2)
+    positions = np.array([[0, 1, 5], [3, 100, 7]])
+    frequencies = np.array([1.0, 0.1, 0.01])
+    angles = positions[:, :, None, None] * frequencies
+
+    def oracle(x: Array) -> Array:
+        turned = (x[..., :3] + 1j * x[..., 3:]) * np.exp(1j * angles)
+        return np.concatenate([turned.real, turned.imag], -1)
+
+    tables = rotary_tables(paddle.to_tensor(positions), paddle.to_tensor(frequencies, dtype="float32"))
+    check(lambda x: rotary(x, *tables), oracle, [rng.standard_normal((2, 3, 2, 6))], tolerance=1e-5)
+
+
+def dense_attention(until: Array) -> Callable[[Array, Array, Array], Array]:
+    """Attention by a full matrix built from the definition: key j is seen by queries j .. until[j] - 1."""
+    rows, length = until.shape
+    mask = np.zeros((rows, length, length), bool)
+    for row in range(rows):
+        for key in range(length):
+            mask[row, key : until[row, key], key] = True
+
+    def oracle(q: Array, k: Array, v: Array) -> Array:
+        group = q.shape[2] // k.shape[2]
+        k, v = np.repeat(k, group, axis=2), np.repeat(v, group, axis=2)
+        scores = np.einsum("rqhd,rkhd->rhqk", q, k) * q.shape[-1] ** -0.5
+        scores = np.where(mask[:, None], scores, -np.inf)
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        return np.einsum("rhqk,rkhd->rqhd", weights / weights.sum(-1, keepdims=True), v)
+
+    return oracle
+
+
+@pytest.mark.parametrize("heads, kv_heads", [(4, 4), (4, 2), (3, 1)])
+def test_block_attention(monkeypatch: pytest.MonkeyPatch, heads: int, kv_heads: int):
+    monkeypatch.setattr(attention, "QUERY_BLOCK", 4)
+    monkeypatch.setattr(attention, "KEY_BLOCK", 2)
+    # Row 0: a prompt of 3 with branches of 4 and 3, then an example of 2, then padding. Row 1: one example of 13.
+    until = np.array([[10, 10, 10, 7, 7, 7, 7, 10, 10, 10, 12, 12, 13], [13] * 13], dtype="int32")
+    rng = np.random.default_rng(3)
+    inputs = [rng.standard_normal((2, 13, count, 4)) for count in (heads, kv_heads, kv_heads)]
+    attend = packed_attention(paddle.to_tensor(until).unsqueeze(1).unsqueeze(-1))
+    check(lambda q, k, v: attend(0, q, k, v), dense_attention(until), inputs)
+
+
+def test_block_attention_skips_what_nobody_sees(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(attention, "QUERY_BLOCK", 4)
+    monkeypatch.setattr(attention, "KEY_BLOCK", 4)
+    # A prompt of 4 and two branches of 4: the second branch meets the prompt and itself, not the first branch.
+    blocks = attention.plan_blocks(np.array([[12] * 4 + [8] * 4 + [12] * 4], dtype="int32"))
+    assert [block.runs for block in blocks] == [((0, 4),), ((0, 8),), ((0, 4), (8, 12))]
+
+
+@pytest.mark.parametrize("chunk_elements", [1, 46, 1 << 20])
+def test_token_logps(monkeypatch: pytest.MonkeyPatch, chunk_elements: int):
+    monkeypatch.setattr(head, "CHUNK_ELEMENTS", chunk_elements)
+    rng = np.random.default_rng(4)
+    targets = rng.integers(0, 23, 7)
+
+    def oracle(hidden: Array, weights: Array) -> Array:
+        logits = hidden @ weights.T
+        return logits[np.arange(7), targets] - np.log(np.exp(logits).sum(-1))
+
+    inputs = [rng.standard_normal((7, 4)), rng.standard_normal((23, 4))]
+    check(lambda hidden, weights: token_logps(hidden, weights, paddle.to_tensor(targets))[0], oracle, inputs)
+    tensors = [paddle.to_tensor(array.astype("float32")) for array in inputs]
+    correct = token_logps(*tensors, paddle.to_tensor(targets))[1].numpy()
+    assert (correct == ((inputs[0] @ inputs[1].T).argmax(-1) == targets)).all()
+
+
+def test_token_logps_of_unlikely_tokens_are_exact():
+    hidden = paddle.to_tensor([[1.0, 0.0]])
+    weights = paddle.to_tensor([[500.0, 0.0], [0.0, 0.0]])
+    assert token_logps(hidden, weights, paddle.to_tensor([1]))[0].tolist() == [-500.0]

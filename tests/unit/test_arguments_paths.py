@@ -1,0 +1,105 @@
+"""Files and folders that the arguments name, looked at before anything slow starts."""
+
+from pathlib import Path
+
+import pytest
+
+from paddlealign.arguments import parse
+from paddlealign.arguments.paths import check_paths, dataset_files
+from paddlealign.errors import UserError
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A folder with a checkpoint and a data set in it, made the working directory."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text("{}")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "train.json").write_text("")
+    (tmp_path / "d" / "dev.json").write_text("")
+    return tmp_path
+
+
+def sft(*words: str):
+    return parse("sft", ["--model_name_or_path=m", "--output_dir=o", "--dataset_name_or_path=d", "--do_train", *words], {})
+
+
+def refused(arguments) -> str:
+    with pytest.raises(UserError) as caught:
+        check_paths(arguments)
+    return str(caught.value)
+
+
+def files(*words: str):
+    arguments = sft(*words)
+    check_paths(arguments)
+    return dataset_files(arguments.data, arguments.training)
+
+
+def test_a_folder_with_train_and_dev(home):
+    assert files("--do_eval") == ((Path("d/train.json"),), (Path("d/dev.json"),))
+    assert files() == ((Path("d/train.json"),), ())
+
+
+def test_a_folder_of_folders_is_read_in_name_order(home):
+    for name in ("b.json", "a.jsonl", "README.md"):
+        (home / "e" / "train").mkdir(parents=True, exist_ok=True)
+        (home / "e" / "train" / name).write_text("")
+    assert files("--dataset_name_or_path=e").train == (Path("e/train/a.jsonl"), Path("e/train/b.json"))
+    assert "neither dev.json, dev.jsonl nor a folder dev" in refused(sft("--dataset_name_or_path=e", "--do_eval"))
+
+
+def test_one_file_holds_training_rows(home):
+    assert files("--dataset_name_or_path=d/train.json").train == (Path("d/train.json"),)
+    assert "Set dev_dataset_path" in refused(sft("--dataset_name_or_path=d/train.json", "--do_eval"))
+
+
+def test_named_files_win_over_the_folder(home):
+    (home / "x.jsonl").write_text("")
+    found = files("--do_eval", "--train_dataset_path", "x.jsonl", "d/train.json")
+    assert found == ((Path("x.jsonl"), Path("d/train.json")), (Path("d/dev.json"),))
+    assert "train_dataset_path: y.jsonl does not exist" in refused(sft("--train_dataset_path", "y.jsonl"))
+
+
+def test_two_forms_of_one_split_are_ambiguous(home):
+    (home / "d" / "train.jsonl").write_text("")
+    assert "train.json and train.jsonl" in refused(sft())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--model_name_or_path=meta-llama/Meta-Llama-3-8B"], "there is no folder meta-llama/Meta-Llama-3-8B"),
+        (["--model_name_or_path=d"], "holds no config.json"),
+        (["--model_name_or_path=d/dev.json"], "is a file; give the folder"),
+        (["--tokenizer_name_or_path=t"], "tokenizer_name_or_path: there is no folder t"),
+        (["--dataset_name_or_path=nowhere"], "neither a folder nor a file"),
+        (["--chat_template=nowhere.jinja"], "neither auto, none, nor a file"),
+        (["--chat_template=chat_template.json"], "PaddleNLP's own form"),
+        (["--output_dir=d/dev.json"], "output_dir: d/dev.json is a file"),
+        (["--output_dir=./m"], "never written to"),
+        (["--output_dir=.", "--overwrite_output_dir"], "would remove the model"),
+        (["--resume_from_checkpoint=o/checkpoint-3"], "resume_from_checkpoint: there is no folder"),
+    ],
+)
+def test_what_is_missing_is_named(home, words, said):
+    assert said in refused(sft(*words))
+
+
+def test_all_that_is_missing_comes_at_once(home):
+    assert refused(sft("--tokenizer_name_or_path=t", "--chat_template=c")).startswith("2 problems")
+
+
+def test_resuming_from_the_newest_needs_no_folder_yet(home):
+    check_paths(sft("--resume_from_checkpoint", "true"))
+
+
+def test_dpo_looks_for_its_reference_and_predict_for_its_rows(home):
+    words = ["--model_name_or_path=m", "--output_dir=o", "--train_dataset_path=d", "--do_train", "--ref_model_name_or_path=r"]
+    dpo = parse("dpo", words, {})
+    assert "ref_model_name_or_path: there is no folder r" in refused(dpo)
+    predict = ["--model_name_or_path", "m", "--data_file", "rows.jsonl"]
+    assert "data_file: rows.jsonl is not a file" in refused(parse("predict", predict, {}))
+    assert "output_file: d is a folder" in refused(parse("predict", [*predict[:2], "--data_file", "d/dev.json", "--output_file", "d"], {}))
+    check_paths(parse("predict", [*predict, "--interactive"], {}))

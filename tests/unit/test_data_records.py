@@ -1,0 +1,231 @@
+"""Files and rows: every form that is read, and what a user is told about the others."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from paddlealign.data.example import Message
+from paddlealign.data.records import read_records, read_rows
+from paddlealign.data.sources import data_hash, resolve_paths
+from paddlealign.errors import UserError
+
+
+def write(path: Path, *rows: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows) + "\n", "utf-8")
+    return path
+
+
+def read_one(tmp_path: Path, kind: str, row: object):
+    records, _ = read_records([write(tmp_path / "d.json", row)], kind)
+    assert len(records) == 1
+    return records[0]
+
+
+def turns(record) -> str:
+    return " ".join(f"{message.role[0]}:{message.content}" for message in record.messages)
+
+
+@pytest.mark.parametrize(
+    ("row", "messages", "response", "all_turns"),
+    [
+        ({"src": "q", "tgt": "a"}, "u:q", "a", False),
+        ({"src": ["q"], "tgt": ["a"]}, "u:q", "a", False),
+        ({"src": ["q", "r"], "tgt": ["a", "b"]}, "u:q a:a u:r", "b", True),
+        ({"src": "", "tgt": "text"}, "", "text", False),
+        ({"src": "q", "tgt": "a", "system": "s", "extra": 1}, "s:s u:q", "a", False),
+        ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "<think>t</think>a"}]}, "u:q", "<think>t</think>a", True),
+    ],
+)
+def test_sft_rows(tmp_path, row, messages, response, all_turns):
+    record = read_one(tmp_path, "sft", row)
+    assert (turns(record), record.responses, record.score_all_turns) == (messages, (response,), all_turns)
+
+
+@pytest.mark.parametrize(
+    ("row", "messages", "pair"),
+    [
+        ({"prompt": "q", "chosen": "c", "rejected": "r"}, "u:q", ("c", "r")),
+        ({"prompt": ["q", "a", "p"], "chosen": "c", "rejected": "r"}, "u:q a:a u:p", ("c", "r")),
+        ({"prompt": "q", "chosen": "c", "rejected": "r", "system": "s"}, "s:s u:q", ("c", "r")),
+        ({"prompt": [{"role": "user", "content": "q"}], "chosen": "c", "rejected": "r"}, "u:q", ("c", "r")),
+        ({"src": ["q"], "tgt": [], "response": ["x", "y"], "sort": [1, 0]}, "u:q", ("x", "y")),
+        ({"src": ["q", "p"], "tgt": ["a"], "response": ["x", "y"], "sort": [0, 1]}, "u:q a:a u:p", ("y", "x")),
+    ],
+)
+def test_preference_rows(tmp_path, row, messages, pair):
+    record = read_one(tmp_path, "preference", row)
+    assert (turns(record), record.responses, record.score_all_turns) == (messages, pair, False)
+
+
+def test_lists_of_answers_are_paired_in_order_and_equal_pairs_counted(tmp_path):
+    path = write(tmp_path / "d.json", {"prompt": "q", "chosen": ["a", "b", "c"], "rejected": ["x", "b", "z"]})
+    records, report = read_records([path], "preference")
+    assert [record.responses for record in records] == [("a", "x"), ("c", "z")]
+    assert (report.rows, report.records, report.refused) == (1, 2, {"chosen equals rejected": 1})
+
+
+def test_equal_sort_is_refused_and_counted(tmp_path):
+    row = {"src": ["q"], "tgt": [], "response": ["x", "y"], "sort": [1, 0]}
+    _, report = read_records([write(tmp_path / "d.json", row, {**row, "sort": [1, 1]})], "preference")
+    assert report.refused == {"both answers have the same sort": 1}
+
+
+@pytest.mark.parametrize(
+    ("row", "messages"),
+    [
+        ({"src": "q"}, "u:q"),
+        ({"src": "q", "tgt": "a"}, "u:q"),
+        ({"src": ["q", "p"], "tgt": ["a", "b"]}, "u:q a:a u:p"),
+        ({"src": ["q", "p"], "tgt": ["a"]}, "u:q a:a u:p"),
+        ({"prompt": "q", "chosen": "c", "rejected": "r"}, "u:q"),
+        ({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]}, "s:s u:q"),
+        ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}, "u:q"),
+    ],
+)
+def test_prompt_rows_keep_the_row_as_it_was(tmp_path, row, messages):
+    row = {**row, "id": 7}
+    ((found, record),), _ = read_rows([write(tmp_path / "d.json", row)], "prompt")
+    assert found == row
+    assert (turns(record), record.responses) == (messages, ())
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "words"),
+    [
+        ("sft", {"prompt": "q", "answer": "a"}, ["no 'src' and no 'tgt'", "found 'prompt', 'answer'", '{"src", "tgt"}']),
+        ("sft", {"src": "q", "tgt": ""}, ["tgt is empty"]),
+        ("sft", {"src": "q", "tgt": None}, ["tgt is null; it must be a text"]),
+        ("sft", {"src": "q", "tgt": 3}, ["tgt is number 3"]),
+        ("sft", {"src": ["a", "b"], "tgt": ["c"]}, ["src has 2 turns and tgt has 1"]),
+        ("sft", {"messages": [{"role": "user", "content": "q"}]}, ['last message has role "user"', '"assistant"']),
+        ("sft", {"messages": [{"role": "human", "content": "q"}]}, ["messages[0] has role text 'human'", "system, user, assistant"]),
+        ("sft", {"messages": []}, ["messages is list []"]),
+        ("sft", [1, 2], ["found a list"]),
+        ("sft", '{"src": "q", "tgt": "\\ud83d"}', ["half a surrogate pair"]),
+        ("preference", {"prompt": "q", "chosen": "  ", "rejected": "r"}, ["chosen is empty"]),
+        ("preference", {"prompt": "q", "chosen": ["a", "b"], "rejected": ["r"]}, ["2 chosen and 1 rejected"]),
+        ("preference", {"prompt": ["q", "a"], "chosen": "c", "rejected": "r"}, ["prompt has 2 turns", "odd"]),
+        ("preference", {"src": ["q"], "tgt": [], "response": ["x", "y"]}, ["no 'sort'"]),
+        ("preference", {"src": ["q"], "tgt": [], "response": ["x"], "sort": [1]}, ["response holds 1"]),
+        ("preference", {"src": ["q"], "tgt": [], "response": ["x", "y"], "sort": "up"}, ["sort is text 'up'"]),
+        ("prompt", {"tgt": "a"}, ["no 'prompt'"]),
+        ("sft", '{"src": "q", "tgt": "a"', ["not valid JSON", "column"]),
+    ],
+)
+def test_bad_rows_are_named(tmp_path, kind, row, words):
+    good = {"sft": {"src": "q", "tgt": "a"}, "preference": {"prompt": "q", "chosen": "c", "rejected": "r"}, "prompt": {"src": "q"}}[kind]
+    path = write(tmp_path / "d.jsonl", good, "", good, row)
+    with pytest.raises(UserError) as caught:
+        read_records([path], kind)
+    assert f"{path}:4" in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_the_first_bad_rows_are_listed_and_all_counted(tmp_path):
+    path = write(tmp_path / "d.json", *[{"src": "q", "tgt": ""} for _ in range(9)], {"src": "q", "tgt": "a"})
+    with pytest.raises(UserError, match="9 data rows are wrong") as caught:
+        read_records([path], "sft")
+    text = str(caught.value)
+    assert "of 10" in text and "and 4 more" in text
+    assert [f"{path}:{line}:" in text for line in range(1, 7)] == [True] * 5 + [False]
+
+
+def test_python_literals_are_read_with_one_warning(tmp_path):
+    row = "{'prompt': \"it's\", 'chosen': 'c', 'rejected': 'r \\\\d'}"
+    path = write(tmp_path / "d.json", row, row, {"prompt": "q", "chosen": "c", "rejected": "r"})
+    records, report = read_records([path], "preference")
+    assert [record.messages[0].content for record in records] == ["it's", "it's", "q"]
+    assert len(report.warnings) == 1
+    assert "2 rows" in report.warnings[0] and str(path) in report.warnings[0]
+
+
+def test_literals_run_no_code(tmp_path):
+    path = write(tmp_path / "d.json", "{'src': __import__('os').getcwd(), 'tgt': 'a'}")
+    with pytest.raises(UserError, match="not valid JSON"):
+        read_records([path], "sft")
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_json_arrays_know_their_lines(tmp_path, indent):
+    path = tmp_path / "d.json"
+    path.write_text(json.dumps([{"src": "a", "tgt": "b"}, {"src": "c", "tgt": "d"}], indent=indent))
+    records, _ = read_records([path], "sft")
+    assert [record.source for record in records] == [f"{path}:{line}" for line in ([1, 1] if indent is None else [2, 6])]
+
+
+def test_broken_arrays_name_the_line(tmp_path):
+    path = write(tmp_path / "d.json", "[", '{"src": "a", "tgt": "b"},', '{"src": "a" "tgt": "b"}', "]")
+    with pytest.raises(UserError, match=r"d\.json:3, column 13"):
+        read_records([path], "sft")
+    path = write(tmp_path / "e.json", "[", '{"src": "a", "tgt": "b"}', '{"src": "a", "tgt": "b"}', "]")
+    with pytest.raises(UserError, match=r"e\.json:3, column 1"):
+        read_records([path], "sft")
+
+
+def test_other_spellings_of_a_file(tmp_path):
+    """Pretty-printed objects, a Python list, gzip, a byte order mark, CRLF, and U+2028 inside a text."""
+    row = {"src": "a\u2028b", "tgt": "c"}
+    pretty = write(tmp_path / "a.json", json.dumps(row, indent=1), json.dumps(row, indent=1))
+    literal = write(tmp_path / "b.json", f"\n[{row!r},\n {row!r}]")
+    packed = tmp_path / "c.jsonl.gz"
+    packed.write_bytes(gzip.compress(json.dumps(row, ensure_ascii=False).encode()))
+    marked = tmp_path / "d.json"
+    marked.write_bytes(b"\xef\xbb\xbf" + json.dumps(row).encode() + b"\r\n" + json.dumps(row).encode() + b"\r\n")
+    records, report = read_records([pretty, literal, packed, marked], "sft")
+    assert [record.messages for record in records] == [(Message("user", "a\u2028b"),)] * 7
+    assert [record.source.rsplit(":")[-1] for record in records] == ["1", "5", "2", "3", "1", "1", "2"]
+    assert len(report.warnings) == 1
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    empty = write(tmp_path / "empty.json", "")
+    with pytest.raises(UserError, match=r"empty\.json: the file is empty"):
+        read_records([empty], "sft")
+    latin = tmp_path / "latin.json"
+    latin.write_bytes(b'{"src": "a", "tgt": "b"}\n{"src": "caf\xe9", "tgt": "b"}\n')
+    with pytest.raises(UserError, match=r"latin\.json:2: not UTF-8"):
+        read_records([latin], "sft")
+    wide = tmp_path / "wide.json"
+    wide.write_bytes('{"src": "a"}'.encode("utf-16"))
+    with pytest.raises(UserError, match="UTF-16"):
+        read_records([wide], "sft")
+    broken = tmp_path / "broken.json.gz"
+    broken.write_bytes(b"\x1f\x8b nothing")
+    with pytest.raises(UserError, match=r"broken\.json\.gz: cannot be read"):
+        read_records([broken], "sft")
+    with pytest.raises(UserError, match="No data file"):
+        read_records([], "sft")
+
+
+def test_paths_of_a_data_set(tmp_path):
+    one = write(tmp_path / "one.json", {})
+    assert resolve_paths(one, "train") == [one]
+    assert resolve_paths(one, "dev") == []
+    train, dev = write(tmp_path / "a" / "train.json", {}), write(tmp_path / "a" / "dev.jsonl", {})
+    assert (resolve_paths(tmp_path / "a", "train"), resolve_paths(str(tmp_path / "a"), "dev")) == ([train], [dev])
+    parts = [write(tmp_path / "b" / "train" / name, {}) for name in ("1.json", "2.jsonl")]
+    write(tmp_path / "b" / "train" / "README.md", "")
+    assert (resolve_paths(tmp_path / "b", "train"), resolve_paths(tmp_path / "b", "dev")) == (parts, [])
+
+
+def test_paths_that_are_not_a_data_set(tmp_path):
+    with pytest.raises(UserError, match=r"no file or folder .*nowhere.*dev\.json"):
+        resolve_paths(tmp_path / "nowhere", "train")
+    write(tmp_path / "a" / "readme.md", "")
+    with pytest.raises(UserError, match=r"no train\.json.*found readme\.md"):
+        resolve_paths(tmp_path / "a", "train")
+    write(tmp_path / "a" / "train.json", {})
+    write(tmp_path / "a" / "train.jsonl", {})
+    with pytest.raises(UserError, match=r"more than one train split: train\.json, train\.jsonl"):
+        resolve_paths(tmp_path / "a", "train")
+
+
+def test_the_hash_is_of_the_contents(tmp_path):
+    a, b = write(tmp_path / "a", "1"), write(tmp_path / "b", "2")
+    same = write(tmp_path / "c", "1")
+    assert data_hash([a, b]) == data_hash([same, b])
+    assert len({data_hash([a, b]), data_hash([b, a]), data_hash([a]), data_hash([a, a])}) == 4

@@ -1,0 +1,179 @@
+"""Generation: padding, the cache, stopping, and draws that do not depend on the batch."""
+
+import numpy as np
+import paddle
+import pytest
+
+from paddlealign.errors import UserError
+from paddlealign.models.cache import BLOCK
+from paddlealign.models.config import parse_config
+from paddlealign.models.decoder import Decoder
+from paddlealign.models.generation import generate, pad_left, stream
+from paddlealign.models.sampling import GenerationSettings, choose_token, keep_top_k, keep_top_p, penalise, row_generator
+
+POSITIONS = 160
+
+
+@pytest.fixture(scope="module")
+def model() -> Decoder:
+    """A random decoder with two key heads for four query heads."""
+    source = {
+        "model_type": "llama",
+        "vocab_size": 50,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 24,
+        "max_position_embeddings": POSITIONS,
+    }
+    decoder = Decoder(parse_config(source, ""))
+    random = np.random.default_rng(3)
+    for parameter in decoder.parameters():
+        parameter.set_value((0.4 * random.standard_normal(parameter.shape)).astype("float32"))
+    return decoder
+
+
+def prompts(*lengths: int) -> list[list[int]]:
+    random = np.random.default_rng(5)
+    return [random.integers(0, 50, length).tolist() for length in lengths]
+
+
+def recomputed_greedy(model: Decoder, prompt: list[int], count: int) -> list[int]:
+    """Greedy text without any cache: the whole text goes through the model for every token."""
+    from paddlealign.models.attention import packed_attention
+
+    ids = list(prompt)
+    for _ in range(count):
+        length = len(ids)
+        attend = packed_attention(paddle.full([1, 1, length, 1], length, "int32"))
+        with paddle.no_grad():
+            hidden = model(paddle.to_tensor([ids]), paddle.arange(length).unsqueeze(0), attend)
+            ids.append(int(model.logits(hidden[:, -1]).argmax()))
+    return ids[len(prompt) :]
+
+
+def test_pad_left() -> None:
+    input_ids, position_ids, visible = pad_left([[7, 8, 9], [5]])
+    assert input_ids.tolist() == [[7, 8, 9], [0, 0, 5]]
+    assert position_ids.tolist() == [[0, 1, 2], [0, 0, 0]]
+    assert visible.tolist() == [[True, True, True], [False, False, True]]
+
+
+def test_the_cache_gives_what_recomputing_gives_across_its_blocks(model: Decoder) -> None:
+    rows = prompts(BLOCK - 2, BLOCK, 3, BLOCK + 1)
+    expected = [recomputed_greedy(model, row, 10) for row in rows]
+    assert generate(model, rows, GenerationSettings(max_new_tokens=10), batch_size=4) == expected
+    assert generate(model, rows, GenerationSettings(max_new_tokens=10), batch_size=1) == expected
+
+
+def test_long_texts_grow_the_cache_again_and_again(model: Decoder) -> None:
+    row = prompts(5)[0]
+    output = generate(model, [row], GenerationSettings(max_new_tokens=2 * BLOCK + 5))[0]
+    assert output == recomputed_greedy(model, row, 2 * BLOCK + 5)
+
+
+def test_rows_stop_on_their_own(model: Decoder) -> None:
+    rows = prompts(4, 9, 2, 6, 6)
+    free = generate(model, rows, GenerationSettings(max_new_tokens=12))
+    stops = (free[0][3], free[1][7])
+    stopped = generate(model, rows, GenerationSettings(max_new_tokens=12, stop_ids=stops))
+    for row, text in zip(stopped, free, strict=True):
+        places = [index for index, token in enumerate(text) if token in stops]
+        assert row == (text[: places[0] + 1] if places else text)
+    assert len({len(row) for row in stopped}) > 1
+
+
+def test_min_new_tokens_holds_the_stop_back(model: Decoder) -> None:
+    row = prompts(4)[0]
+    first = generate(model, [row], GenerationSettings(max_new_tokens=1))[0][0]
+    settings = GenerationSettings(max_new_tokens=6, stop_ids=(first,))
+    assert generate(model, [row], settings)[0] == [first]
+    held = GenerationSettings(max_new_tokens=6, stop_ids=(first,), min_new_tokens=3)
+    output = generate(model, [row], held)[0]
+    assert len(output) >= 4 or first not in output
+    assert first not in output[:3]
+
+
+def test_draws_depend_on_seed_and_row_not_on_the_batch(model: Decoder) -> None:
+    rows = prompts(4, 9, 2, 6, 6, 3)
+    settings = GenerationSettings(max_new_tokens=8, do_sample=True, top_k=20, top_p=0.9, temperature=1.3, seed=1)
+    together = generate(model, rows, settings, batch_size=6)
+    assert generate(model, rows, settings, batch_size=1) == together
+    assert generate(model, rows[3:], settings, batch_size=2, row_ids=[3, 4, 5]) == together[3:]
+    assert generate(model, rows[3:], settings) != together[3:]
+    another = GenerationSettings(max_new_tokens=8, do_sample=True, top_k=20, top_p=0.9, temperature=1.3, seed=2)
+    assert generate(model, rows, another) != together
+
+
+def test_same_prompt_in_two_rows_draws_two_texts(model: Decoder) -> None:
+    row = prompts(5)[0]
+    one, two = generate(model, [row, row], GenerationSettings(max_new_tokens=12, do_sample=True))
+    assert one != two
+
+
+def test_stream_and_callback(model: Decoder) -> None:
+    rows = prompts(4, 9)
+    settings = GenerationSettings(max_new_tokens=5)
+    ended: dict[int, list[int]] = {}
+    outputs = generate(model, rows, settings, on_finished=ended.__setitem__)
+    assert list(stream(model, rows[1], settings)) == outputs[1]
+    assert ended == dict(enumerate(outputs))
+
+
+def test_generation_leaves_gradients_and_mode_alone(model: Decoder) -> None:
+    model.train()
+    tokens = stream(model, [1, 2], GenerationSettings(max_new_tokens=3))
+    next(tokens)
+    weight = model.model.norm.weight
+    assert not (weight * 2).stop_gradient  # no_grad does not leak out of a text that is still being made
+    list(tokens)
+    assert model.training
+
+
+def test_prompts_without_room_are_refused_and_texts_end_with_the_positions(model: Decoder) -> None:
+    for bad in ([], [1] * POSITIONS):
+        with pytest.raises(UserError, match=f"{POSITIONS} positions"):
+            generate(model, [bad], GenerationSettings())
+    assert len(generate(model, [[1] * (POSITIONS - 4)], GenerationSettings(max_new_tokens=50))[0]) == 4
+    assert generate(model, [[1]], GenerationSettings(max_new_tokens=0)) == [[]]
+    assert generate(model, [], GenerationSettings()) == []
+
+
+def test_logits_that_are_not_finite_are_an_error(model: Decoder) -> None:
+    weight = model.model.norm.weight
+    before = weight.numpy()
+    weight.set_value(np.full(before.shape, np.nan, "float32"))
+    with pytest.raises(UserError, match="not finite"):
+        generate(model, [[1]], GenerationSettings())
+    weight.set_value(before)
+
+
+def test_filters_by_hand() -> None:
+    scores = np.log(np.array([0.5, 0.3, 0.15, 0.05]))
+    assert np.isfinite(keep_top_k(scores, 2)).tolist() == [True, True, False, False]
+    assert keep_top_k(scores, 0) is scores and keep_top_k(scores, 4) is scores
+    # 0.5 does not reach 0.7, 0.5 + 0.3 does.
+    assert np.isfinite(keep_top_p(scores, 0.7)).tolist() == [True, True, False, False]
+    assert np.isfinite(keep_top_p(scores, 1e-9)).tolist() == [True, False, False, False]
+    assert keep_top_p(scores, 1.0) is scores
+    assert penalise(np.array([2.0, -2.0, 1.0]), [0, 1, 1], 2.0).tolist() == [1.0, -4.0, 1.0]
+
+
+def test_draws_have_the_distribution_of_the_logits() -> None:
+    logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], dtype="float32"))
+    random = row_generator(0, 0)
+    settings = GenerationSettings(do_sample=True)
+    counts = np.bincount([choose_token(logits, [], 0, settings, random) for _ in range(4000)], minlength=4)
+    np.testing.assert_allclose(counts / 4000, [0.5, 0.3, 0.15, 0.05], atol=0.03)
+    cold = GenerationSettings(do_sample=True, temperature=0.05)
+    assert {choose_token(logits, [], 0, cold, random) for _ in range(200)} == {0}
+
+
+def test_a_draw_never_takes_a_token_that_was_filtered_out() -> None:
+    class Highest:
+        def random(self) -> float:
+            return 1.0
+
+    logits = np.array([3.0, 2.0, 1.0, 0.0], dtype="float32")
+    assert choose_token(logits, [], 0, GenerationSettings(do_sample=True, top_k=2), Highest()) == 1

@@ -1,0 +1,84 @@
+"""What is set before Paddle is imported, for every kind of machine; and that it takes effect in a real process."""
+
+import os
+
+import pytest
+
+from paddlealign.machine import available_cores, fast_path_is_locked, keep_freed_memory, settings
+
+AMD = "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: EPYC\nflags\t\t: fpu sse4_2 avx avx2 fma\n"
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "locked"),
+    [
+        (AMD, True),
+        (AMD.replace("AuthenticAMD", "GenuineIntel"), False),
+        (AMD.replace("avx2 ", ""), False),
+        ("", False),
+    ],
+)
+def test_only_amd_with_avx2_needs_the_switch(cpuinfo: str, locked: bool):
+    assert fast_path_is_locked(cpuinfo) is locked
+
+
+@pytest.mark.parametrize(
+    ("ranks", "cores", "threads"),
+    [(None, 8, "8"), ("1", 8, "8"), ("2", 8, "4"), ("3", 8, "2"), ("16", 8, "1"), ("", 8, "8"), ("0", 8, "8")],
+)
+def test_local_ranks_share_the_cores(ranks: str | None, cores: int, threads: str):
+    environ = {} if ranks is None else {"PADDLE_LOCAL_SIZE": ranks}
+    assert settings(environ, cores, locked=False)["MKL_NUM_THREADS"] == threads
+
+
+@pytest.mark.parametrize("name", ["MKL_NUM_THREADS", "OMP_NUM_THREADS", "FLAGS_paddle_num_threads"])
+def test_any_number_of_threads_that_the_user_set_stays(name: str):
+    assert "MKL_NUM_THREADS" not in settings({name: "3"}, 8, locked=False)
+
+
+def test_nothing_that_is_set_is_overridden():
+    environ = {"MKL_NUM_THREADS": "3", "MKL_DEBUG_CPU_TYPE": "4", "GLOG_v": "2", "GLOG_minloglevel": "0"}
+    assert settings(environ, 8, locked=True) == {}
+    assert settings({}, 8, locked=True) == {
+        "MKL_NUM_THREADS": "8",
+        "MKL_DEBUG_CPU_TYPE": "5",
+        "GLOG_v": "0",
+        "GLOG_minloglevel": "2",
+    }
+
+
+def test_the_user_s_malloc_settings_stay():
+    assert keep_freed_memory({"MALLOC_TRIM_THRESHOLD_": "1"}) is False
+
+
+def test_cores_follow_the_affinity():
+    assert 1 <= available_cores() <= len(os.sched_getaffinity(0))
+
+
+def test_a_fresh_process_imports_paddle_in_silence_and_says_what_was_chosen(run_command):
+    script = "import paddlealign.machine as m; print(m.prepare()); import paddle; print(m.prepare())"
+    code, out, err = run_command(["-c", script], environment={"OMP_NUM_THREADS": "1"})
+    first, second = out.splitlines()
+    assert code == 0
+    assert err == ""
+    assert first.startswith(f"machine: {available_cores()} cores, OMP_NUM_THREADS=1")
+    assert second == "machine: left as it is, Paddle was imported before"
+
+
+def test_freed_memory_stays_with_the_process(run_command):
+    """A block of 64 MB is written and freed: as installed the kernel gets it back, afterwards it waits for the next tensor."""
+    script = (
+        "import ctypes, sys\n"
+        "from pathlib import Path\n"
+        "import paddlealign.machine as m\n"
+        "assert sys.argv[1] == 'as installed' or m.keep_freed_memory({})\n"
+        "libc = ctypes.CDLL(None)\n"
+        "libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]\n"
+        "resident = lambda: int(Path('/proc/self/statm').read_text().split()[1]) * 4096\n"
+        "before, block = resident(), libc.malloc(64 << 20)\n"
+        "ctypes.memset(block, 1, 64 << 20); libc.free(block)\n"
+        "print((resident() - before) >> 20)\n"
+    )
+    kept, given_back = (int(run_command(["-c", script, mode]).out) for mode in ("kept", "as installed"))
+    assert kept >= 60
+    assert given_back <= 8
