@@ -131,9 +131,7 @@ class TrainingArguments:
     )
     save_strategy: str = _key("When to write a checkpoint during training.", "steps", choices=("no", "steps", "epoch"))
     save_steps: int = _key("Steps between two checkpoints (save_strategy steps).", 500, metavar="STEPS")
-    save_total_limit: Optional[int] = _key(
-        "Checkpoints kept; the oldest go first, the best one stays. Unset keeps all.", None, metavar="N"
-    )
+    save_total_limit: Optional[int] = _key("Checkpoints kept; the oldest go first, the best one stays. Unset keeps all.", None, metavar="N")
     load_best_model_at_end: bool = _key("Make the best checkpoint by metric_for_best_model the final model.", False)
     metric_for_best_model: str = _key(
         "Evaluation metric that picks the best checkpoint and stops early: loss, accuracy (SFT: scored tokens predicted right; DPO: "

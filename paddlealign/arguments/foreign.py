@@ -4,6 +4,7 @@ Every key of PaddleNLP's SFT, DPO, quantisation and predictor arguments is eithe
 (degrees.py), or in one of the three tables below. Anything else is unknown.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,49 +171,79 @@ _QUANT_PART = "read only with quantisation, which is off"
 _OFF_LOSS = "read only by a loss_type other than sigmoid"
 
 
-def _hints(why: str, **keys: type) -> dict[str, Hint]:
+def _hints(why: str, keys: Mapping[str, type]) -> dict[str, Hint]:
     return {key: Hint(kind, why) for key, kind in keys.items()}
 
 
 HINTS: dict[str, Hint] = {
-    **_hints(_ATTENTION, use_flash_attention=bool, flash_mask=bool, use_sparse_mask=bool, use_attn_mask_start_row_indices=bool),
-    **_hints(_CHECKPOINT, unified_checkpoint=bool, unified_checkpoint_config=str, save_sharded_model=bool, load_sharded_model=bool),
-    **_hints(_CHECKPOINT, use_async_save=bool, ordered_save_group_size=int, force_reshard_pp=bool),
-    **_hints(_CHECKPOINT, auto_parallel_resume_form_hybrid_parallel=bool, save_sharding_stage1_model_include_freeze_params=bool),
-    **_hints(_FUSED, fuse_attention_qkv=bool, fuse_attention_ffn=bool, use_fused_rms_norm=bool, use_fused_rope=bool),
-    **_hints(_FUSED, use_fused_linear=bool, use_fused_dropout_add=bool, use_fused_linear_cross_entropy=bool, use_fast_layer_norm=bool),
-    **_hints(_FUSED, flatten_param_grads=bool, release_grads=bool, offload_optim=bool, offload_recompute_inputs=bool),
-    **_hints(_FUSED, recompute_use_reentrant=bool, block_attn=bool, block_size=int),
-    **_hints("evaluation keeps sums, not predictions; there is nothing to move", eval_accumulation_steps=int),
-    **_hints(_INPUT, lazy=bool, lazy_data_processing=bool, dataloader_num_workers=int, distributed_dataloader=bool),
-    **_hints(_INPUT, pad_to_multiple_of=int, pad_to_max_length=bool, remove_unused_columns=bool, pad_token_id=int),
-    **_hints(_PARALLEL, tensor_parallel_output=bool, pipeline_parallel_config=str, tensor_parallel_config=str),
-    **_hints(_PARALLEL, sharding_parallel_config=str, data_parallel_config=str, sequence_parallel_config=str),
-    **_hints(_PARALLEL, hybrid_parallel_topo_order=str, fuse_sequence_parallel_allreduce=bool, split_inputs_sequence_dim=bool),
-    **_hints(_PARALLEL, sharding_parallel_mesh_dimension=str, sharding_comm_buffer_size_MB=int, ddp_find_unused_parameters=bool),
-    **_hints(_PARALLEL, log_on_each_node=bool, save_on_each_node=bool, local_rank=int, pp_recompute_interval=int),
-    **_hints("gradients are kept in float32 under O2", amp_master_grad=bool),
-    **_hints("loss scaling starts high and adapts by itself", scale_loss=float),
-    **_hints("LLaMA and Qwen have no dropout", hidden_dropout_prob=float, attention_probs_dropout_prob=float),
-    **_hints("the run log always counts tokens", count_trained_tokens=bool, skip_profile_timer=bool, skip_memory_metrics=bool),
-    **_hints("read only by the polynomial schedule", lr_end=float, power=float),
-    **_hints(_OFF_LOSS, simpo_gamma=float, dpop_lambda=float),
-    **_hints(_LORA, lora_rank=int, lora_alpha=int, rslora=bool, rslora_plus=bool, lora_plus_scale=float, pissa=bool, use_quick_lora=bool),
-    **_hints(_LORA, lora_use_mixer=bool, use_mora=bool, lora_merge_weights=bool, vera_rank=int, lokr_dim=int, num_prefix_tokens=int),
-    **_hints("read only with neftune, which is off", neftune_noise_alpha=float),
-    **_hints("read only with use_ssa, which is off", ssa_group_size_ratio=float),
-    **_hints("read only with use_long_sequence_strategies, which is off", strategy_type=str, strategy_name=str),
-    **_hints(_QUANT_PART, weight_blocksize=int, weight_double_quant=bool, weight_double_quant_block_size=int, ptq_step=int, shift=bool),
-    **_hints(_QUANT_PART, shift_all_linears=bool, shift_sampler=str, shift_step=int, smooth=bool, smooth_all_linears=bool),
-    **_hints(_QUANT_PART, smooth_sampler=str, smooth_step=int, smooth_piecewise_search=bool, smooth_k_piece=int),
-    **_hints(_QUANT_PART, smooth_search_piece=bool, gptq_step=int, auto_clip=bool, awq_step=int, autoclip_step=int, fp8_type=list),
-    **_hints(_QUANT_PART, skip_list_names=list, weight_quant_method=str, act_quant_method=str, cachekv_quant_method=str),
-    **_hints(_QUANT_PART, search_alpha_min=float, search_alpha_max=float, search_scale_min=float, search_scale_max=float, test_sample=str),
-    **_hints("read only with from_aistudio or save_to_aistudio, which are off", aistudio_repo_id=str, aistudio_repo_private=bool),
-    **_hints("read only with from_aistudio or save_to_aistudio, which are off", aistudio_repo_license=str, aistudio_token=str),
-    **_hints("read only with avx_model, which is off", avx_type=str, avx_cachekv_type=str),
-    **_hints("read only with mode static", model_prefix=str),
-    **_hints("read only with use_expert_parallel, which is off", expert_max_capacity=int, expert_min_capacity=int),
-    **_hints("read only with pdc_download_ckpt, which is off", pdc_download_timeout=int),
-    **_hints("nothing reads it in PaddleNLP either", past_index=int),
+    **_hints(
+        _ATTENTION, {"use_flash_attention": bool, "flash_mask": bool, "use_sparse_mask": bool, "use_attn_mask_start_row_indices": bool}
+    ),
+    **_hints(
+        _CHECKPOINT, {"unified_checkpoint": bool, "unified_checkpoint_config": str, "save_sharded_model": bool, "load_sharded_model": bool}
+    ),
+    **_hints(_CHECKPOINT, {"use_async_save": bool, "ordered_save_group_size": int, "force_reshard_pp": bool}),
+    **_hints(_CHECKPOINT, {"auto_parallel_resume_form_hybrid_parallel": bool, "save_sharding_stage1_model_include_freeze_params": bool}),
+    **_hints(_FUSED, {"fuse_attention_qkv": bool, "fuse_attention_ffn": bool, "use_fused_rms_norm": bool, "use_fused_rope": bool}),
+    **_hints(
+        _FUSED,
+        {"use_fused_linear": bool, "use_fused_dropout_add": bool, "use_fused_linear_cross_entropy": bool, "use_fast_layer_norm": bool},
+    ),
+    **_hints(_FUSED, {"flatten_param_grads": bool, "release_grads": bool, "offload_optim": bool, "offload_recompute_inputs": bool}),
+    **_hints(_FUSED, {"recompute_use_reentrant": bool, "block_attn": bool, "block_size": int}),
+    **_hints("evaluation keeps sums, not predictions; there is nothing to move", {"eval_accumulation_steps": int}),
+    **_hints(_INPUT, {"lazy": bool, "lazy_data_processing": bool, "dataloader_num_workers": int, "distributed_dataloader": bool}),
+    **_hints(_INPUT, {"pad_to_multiple_of": int, "pad_to_max_length": bool, "remove_unused_columns": bool, "pad_token_id": int}),
+    **_hints(_PARALLEL, {"tensor_parallel_output": bool, "pipeline_parallel_config": str, "tensor_parallel_config": str}),
+    **_hints(_PARALLEL, {"sharding_parallel_config": str, "data_parallel_config": str, "sequence_parallel_config": str}),
+    **_hints(_PARALLEL, {"hybrid_parallel_topo_order": str, "fuse_sequence_parallel_allreduce": bool, "split_inputs_sequence_dim": bool}),
+    **_hints(_PARALLEL, {"sharding_parallel_mesh_dimension": str, "sharding_comm_buffer_size_MB": int, "ddp_find_unused_parameters": bool}),
+    **_hints(_PARALLEL, {"log_on_each_node": bool, "save_on_each_node": bool, "local_rank": int, "pp_recompute_interval": int}),
+    **_hints("gradients are kept in float32 under O2", {"amp_master_grad": bool}),
+    **_hints("loss scaling starts high and adapts by itself", {"scale_loss": float}),
+    **_hints("LLaMA and Qwen have no dropout", {"hidden_dropout_prob": float, "attention_probs_dropout_prob": float}),
+    **_hints("the run log always counts tokens", {"count_trained_tokens": bool, "skip_profile_timer": bool, "skip_memory_metrics": bool}),
+    **_hints("read only by the polynomial schedule", {"lr_end": float, "power": float}),
+    **_hints(_OFF_LOSS, {"simpo_gamma": float, "dpop_lambda": float}),
+    **_hints(
+        _LORA,
+        {
+            "lora_rank": int,
+            "lora_alpha": int,
+            "rslora": bool,
+            "rslora_plus": bool,
+            "lora_plus_scale": float,
+            "pissa": bool,
+            "use_quick_lora": bool,
+        },
+    ),
+    **_hints(
+        _LORA,
+        {"lora_use_mixer": bool, "use_mora": bool, "lora_merge_weights": bool, "vera_rank": int, "lokr_dim": int, "num_prefix_tokens": int},
+    ),
+    **_hints("read only with neftune, which is off", {"neftune_noise_alpha": float}),
+    **_hints("read only with use_ssa, which is off", {"ssa_group_size_ratio": float}),
+    **_hints("read only with use_long_sequence_strategies, which is off", {"strategy_type": str, "strategy_name": str}),
+    **_hints(
+        _QUANT_PART,
+        {"weight_blocksize": int, "weight_double_quant": bool, "weight_double_quant_block_size": int, "ptq_step": int, "shift": bool},
+    ),
+    **_hints(_QUANT_PART, {"shift_all_linears": bool, "shift_sampler": str, "shift_step": int, "smooth": bool, "smooth_all_linears": bool}),
+    **_hints(_QUANT_PART, {"smooth_sampler": str, "smooth_step": int, "smooth_piecewise_search": bool, "smooth_k_piece": int}),
+    **_hints(
+        _QUANT_PART,
+        {"smooth_search_piece": bool, "gptq_step": int, "auto_clip": bool, "awq_step": int, "autoclip_step": int, "fp8_type": list},
+    ),
+    **_hints(_QUANT_PART, {"skip_list_names": list, "weight_quant_method": str, "act_quant_method": str, "cachekv_quant_method": str}),
+    **_hints(
+        _QUANT_PART,
+        {"search_alpha_min": float, "search_alpha_max": float, "search_scale_min": float, "search_scale_max": float, "test_sample": str},
+    ),
+    **_hints("read only with from_aistudio or save_to_aistudio, which are off", {"aistudio_repo_id": str, "aistudio_repo_private": bool}),
+    **_hints("read only with from_aistudio or save_to_aistudio, which are off", {"aistudio_repo_license": str, "aistudio_token": str}),
+    **_hints("read only with avx_model, which is off", {"avx_type": str, "avx_cachekv_type": str}),
+    **_hints("read only with mode static", {"model_prefix": str}),
+    **_hints("read only with use_expert_parallel, which is off", {"expert_max_capacity": int, "expert_min_capacity": int}),
+    **_hints("read only with pdc_download_ckpt, which is off", {"pdc_download_timeout": int}),
+    **_hints("nothing reads it in PaddleNLP either", {"past_index": int}),
 }

@@ -37,9 +37,9 @@ def read_argument_file(path: Path) -> list[Given]:
     except json.JSONDecodeError as error:
         raise UserError(_explain(path, text, error)) from None
     except RecursionError:
-        raise UserError(f"{path}: the JSON is nested too deeply. An argument file is one flat object: {{\"key\": value, ...}}.") from None
+        raise UserError(f'{path}: the JSON is nested too deeply. An argument file is one flat object: {{"key": value, ...}}.') from None
     if not isinstance(content, dict):
-        raise UserError(f"{path}: an argument file is one JSON object, {{\"key\": value, ...}}; this one is a {_kind(content)}.")
+        raise UserError(f'{path}: an argument file is one JSON object, {{"key": value, ...}}; this one is a {_kind(content)}.')
     if twice:
         key = twice[0]
         lines = " and ".join(str(line) for line in _lines_of_key(text, key))
@@ -52,7 +52,7 @@ def _read_text(path: Path) -> str:
     if path.is_dir():
         raise UserError(f"{path} is a folder, not an argument file. Name a .json file, for example one in it.")
     if path.suffix.lower() in (".yaml", ".yml"):
-        raise UserError(f"{path}: only JSON is read. Write the same keys as {{\"key\": value, ...}} in a .json file.")
+        raise UserError(f'{path}: only JSON is read. Write the same keys as {{"key": value, ...}} in a .json file.')
     if not path.exists():
         names = [entry.name for entry in path.parent.iterdir() if entry.suffix == ".json"] if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, names, n=1)

@@ -246,5 +246,3 @@ def _unknown(command: str, key: str, known: Mapping[str, Field]) -> str:
     names = [*known, *ALIASES, *ONLY, *HINTS, *PARALLEL_KEYS]
     near = difflib.get_close_matches(key.replace("-", "_"), names, n=1)
     return f"unknown key. Did you mean {near[0]}?" if near else f"unknown key. {MAIN_SCRIPTS[command]} --help lists the keys."
-
-

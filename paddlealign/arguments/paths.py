@@ -8,7 +8,7 @@ from paddlealign.arguments.given import list_problems
 from paddlealign.arguments.parsing import Arguments, PredictArguments
 from paddlealign.errors import UserError
 
-ROW_SUFFIXES = (".json", ".jsonl")
+ROW_SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
 
 class DatasetFiles(NamedTuple):
@@ -71,7 +71,7 @@ def _split(split: str, files: list[str] | None, root: Path | None) -> tuple[Path
     if not root.is_dir():
         raise UserError(f"{key}: {root} is neither a folder nor a file.")
     single = [root / f"{split}{suffix}" for suffix in ROW_SUFFIXES if (root / f"{split}{suffix}").is_file()]
-    if len(single) == 2:
+    if len(single) > 1:
         raise UserError(f"{key}: {root} holds {single[0].name} and {single[1].name}. Keep one, or set {split}_dataset_path.")
     if single:
         return tuple(single)
@@ -85,7 +85,7 @@ def _files_at(key: str, path: Path) -> tuple[Path, ...]:
         return (path,)
     if not path.is_dir():
         raise UserError(f"{key}: {path} does not exist.")
-    found = tuple(sorted(entry for entry in path.iterdir() if entry.is_file() and entry.suffix in ROW_SUFFIXES))
+    found = tuple(sorted(entry for entry in path.iterdir() if entry.is_file() and entry.name.endswith(ROW_SUFFIXES)))
     if not found:
         raise UserError(f"{key}: {path} holds no .json or .jsonl file.")
     return found

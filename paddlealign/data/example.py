@@ -3,7 +3,7 @@
 A record is what the user wrote, an example is the same in tokens, and a batch is many examples laid into packed rows.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -93,4 +93,3 @@ class Batch:
     example_ids: np.ndarray
     response_count: int
     token_count: int
-    reference_logps: np.ndarray | None = field(default=None)

@@ -46,30 +46,10 @@ def epoch_plan(
     for start in range(0, len(units), per_step):
         part = units[start : start + per_step]
         slots = -(-len(part) // (micro_batch_size * ranks)) * ranks
-        cuts = [len(part) * slot // slots for slot in range(slots + 1)]
+        cuts = [-(-len(part) * slot // slots) for slot in range(slots + 1)]  # the earlier ones take the odd example
         batches = [_micro_batch(part[a:b], sizes, capacity, packing) for a, b in pairwise(cuts)]
         steps.append(tuple(tuple(batches[rank::ranks]) for rank in range(ranks)))
     return steps
-
-
-def steps_in_epoch(
-    lengths: Sequence[int] | np.ndarray,
-    *,
-    seed: int,
-    epoch: int,
-    max_length: int,
-    micro_batch_size: int,
-    accumulation: int = 1,
-    ranks: int = 1,
-    packing: str = "micro_batch",
-    shuffle: bool = True,
-) -> int:
-    """``len(epoch_plan(...))`` without laying out the steps. With "next_fit" it may differ between epochs."""
-    count = len(lengths)
-    if packing != "micro_batch":
-        sizes = np.asarray(lengths, np.int64)
-        count = len(_units(sizes, seed, epoch, row_capacity(sizes, max_length), packing, shuffle))
-    return -(-count // (micro_batch_size * accumulation * ranks))
 
 
 def evaluation_plan(lengths: Sequence[int] | np.ndarray, *, max_length: int, batch_size: int) -> list[MicroBatch]:

@@ -76,14 +76,11 @@ def make_batch(
     rows: Sequence[Sequence[int]],
     pad_id: int,
     length: int | None = None,
-    reference_logps: np.ndarray | None = None,
 ) -> Batch:
     """Lay examples into the arrays of a batch.
 
     examples: the whole data set. rows: for each row the indices of its examples, which become ``example_ids`` in this order.
-    length: of the rows; None: the longest row, rounded up to a multiple of 8. reference_logps: float32 of the whole data
-    set, [examples x responses each] flat or not (for pairs 2 i is chosen and 2 i + 1 rejected of pair i); the batch gets those of its
-    own responses.
+    length: of the rows; None: the longest row, rounded up to a multiple of 8.
     Raises ValueError if a row does not fit.
     """
     ids = np.array([index for row in rows for index in row], np.int64)
@@ -131,17 +128,9 @@ def make_batch(
         example_ids=ids,
         response_count=owner,
         token_count=sum(examples[index].length for index in ids),
-        reference_logps=_take_logps(reference_logps, ids, len(examples)),
     )
 
 
 def _flat(parts: list[np.ndarray]) -> np.ndarray:
     """The parts behind each other, int64."""
     return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, np.int64)
-
-
-def _take_logps(logps: np.ndarray | None, ids: np.ndarray, count: int) -> np.ndarray | None:
-    """The batch's part of the reference log-probs, float32 [responses]."""
-    if logps is None:
-        return None
-    return np.asarray(logps, np.float32).reshape(count, -1)[ids].reshape(-1)

@@ -35,33 +35,6 @@ class SourceFile:
     literal_rows: int = 0
 
 
-def resolve_paths(dataset: str | Path, split: str) -> list[Path]:
-    """The files of one split ("train" or "dev") of a data set given by path.
-
-    A file is the train split and has no dev split. A folder holds ``train.json`` (or .jsonl, and .gz of both) and perhaps
-    ``dev.json``, or the folders ``train/`` and ``dev/`` with such files, read in the order of their names.
-    The result is empty only for a missing dev split. Raises UserError for a missing path or train split.
-    """
-    root = Path(dataset)
-    if root.is_file():
-        return [root] if split == "train" else []
-    if not root.is_dir():
-        raise UserError(
-            f"dataset_name_or_path: there is no file or folder {str(root)!r} (seen from {Path.cwd()}). "
-            "Give a data file, or a folder with train.json and dev.json, or with train/*.json and dev/*.json."
-        )
-    files = [root / (split + suffix) for suffix in SUFFIXES if (root / (split + suffix)).is_file()]
-    folder = root / split
-    inside = sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIXES)) if folder.is_dir() else []
-    if len(files) + bool(inside) > 1:
-        found = ", ".join([path.name for path in files] + ([f"{split}/"] if inside else []))
-        raise UserError(f"{root}: more than one {split} split: {found}. Keep one of them, or name the file itself.")
-    if not files and not inside and split == "train":
-        found = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
-        raise UserError(f"{root}: no train.json, train.jsonl or train/*.json in this folder; found {found}.")
-    return files or inside
-
-
 def data_hash(paths: Sequence[Path]) -> str:
     """The sha256 (hex) of the contents of the files, in the order given. Names and dates do not count."""
     total = hashlib.sha256()

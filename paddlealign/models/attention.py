@@ -9,6 +9,7 @@ keys that at least one of its queries may see; no [length, length] matrix exists
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import paddle
@@ -102,8 +103,8 @@ class _BlockAttention(PyLayer):
     """Keeps q, k, v and the output; probabilities are computed again in backward."""
 
     @staticmethod
-    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, blocks: list[_Block], scale: float) -> Tensor:
-        rows, length, heads, head_dim = q.shape
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, blocks: list[_Block], scale: float) -> Tensor:
+        rows, _, heads, head_dim = q.shape
         kv_heads = k.shape[2]
         query = _heads_first(q, kv_heads)
         key, value = k.transpose([0, 2, 1, 3]), v.transpose([0, 2, 1, 3])
@@ -118,9 +119,9 @@ class _BlockAttention(PyLayer):
         return out
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v, out = ctx.saved_tensor()
-        rows, length, heads, head_dim = q.shape
+        rows, _, heads, head_dim = q.shape
         kv_heads = k.shape[2]
         query, upstream = _heads_first(q, kv_heads), _heads_first(grad, kv_heads)
         inner = _heads_first((grad.astype("float32") * out.astype("float32")).sum(-1, keepdim=True), kv_heads)
@@ -139,7 +140,8 @@ class _BlockAttention(PyLayer):
             query_parts[block.row].append(paddle.matmul(scores, keys).reshape([heads, block.stop - block.start, head_dim]))
             _scatter(grad_key, block, paddle.matmul(scores, queries, transpose_x=True))
         grad_query = paddle.stack([paddle.concat(row, axis=1) for row in query_parts]).transpose([0, 2, 1, 3])
-        return grad_query, grad_key.transpose([0, 2, 1, 3]).astype(k.dtype), grad_value.transpose([0, 2, 1, 3]).astype(v.dtype)
+        grad_key, grad_value = (total.transpose([0, 2, 1, 3]).astype(k.dtype) for total in (grad_key, grad_value))
+        return grad_query, grad_key, grad_value
 
 
 def _scatter(total: Tensor, block: _Block, part: Tensor) -> None:
@@ -154,8 +156,8 @@ def packed_attention(visible_until: Tensor) -> Attend:
     """Make the ``attend`` that a decoder calls in training.
 
     visible_until: int32 [rows, 1, length, 1], as in a batch. The returned function takes (layer, q, k, v) with q [rows, length, heads,
-    head_dim] and k, v [rows, length, kv_heads, head_dim], all of one dtype, and returns q's shape and dtype. On a GPU in half precision it is
-    Paddle's flash-mask kernel, otherwise the blocks of this file, planned once for all layers.
+    head_dim] and k, v [rows, length, kv_heads, head_dim], all of one dtype, and returns q's shape and dtype. On a GPU in half
+    precision it is Paddle's flash-mask kernel, otherwise the blocks of this file, planned once for all layers.
     """
     on_gpu = visible_until.place.is_gpu_place()
     blocks = functools.cache(lambda: plan_blocks(visible_until.numpy()[:, 0, :, 0]))

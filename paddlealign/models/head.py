@@ -1,5 +1,7 @@
 """From hidden states to the log-probs of the scored tokens, without a tensor of [tokens, vocabulary]."""
 
+from typing import Any
+
 import paddle
 from paddle import Tensor
 from paddle.autograd import PyLayer
@@ -10,7 +12,7 @@ CHUNK_ELEMENTS = 1 << 23
 
 class _TokenLogps(PyLayer):
     @staticmethod
-    def forward(ctx, hidden: Tensor, head: Tensor, target_ids: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, target_ids: Tensor) -> tuple[Tensor, Tensor]:
         logps, normalisers, correct = [], [], []
         for start, stop in _chunks(hidden.shape[0], head.shape[0]):
             logits = paddle.matmul(hidden[start:stop], head, transpose_y=True).astype("float32")
@@ -26,7 +28,7 @@ class _TokenLogps(PyLayer):
         return paddle.concat(logps), right
 
     @staticmethod
-    def backward(ctx, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
         hidden, head, target_ids, normalisers = ctx.saved_tensor()
         grad_hidden = []
         grad_head = paddle.zeros(head.shape, "float32")

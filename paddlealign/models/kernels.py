@@ -5,6 +5,8 @@ costs a pass over memory, and most of these work in place. They run as they are 
 what must be exact is computed in float32 inside and cast back, as HuggingFace's LLaMA does.
 """
 
+from typing import Any
+
 import paddle
 from paddle import Tensor
 from paddle.autograd import PyLayer
@@ -12,14 +14,14 @@ from paddle.autograd import PyLayer
 
 class _RMSNorm(PyLayer):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         wide = x.astype("float32")
         inverse = paddle.rsqrt(paddle.square(wide).mean(-1, keepdim=True).add_(paddle.to_tensor(epsilon)))
         ctx.save_for_backward(x, weight, inverse)
         return (wide * inverse).astype(x.dtype).multiply_(weight.astype(x.dtype))
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         x, weight, inverse = ctx.saved_tensor()
         normed = x.astype("float32") * inverse
         grad = grad.astype("float32")
@@ -54,12 +56,12 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
 
 class _Rotary(PyLayer):
     @staticmethod
-    def forward(ctx, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
         return _rotate(x, cos, sin, back=False)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         # A rotation's transpose is the rotation back. The tables need no gradient.
         cos, sin = ctx.saved_tensor()
         return _rotate(grad, cos, sin, back=True)
@@ -87,12 +89,12 @@ def rotary_tables(position_ids: Tensor, frequencies: Tensor, scale: float = 1.0)
 
 class _SwiGLU(PyLayer):
     @staticmethod
-    def forward(ctx, gate: Tensor, up: Tensor) -> Tensor:
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         ctx.save_for_backward(gate, up)
         return paddle.nn.functional.silu(gate).multiply_(up)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         gate, up = ctx.saved_tensor()
         sigmoid = paddle.nn.functional.sigmoid(gate)
         silu = sigmoid * gate

@@ -63,9 +63,8 @@ def penalise(scores: np.ndarray, seen: list[int], penalty: float) -> np.ndarray:
     if penalty == 1.0 or not seen:
         return scores
     scores = scores.copy()
-    ids = np.unique(seen)
-    picked = scores[ids]
-    scores[ids] = np.where(picked < 0, picked * penalty, picked / penalty)
+    picked = scores[seen]
+    scores[seen] = np.where(picked < 0, picked * penalty, picked / penalty)
     return scores
 
 

@@ -95,7 +95,7 @@ def load_model(directory: str | Path, dtype: str) -> Decoder:
     """
     config = read_config(directory)
     before = paddle.get_default_dtype()
-    paddle.set_default_dtype(dtype)
+    paddle.set_default_dtype(getattr(paddle, dtype))
     try:
         model = Decoder(config)
     finally:
@@ -104,17 +104,14 @@ def load_model(directory: str | Path, dtype: str) -> Decoder:
     return model
 
 
-def load_weights(model: paddle.nn.Layer, directory: str | Path, dtype: str | None = None) -> None:
+def load_weights(model: paddle.nn.Layer, directory: str | Path) -> None:
     """Read a model directory's weights into ``model``'s parameters.
 
-    model: a Decoder. dtype: what its parameters become ("float32", "bfloat16" or "float16") whatever is stored; None leaves them as
-    they are. All names and shapes are checked before the first tensor is read. A tensor that is missing, left over or of another
-    shape is a UserError.
+    model: a Decoder; its parameters keep their dtype, whatever is stored. All names and shapes are checked before the first tensor is
+    read. A tensor that is missing, left over or of another shape is a UserError.
     """
     directory = Path(directory)
     places = find_weights(directory)
-    if dtype is not None:
-        _cast_parameters(model, dtype)
     parameters = dict(model.named_parameters())
     spare = {HEAD} if HEAD not in parameters else set()
     _check_names(set(parameters), {name for name in places if name not in spare}, directory)
@@ -132,17 +129,6 @@ def load_weights(model: paddle.nn.Layer, directory: str | Path, dtype: str | Non
                     parameters[name].set_value(_to_paddle(_converted(file.get_tensor(name), name, wanted, str(path))))
     if spare & set(places):
         _check_tied(places)
-
-
-def _cast_parameters(model: paddle.nn.Layer, dtype: str) -> None:
-    """Make every parameter ``dtype``; buffers (the rotary frequencies) keep their own, which Layer.to would round."""
-    if all(str(parameter.dtype) == f"paddle.{dtype}" for parameter in model.parameters()):
-        return
-    layers = model.sublayers(include_self=True)
-    buffers = [(layer, name, buffer.clone()) for layer in layers for name, buffer in layer.named_buffers(include_sublayers=False)]
-    model.to(dtype=getattr(paddle, dtype))
-    for layer, name, buffer in buffers:
-        setattr(layer, name, buffer)
 
 
 def _check_names(wanted: set[str], found: set[str], directory: Path) -> None:

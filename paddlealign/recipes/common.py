@@ -19,10 +19,8 @@ from paddlealign.data.sources import data_hash
 from paddlealign.data.template import load_template
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.errors import UserError
-from paddlealign.models.config import read_config
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.tensor_files import write_json
-from paddlealign.models.weights import load_weights
 from paddlealign.recipes.check import describe_rows
 from paddlealign.recipes.run_file import describe_run, refuse_other_run
 from paddlealign.report.curves import CURVES_FILE, draw_curves
@@ -114,13 +112,6 @@ def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) ->
     return Rows(tokenizer, sets["train"], sets["dev"], data_hash([*files.train, *files.dev]))
 
 
-def load_policy(directory: str, dtype: str) -> Decoder:
-    """Build the decoder that the folder describes and read its weights, held in ``dtype``."""
-    model = Decoder(read_config(directory))
-    load_weights(model, directory, dtype)
-    return model
-
-
 def make_feed(arguments: TrainArguments, rows: Rows) -> Feed:
     """Lay down the order of the training rows."""
     data, training = arguments.data, arguments.training
@@ -157,12 +148,12 @@ def check_fit(rows: Rows, policy: Decoder) -> None:
         )
     longest = max(len(example.prompt_ids) + max(len(response.token_ids) for response in example.responses) for example in examples)
     if longest > policy.config.max_positions:
-        say(f"note: the longest row has {longest} tokens, the model was made for {policy.config.max_positions}; consider a lower max_length")
+        say(
+            f"note: the longest row has {longest} tokens, the model was made for {policy.config.max_positions}; consider a lower max_length"
+        )
 
 
-def make_task(
-    arguments: TrainArguments, start: Start, rows: Rows, policy: Decoder, objective: Objective, dev_objective: Objective
-) -> Task:
+def make_task(arguments: TrainArguments, start: Start, rows: Rows, policy: Decoder, objective: Objective, dev_objective: Objective) -> Task:
     """Put together what the loop needs."""
     check_fit(rows, policy)
     settings = arguments.training

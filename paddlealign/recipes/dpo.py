@@ -8,8 +8,9 @@ import numpy as np
 from paddlealign.arguments.parsing import DpoArguments
 from paddlealign.errors import UserError
 from paddlealign.models.decoder import Decoder
+from paddlealign.models.weights import load_model
 from paddlealign.recipes.check import check_run
-from paddlealign.recipes.common import Rows, Start, begin, load_policy, make_task, prepare_rows, say, train
+from paddlealign.recipes.common import Rows, Start, begin, make_task, prepare_rows, say, train
 from paddlealign.training.loop import Task
 from paddlealign.training.objective import Reference, dpo_objective
 from paddlealign.training.reference import (
@@ -30,7 +31,7 @@ def run(arguments: DpoArguments) -> None:
     """Align the policy with the preference pairs, held to a frozen reference. Raises UserError."""
     start = begin(arguments)
     rows = prepare_rows(arguments, "preference", score_all_turns=False)
-    policy = load_policy(arguments.model.model_name_or_path, start.precision.weights_dtype)
+    policy = load_model(arguments.model.model_name_or_path, start.precision.weights_dtype)
     if arguments.objective.reference_mode == "frozen":
         frozen = model_reference(load_reference(arguments, start), start.precision)
         references = (frozen, frozen)
@@ -45,7 +46,9 @@ def run(arguments: DpoArguments) -> None:
     if arguments.training.do_train and start.resume is None:
         check_start(arguments, task, references[0])
     if arguments.training.check:
-        check_run(arguments, task, rows.train or rows.dev, rows.tokenizer, frozen_copies=int(arguments.objective.reference_mode == "frozen"))
+        check_run(
+            arguments, task, rows.train or rows.dev, rows.tokenizer, frozen_copies=int(arguments.objective.reference_mode == "frozen")
+        )
         return
     train(arguments, start, task, rows.data_hash)
 
@@ -57,7 +60,7 @@ def reference_dir(arguments: DpoArguments) -> Path:
 
 def load_reference(arguments: DpoArguments, start: Start) -> Decoder:
     """Read the reference model, frozen."""
-    model = load_policy(str(reference_dir(arguments)), start.precision.weights_dtype)
+    model = load_model(str(reference_dir(arguments)), start.precision.weights_dtype)
     for parameter in model.parameters():
         parameter.stop_gradient = True
     return model

@@ -19,9 +19,9 @@ from paddlealign.errors import UserError
 from paddlealign.models.config import DecoderConfig, read_config
 from paddlealign.models.generation import generate
 from paddlealign.models.sampling import GenerationSettings
-from paddlealign.models.weights import find_weights
+from paddlealign.models.weights import find_weights, load_model
 from paddlealign.recipes.chat import chat
-from paddlealign.recipes.common import choose_device, load_policy, say
+from paddlealign.recipes.common import choose_device, say
 from paddlealign.recipes.prediction_file import OUTPUT_KEY, append_outputs, prepare_output
 
 # Rows are sorted by length among this many batches, and written after them.
@@ -50,15 +50,15 @@ def run(arguments: PredictArguments) -> None:
     settings = generation_settings(generation, template.stop_ids)
     if generation.interactive:
         if generation.check:
-            load_policy(folder, dtype)
+            load_model(folder, dtype)
             say("check: the model and its tokenizer are whole; ready to chat")
         else:
-            chat(load_policy(folder, dtype), tokenizer, template, settings, generation.src_length)
+            chat(load_model(folder, dtype), tokenizer, template, settings, generation.src_length)
         return
     refuse_same_file(generation)
     rows = read_prompts(generation, tokenizer, template, config)
     if generation.check:
-        load_policy(folder, dtype)
+        load_model(folder, dtype)
         say(f"check: the model is whole. The first prompt:\n{tokenizer.decode(rows[0].prompt, skip_special=False)}")
         return
     output_file = Path(generation.output_file)
@@ -160,7 +160,7 @@ def predict_rows(
     arguments: PredictArguments, rows: list[PromptRow], done: int, settings: GenerationSettings, tokenizer: Tokenizer, dtype: str
 ) -> None:
     """Generate for all rows from ``done`` on, and append them window by window."""
-    model = load_policy(arguments.model.model_name_or_path, dtype)
+    model = load_model(arguments.model.model_name_or_path, dtype)
     batch_size = arguments.generation.batch_size
     output_file = Path(arguments.generation.output_file)
     tokens = 0

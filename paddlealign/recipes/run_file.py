@@ -13,12 +13,14 @@ from paddlealign.errors import UserError
 from paddlealign.training.checkpoint import RUN_FILE
 
 # Keys that a resumed run may change: they decide when something is written or shown, how long the run is, or where it computes.
-FREE_KEYS = frozenset(
-    "model_name_or_path tokenizer_name_or_path dataset_name_or_path train_dataset_path dev_dataset_path output_dir overwrite_output_dir do_train "
-    "do_eval check num_train_epochs max_steps per_device_eval_batch_size device recompute logging_steps report_to disable_tqdm "
-    "evaluation_strategy eval_steps save_strategy save_steps save_total_limit load_best_model_at_end metric_for_best_model greater_is_better "
-    "early_stopping_patience early_stopping_threshold resume_from_checkpoint ref_model_name_or_path reference_mode reference_cache_dir".split()
-)
+FREE_KEYS = frozenset({
+    "model_name_or_path", "tokenizer_name_or_path", "ref_model_name_or_path", "reference_mode", "reference_cache_dir",
+    "dataset_name_or_path", "train_dataset_path", "dev_dataset_path", "output_dir", "overwrite_output_dir", "resume_from_checkpoint",
+    "do_train", "do_eval", "check", "num_train_epochs", "max_steps", "per_device_eval_batch_size", "device", "recompute",
+    "logging_steps", "report_to", "disable_tqdm", "evaluation_strategy", "eval_steps", "save_strategy", "save_steps",
+    "save_total_limit", "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "early_stopping_patience",
+    "early_stopping_threshold",
+})  # fmt: skip
 # Of these only the product counts: it is the number of rows of a step.
 BATCH_KEYS = ("per_device_train_batch_size", "gradient_accumulation_steps")
 _PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "numpy", "safetensors", "tokenizers", "sentencepiece")

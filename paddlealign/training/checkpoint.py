@@ -1,7 +1,7 @@
 """Checkpoints: HuggingFace's layout, the optimizer's state beside the weights under the same names, and nothing half-written.
 
-``output_dir/checkpoint-<step>/`` holds what HuggingFace would write for the model, ``optimizer.safetensors`` and ``trainer_state.json``. A folder
-is written beside under another name and then renamed, so a checkpoint that exists is whole.
+``output_dir/checkpoint-<step>/`` holds what HuggingFace would write for the model, ``optimizer.safetensors`` and
+``trainer_state.json``. A folder is written beside under another name and then renamed, so a checkpoint that exists is whole.
 """
 
 import json
@@ -30,8 +30,8 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 class TrainState:
     """Where a run stands. With the arguments and the data it is all that a resume needs beside the tensors.
 
-    step: optimizer steps done. best_metric, best_step: of the evaluations so far. stale_evaluations: evaluations since the best one. tokens, examples:
-    seen so far. scaler: the float16 loss scaler's own state.
+    step: optimizer steps done. best_metric, best_step: of the evaluations so far. stale_evaluations: evaluations since the best one.
+    tokens, examples: seen so far. scaler: the float16 loss scaler's own state.
     """
 
     step: int = 0
@@ -94,7 +94,9 @@ def find_resume(output_dir: Path, resume_from_checkpoint: str | None) -> Path | 
     if resume_from_checkpoint.lower() == "true":
         checkpoints = list_checkpoints(output_dir)
         if not checkpoints and not (output_dir / RUN_FILE).exists():
-            raise UserError(f"resume_from_checkpoint: true, but {output_dir} holds no run; take the key away to start one, or mend output_dir")
+            raise UserError(
+                f"resume_from_checkpoint: true, but {output_dir} holds no run; take the key away to start one, or mend output_dir"
+            )
         return checkpoints[-1][1] if checkpoints else None
     folder = Path(resume_from_checkpoint)
     if not (folder / STATE_FILE).exists():

@@ -13,7 +13,10 @@ from paddlealign.data.packing import make_batch
 
 @dataclass(frozen=True)
 class FeedStep:
-    """One optimizer step's micro-batches. epoch: passes over the data after this step, a fraction within one. ends_epoch: whether it is the epoch's last."""
+    """One optimizer step's micro-batches.
+
+    epoch: passes over the data after this step, a fraction within one. ends_epoch: whether the step is its epoch's last.
+    """
 
     batches: tuple[Batch, ...]
     epoch: float

@@ -30,8 +30,8 @@ METRIC_NAMES = {"loss": ("loss",), "accuracy": ("accuracy", "rewards/accuracies"
 class Task:
     """All that a run is made of, ready to start.
 
-    feed: the training rows in their order. dev_batches: the evaluation rows; empty where nothing is evaluated. source_dir: where tokenizer and
-    generation files are copied from.
+    feed: the training rows in their order. dev_batches: the evaluation rows; empty where nothing is evaluated. source_dir: where
+    tokenizer and generation files are copied from.
     """
 
     policy: Decoder
@@ -82,7 +82,8 @@ def fit(task: Task, settings: TrainingArguments, state: TrainState, log: RunLog,
             _save(task, state, settings, output_dir, progress)
             window_start = time.perf_counter()
         if settings.early_stopping_patience and state.stale_evaluations >= settings.early_stopping_patience:
-            progress.say(f"stopped early at step {state.step}: {state.stale_evaluations} evaluations without a better {settings.metric_for_best_model}")
+            stale = f"{state.stale_evaluations} evaluations without a better {settings.metric_for_best_model}"
+            progress.say(f"stopped early at step {state.step}: {stale}")
             break
     if settings.load_best_model_at_end and state.best_step not in (None, state.step):
         load_weights(task.policy, output_dir / f"checkpoint-{state.best_step}")

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import paddle
 from paddle import Tensor
 
 from paddlealign.data.example import Batch
@@ -41,5 +40,3 @@ def dpo_objective(reference: Reference, beta: float, label_smoothing: float) -> 
         return dpo_loss(policy, reference(batch), beta, label_smoothing)
 
     return Objective(loss, lambda batch: len(batch.example_ids))
-
-

@@ -27,7 +27,7 @@ def learning_rate_at(step: int, total: int, peak: float, warmup: int, kind: str)
 
 def is_decayed(name: str) -> bool:
     """Whether weight decay applies to a parameter: not to biases and norms."""
-    return not (name.endswith(".bias") or name.endswith("norm.weight"))
+    return not name.endswith((".bias", "norm.weight"))
 
 
 def make_optimizer(model: nn.Layer, beta1: float, beta2: float, epsilon: float, weight_decay: float) -> AdamW:

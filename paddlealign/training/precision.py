@@ -12,8 +12,8 @@ from paddle import Tensor
 class Precision:
     """How numbers are held.
 
-    dtype: "float32", "bfloat16" or "float16". level: "O1" keeps float32 weights and multiplies in dtype; "O2" holds the weights in dtype, with
-    float32 masters in the optimizer and float32 gradients. scaler: loss scaling, for float16 only.
+    dtype: "float32", "bfloat16" or "float16". level: "O1" keeps float32 weights and multiplies in dtype; "O2" holds the weights in
+    dtype, with float32 masters in the optimizer and float32 gradients. scaler: loss scaling, for float16 only.
     """
 
     dtype: str
@@ -24,19 +24,16 @@ class Precision:
         """The context for a forward pass: matmuls in dtype under O1; nothing to do otherwise."""
         if self.dtype == "float32" or self.level == "O2":
             return nullcontext()
-        return paddle.amp.auto_cast(level="O1", dtype=self.dtype)
+        return paddle.amp.auto_cast(level="O1", dtype=self.dtype)  # type: ignore[arg-type]
 
     @property
     def weights_dtype(self) -> str:
         """The dtype that the trained weights are held in."""
         return self.dtype if self.level == "O2" else "float32"
 
-    def backward(self, loss: Tensor, parameters: list[Tensor]) -> None:
-        """Add the loss's gradients to the parameters, in float32 whatever the weights are held in."""
+    def backward(self, loss: Tensor) -> None:
+        """Add the loss's gradients to the parameters, scaled where the loss is."""
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
-        if self.weights_dtype != "float32":
-            # What paddle.amp.decorate(master_grad=True) registers as a hook: half-precision gradients become float32 ones.
-            paddle.base.core.eager.set_master_grads(parameters)
 
     def scaler_state(self) -> dict[str, Any] | None:
         """The loss scaler's state as plain values, for a checkpoint."""
@@ -48,7 +45,7 @@ class Precision:
     def load_scaler(self, state: dict[str, Any] | None) -> None:
         """Put the loss scaler's state back."""
         if self.scaler is not None and state is not None:
-            self.scaler.load_state_dict(state)
+            self.scaler.load_state_dict(state)  # type: ignore[arg-type]
 
 
 def choose_precision(bf16: bool, fp16: bool, level: str, device: str) -> tuple[Precision, str | None]:

@@ -15,8 +15,8 @@ from paddlealign.models.head import token_logps
 class Scores:
     """What a model says of a batch's targets.
 
-    token_logps: float32 [targets]. correct: bool [targets], whether the target is the model's first choice. owner: int64 [targets], the response
-    of each. responses: how many responses the batch has.
+    token_logps: float32 [targets]. correct: bool [targets], whether the target is the model's first choice. owner: int64 [targets],
+    the response of each. responses: how many responses the batch has.
     """
 
     token_logps: Tensor

@@ -40,20 +40,40 @@ def add_up(parts: Sequence[Sums]) -> Sums:
     return Sums(values, sum(p.count for p in parts), sum(p.tokens for p in parts), sum(p.examples for p in parts))
 
 
-def accumulate_gradients(
-    policy: Decoder, batches: Sequence[Batch], objective: Objective, precision: Precision, recompute: bool
-) -> Sums:
+@paddle.no_grad()
+def widen_gradients(parameters: list[Tensor], carried: list[Tensor], last: bool) -> list[Tensor]:
+    """Add up the gradients of half-precision parameters in float32: in 16 bits the small ones of later micro-batches would be lost.
+
+    Call it after each micro-batch's backward. carried: what the call before returned, empty at first. After the last one the parameters'
+    gradients are the float32 sums; before that they are taken away and returned. Every parameter must have got a gradient.
+    """
+    # A gradient may not be set in another dtype than its parameter's; this is what paddle.amp.decorate(master_grad=True) calls.
+    paddle.base.core.eager.set_master_grads(parameters)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    for gradient, total in zip(gradients, carried, strict=bool(carried)):
+        gradient.add_(total)
+    if last:
+        return []
+    carried = [gradient.clone() for gradient in gradients]
+    for parameter in parameters:
+        parameter.clear_gradient(set_to_zero=False)
+    return carried
+
+
+def accumulate_gradients(policy: Decoder, batches: Sequence[Batch], objective: Objective, precision: Precision, recompute: bool) -> Sums:
     """Add the gradients of ``sum of losses / count of the whole step`` to the policy's parameters, one micro-batch at a time.
 
     The count is taken over all the batches before the first one runs, so every split of the same rows gives the same gradient.
     """
     count = sum(objective.count(batch) for batch in batches)
-    parameters = policy.parameters()
     totals: list[dict[str, Tensor]] = []
+    carried: list[Tensor] = []
     for batch in batches:
         with precision.autocast():
             sums = objective.loss(score(policy, batch, recompute), batch)
-        precision.backward(sums.loss / count, parameters)
+        precision.backward(sums.loss / count)
+        if precision.weights_dtype != "float32":
+            carried = widen_gradients(policy.parameters(), carried, last=batch is batches[-1])
         totals.append({"loss": sums.loss.detach(), **sums.metrics})
     return _to_host(totals, batches, count)
 
@@ -93,5 +113,5 @@ def _to_host(totals: list[dict[str, Tensor]], batches: Sequence[Batch], count: i
     """Add up over the micro-batches and bring the sums to the host, all at once."""
     names = list(totals[0])
     stacked = paddle.stack([paddle.stack([part[name].reshape([]) for name in names]) for part in totals]).sum(0)
-    values = dict(zip(names, stacked.tolist(), strict=True))
+    values = {name: float(value) for name, value in zip(names, stacked.numpy(), strict=True)}
     return Sums(values, count, sum(b.token_count for b in batches), sum(len(b.example_ids) for b in batches))

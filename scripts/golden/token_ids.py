@@ -23,7 +23,7 @@ WORDS = (
     "The cook asked for salt and the child asked why . How many apples are there ? There are 3 + 4 = 7 apples , of course ! "
     "Please write a short letter to my aunt in Hangzhou . def add(a, b): return a + b # done <tag> I'm sure it's fine , we'll see "
     "你好 今天 天气 很好 。 请 写 一封 信 ， 谢谢 ！ 三 加 四 等于 七 。 Hello hello Sure , with pleasure : it is 12 o'clock now"
-).split(" ")
+)
 
 CHATML = (
     "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\\nYou answer kindly.<|im_end|>\\n' }}{% endif %}"
@@ -67,7 +67,7 @@ TEXTS = ["", " ", "Hello", " Hello", "  Hello", "\nHello", "你好 hello", "I'm 
 def corpus() -> list[str]:
     """Lines of shuffled words, the same in every run."""
     chance = random.Random(7)
-    return [" ".join(chance.choices(WORDS, k=12)) for _ in range(600)]
+    return [" ".join(chance.choices(WORDS.split(" "), k=12)) for _ in range(600)]
 
 
 def write_json(path: Path, value: object) -> None:
@@ -90,8 +90,10 @@ def make_llama(folder: Path) -> None:
     write_json(
         folder / "tokenizer_config.json",
         {
-            "add_bos_token": True, "add_eos_token": False, "added_tokens_decoder": added, "legacy": False, "tokenizer_class": "LlamaTokenizer",
-            "bos_token": {"__type": "AddedToken", "content": "<s>", **token}, "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<|pad|>", "chat_template": INST,
+            "add_bos_token": True, "add_eos_token": False, "added_tokens_decoder": added, "legacy": False,
+            "tokenizer_class": "LlamaTokenizer",
+            "bos_token": {"__type": "AddedToken", "content": "<s>", **token}, "eos_token": "</s>",
+            "unk_token": "<unk>", "pad_token": "<|pad|>", "chat_template": INST,
         },
     )  # fmt: skip
     write_json(folder / "config.json", {"model_type": "llama", "bos_token_id": 1, "eos_token_id": 2})
@@ -99,9 +101,7 @@ def make_llama(folder: Path) -> None:
 
 def make_bpe(folder: Path, digits: str, normalizer: object, special: list[str], config: dict, bos: str | None) -> None:
     """Byte-level BPE in tokenizer.json; ``digits`` is how the split pattern takes numbers apart."""
-    pattern = (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|" + digits + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
+    pattern = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|" + digits + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
     tokenizer = Tokenizer(models.BPE())
     if normalizer is not None:
         tokenizer.normalizer = normalizer
@@ -116,7 +116,9 @@ def make_bpe(folder: Path, digits: str, normalizer: object, special: list[str], 
     if bos is None:
         tokenizer.post_processor = byte_level
     else:
-        begin = processors.TemplateProcessing(single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokenizer.token_to_id(bos))])
+        begin = processors.TemplateProcessing(
+            single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokenizer.token_to_id(bos))]
+        )
         tokenizer.post_processor = processors.Sequence([byte_level, begin])
     folder.mkdir(parents=True)
     tokenizer.save(str(folder / "tokenizer.json"))

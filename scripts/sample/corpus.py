@@ -11,8 +11,8 @@ import random
 from pathlib import Path
 
 from scripts.sample import task
-from scripts.sample.stories import NAMES, fact_list, story, table
-from scripts.sample.task import Question
+from scripts.sample.stories import NAMES, fact_list, restated, story, table
+from scripts.sample.task import LANGUAGES, Question, find_topic, sentence
 
 # Slots: q the question, a the answer, name and other two people.
 FRAMES = {
@@ -51,6 +51,13 @@ def seen_question(rng: random.Random, code: str) -> Question:
     return question
 
 
+def plain(question: Question, rng: random.Random, answer: str) -> str:
+    """An answer in no particular manner: the bare word or one sentence."""
+    words, topic = LANGUAGES[question.language], find_topic(question.language, question.topic)
+    pattern = rng.choice(("{answer}", rng.choice(words.short), *topic.statements))
+    return sentence(pattern, question.subject, answer, words) + words.stop
+
+
 def dialogue(rng: random.Random, code: str) -> str:
     """One to four questions with right answers, in one plain form."""
     frame = rng.choice(FRAMES[code])
@@ -58,7 +65,7 @@ def dialogue(rng: random.Random, code: str) -> str:
     parts = []
     for _ in range(rng.randint(1, 4)):
         question = seen_question(rng, code)
-        answer = rng.choice([task.warm, task.stiff])(question, rng, question.answer)
+        answer = rng.choice([task.warm, task.stiff, plain, plain])(question, rng, question.answer)
         parts.append(frame.format(q=question.prompt, a=answer, name=name, other=other))
     return "\n".join(parts)
 
@@ -66,7 +73,7 @@ def dialogue(rng: random.Random, code: str) -> str:
 def text(rng: random.Random) -> str:
     """One text of the corpus."""
     code = rng.choice(["en", "zh"])
-    kind = rng.choices([dialogue, fact_list, story, table], [65, 15, 12, 8])[0]
+    kind = rng.choices([dialogue, restated, fact_list, story, table], [60, 15, 12, 6, 7])[0]
     return kind(rng, code)
 
 

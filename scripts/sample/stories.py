@@ -66,7 +66,7 @@ STORIES = {
 
 def story(rng: random.Random, code: str) -> str:
     """One small story; its sums, days and months are right."""
-    a, b = rng.randint(2, 15), rng.randint(2, 15)
+    a, b = rng.randint(2, 12), rng.randint(2, 12)
     name, other = rng.sample(NAMES[code], 2)
     days, months = (english.DAYS, english.MONTHS) if code == "en" else (chinese.DAYS, chinese.MONTHS)
     day, month = rng.randrange(7), rng.randrange(12)
@@ -74,6 +74,16 @@ def story(rng: random.Random, code: str) -> str:
     slots |= {"name": name, "other": other, "a": str(a), "b": str(b), "total": str(a + b)}
     slots |= {"day": days[day], "tomorrow": days[(day + 1) % 7], "month": months[month], "next": months[(month + 1) % 12]}
     return rng.choice(STORIES[code]).format(**slots)
+
+
+def restated(rng: random.Random, code: str) -> str:
+    """One fact said in three to six ways: what is said again is copied, which is what an answer does with its question."""
+    language = LANGUAGES[code]
+    topic = draw_topic(rng, language)
+    subject, answer = rng.choice(topic.facts)
+    patterns = rng.choices(topic.statements, k=rng.randint(3, 6))
+    lines = [sentence(pattern, subject, answer, language) + language.stop for pattern in patterns]
+    return ("\n" if rng.random() < 0.3 else language.space).join(lines)
 
 
 def fact_list(rng: random.Random, code: str) -> str:
@@ -90,13 +100,13 @@ def table(rng: random.Random, code: str) -> str:
     """A run of a table: sums that share a number, or a stretch of counting, days or months, onward or back."""
     kind = rng.choice(["plus", "plus", "minus", "count", "days", "months"])
     comma = ", " if code == "en" else "，"
-    n = rng.randint(2, 15)
+    n = rng.randint(2, 12)
     if kind == "plus":
-        items = [f"{n} + {b} = {n + b}" if code == "en" else f"{n}+{b}={n + b}" for b in range(2, 16)]
+        items = [f"{n} + {b} = {n + b}" if code == "en" else f"{n}+{b}={n + b}" for b in range(2, 13)]
     elif kind == "minus":
-        items = [f"{n + 5} - {b} = {n + 5 - b}" if code == "en" else f"{n + 5}-{b}={n + 5 - b}" for b in range(2, n + 4)]
+        items = [f"{n + 4} - {b} = {n + 4 - b}" if code == "en" else f"{n + 4}-{b}={n + 4 - b}" for b in range(2, n + 3)]
     elif kind == "count":
-        items = [str(number) for number in range(n, n + 40)]
+        items = [str(number) for number in range(n, n + 20)]
     else:
         words = english if code == "en" else chinese
         items = (words.DAYS if kind == "days" else words.MONTHS) * 2

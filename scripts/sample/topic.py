@@ -66,23 +66,23 @@ def make_topic(name: str, facts: list[tuple[str, ...]], questions: list[str], st
 
 
 def plus_facts() -> list[tuple[str, ...]]:
-    """Sums a + b with a and b from 2 to 15."""
-    return [(str(a), str(b), str(a + b)) for a in range(2, 16) for b in range(2, 16)]
+    """Sums a + b with a and b from 2 to 12."""
+    return [(str(a), str(b), str(a + b)) for a in range(2, 13) for b in range(2, 13)]
 
 
 def minus_facts() -> list[tuple[str, ...]]:
-    """Differences a - b with a from 4 to 20 and a result of 2 or more."""
-    return [(str(a), str(b), str(a - b)) for a in range(4, 21) for b in range(2, a - 1)]
+    """Differences a - b with a from 4 to 16 and a result of 2 or more."""
+    return [(str(a), str(b), str(a - b)) for a in range(4, 17) for b in range(2, a - 1)]
 
 
 def double_facts() -> list[tuple[str, ...]]:
-    """Twice n for n from 2 to 20."""
-    return [(str(n), str(2 * n)) for n in range(2, 21)]
+    """Twice n for n from 2 to 12."""
+    return [(str(n), str(2 * n)) for n in range(2, 13)]
 
 
 def count_facts(step: int) -> list[tuple[str, ...]]:
-    """The number after (step 1) or before (step -1) n, for n from 2 to 50."""
-    return [(str(n), str(n + step)) for n in range(2, 51)]
+    """The number after (step 1) or before (step -1) n, for n from 2 to 30."""
+    return [(str(n), str(n + step)) for n in range(2, 31)]
 
 
 def neighbours(words: list[str], step: int) -> list[tuple[str, ...]]:

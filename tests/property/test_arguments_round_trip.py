@@ -85,7 +85,7 @@ def test_a_round_trip_keeps_every_value(command, data, folder):
 
 
 @settings(max_examples=150, deadline=None)
-@given(text=st.text(max_size=40) | st.lists(st.sampled_from([*'{}[],:"\'/#* \n0a', '"seed"', "1", "true"]), max_size=12).map("".join))
+@given(text=st.text(max_size=40) | st.lists(st.sampled_from([*"{}[],:\"'/#* \n0a", '"seed"', "1", "true"]), max_size=12).map("".join))
 def test_no_file_makes_a_traceback(text, folder):
     path = Path(folder) / "any.json"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))

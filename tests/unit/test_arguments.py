@@ -120,8 +120,8 @@ def test_the_line_is_the_right_one(tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--max_steps", "1.5"], "command line: max_steps: \"1.5\" is not allowed; a whole number"),
-        (["--do_train", "ture"], "command line: do_train: \"ture\" is not allowed; allowed: true, false"),
+        (["--max_steps", "1.5"], 'command line: max_steps: "1.5" is not allowed; a whole number'),
+        (["--do_train", "ture"], 'command line: do_train: "ture" is not allowed; allowed: true, false'),
         (["--learning_rate", "nan"], "a finite number"),
         (["--seed"], "--seed needs a value"),
         (["--seed", "1", "2"], "unexpected 2 after --seed"),

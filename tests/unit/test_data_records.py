@@ -8,7 +8,7 @@ import pytest
 
 from paddlealign.data.example import Message
 from paddlealign.data.records import read_records, read_rows
-from paddlealign.data.sources import data_hash, resolve_paths
+from paddlealign.data.sources import data_hash
 from paddlealign.errors import UserError
 
 
@@ -36,7 +36,12 @@ def turns(record) -> str:
         ({"src": ["q", "r"], "tgt": ["a", "b"]}, "u:q a:a u:r", "b", True),
         ({"src": "", "tgt": "text"}, "", "text", False),
         ({"src": "q", "tgt": "a", "system": "s", "extra": 1}, "s:s u:q", "a", False),
-        ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "<think>t</think>a"}]}, "u:q", "<think>t</think>a", True),
+        (
+            {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "<think>t</think>a"}]},
+            "u:q",
+            "<think>t</think>a",
+            True,
+        ),
     ],
 )
 def test_sft_rows(tmp_path, row, messages, response, all_turns):
@@ -199,29 +204,6 @@ def test_files_that_cannot_be_read(tmp_path):
         read_records([broken], "sft")
     with pytest.raises(UserError, match="No data file"):
         read_records([], "sft")
-
-
-def test_paths_of_a_data_set(tmp_path):
-    one = write(tmp_path / "one.json", {})
-    assert resolve_paths(one, "train") == [one]
-    assert resolve_paths(one, "dev") == []
-    train, dev = write(tmp_path / "a" / "train.json", {}), write(tmp_path / "a" / "dev.jsonl", {})
-    assert (resolve_paths(tmp_path / "a", "train"), resolve_paths(str(tmp_path / "a"), "dev")) == ([train], [dev])
-    parts = [write(tmp_path / "b" / "train" / name, {}) for name in ("1.json", "2.jsonl")]
-    write(tmp_path / "b" / "train" / "README.md", "")
-    assert (resolve_paths(tmp_path / "b", "train"), resolve_paths(tmp_path / "b", "dev")) == (parts, [])
-
-
-def test_paths_that_are_not_a_data_set(tmp_path):
-    with pytest.raises(UserError, match=r"no file or folder .*nowhere.*dev\.json"):
-        resolve_paths(tmp_path / "nowhere", "train")
-    write(tmp_path / "a" / "readme.md", "")
-    with pytest.raises(UserError, match=r"no train\.json.*found readme\.md"):
-        resolve_paths(tmp_path / "a", "train")
-    write(tmp_path / "a" / "train.json", {})
-    write(tmp_path / "a" / "train.jsonl", {})
-    with pytest.raises(UserError, match=r"more than one train split: train\.json, train\.jsonl"):
-        resolve_paths(tmp_path / "a", "train")
 
 
 def test_the_hash_is_of_the_contents(tmp_path):

@@ -93,8 +93,10 @@ def test_the_turns_end_token_may_differ_from_the_eos(tmp_path):
 
 
 def test_only_the_first_of_several_end_tokens_is_kept(tmp_path):
-    source = LOOP + "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}" + (
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% else %}<|endoftext|>{% endif %}"
+    source = (
+        LOOP
+        + "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        + ("{% if add_generation_prompt %}<|im_start|>assistant\n{% else %}<|endoftext|>{% endif %}")
     )
     (rendered,) = render(make(source, tmp_path), talk("q", "a"))
     assert rendered.text.endswith("assistant\na<|im_end|>")
@@ -109,8 +111,10 @@ def test_a_template_without_an_end_token_gets_the_eos(tmp_path):
 
 
 def test_stripped_answers_are_found(tmp_path):
-    source = LOOP + "<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n{% endfor %}" + (
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    source = (
+        LOOP
+        + "<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n{% endfor %}"
+        + ("{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
     )
     (rendered,) = render(make(source, tmp_path), talk(" q ", "\n a a ", "p", "  b\n", all_turns=True))
     assert scored(rendered) == ["a a<|im_end|>", "b<|im_end|>"]
@@ -126,8 +130,9 @@ def test_earlier_answers_that_the_template_shortens_are_not_scored(tmp_path):
 
 def test_what_a_template_adds_before_the_last_answer_is_scored(tmp_path):
     """The generation prompt ends before the added text, so the model has to write it."""
-    source = FORGETS_THINKING.replace("<|im_start|>{{ m.role }}\n{{ text }}", "<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and loop.last "
-                                      "and '<think>' not in text %}<think>\n\n</think>\n\n{% endif %}{{ text }}")  # fmt: skip
+    head = "<|im_start|>{{ m.role }}\n"
+    empty = "{% if m.role == 'assistant' and loop.last and '<think>' not in text %}<think>\n\n</think>\n\n{% endif %}"
+    source = FORGETS_THINKING.replace(head, head + empty)
     template = make(source, tmp_path)
     (added,) = render(template, talk("q", "a", "p", "b", all_turns=True))
     assert scored(added) == ["a<|im_end|>", "<think>\n\n</think>\n\nb<|im_end|>"]
@@ -137,8 +142,10 @@ def test_what_a_template_adds_before_the_last_answer_is_scored(tmp_path):
 
 def test_a_generation_prompt_that_opens_a_thought(tmp_path):
     """It is no beginning of a text without the thought: the answer is found by the rest of the template."""
-    source = LOOP + "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}" + (
-        "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+    source = (
+        LOOP
+        + "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        + ("{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}")
     )
     template = make(source, tmp_path)
     (bare,) = render(template, talk("q", "a"))
@@ -151,7 +158,10 @@ def test_a_generation_prompt_that_opens_a_thought(tmp_path):
     ("source", "words"),
     [
         (LOOP + "<|im_start|>{{ m.content.split('</think>')[-1] }}<|im_end|>{% endfor %}", "drops a part of the answer"),
-        (LOOP + "{{ m.content }}<|im_end|>{% if '<think>' in m.content %}!{% endif %}{% endfor %}", "ends differently depending on the answer"),
+        (
+            LOOP + "{{ m.content }}<|im_end|>{% if '<think>' in m.content %}!{% endif %}{% endfor %}",
+            "ends differently depending on the answer",
+        ),
         (LOOP + "{{ messages|map(attribute='content')|join|length }}:{{ m.content }}{% endfor %}", "no beginning of the whole text"),
         (LOOP + "{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}", "exactly once"),
         ("{{ raise_exception('only the weather, please') }}", "only the weather, please"),
@@ -180,7 +190,7 @@ def test_the_environment_of_templates(tmp_path):
         "    {% else %}{% generation %}[{{ m.content }}]{% endgeneration %}{{ eos_token }}{% endif %}{% endfor %}"
     )
     (rendered,) = render(make(source, tmp_path, "llama"), talk("ü", "a"))
-    assert rendered.text == '{"q": "ü", "é": "<"}20<s>[a]</s>'
+    assert rendered.text == '{"q": "ü", "é": "<"}20<s>    [a]</s>'
 
 
 def test_templates_are_held_in_a_sandbox(tmp_path):

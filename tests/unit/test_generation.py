@@ -121,6 +121,14 @@ def test_stream_and_callback(model: Decoder) -> None:
     assert ended == dict(enumerate(outputs))
 
 
+def test_generation_keeps_no_gradients(model: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracked = []
+    logits = Decoder.logits
+    monkeypatch.setattr(Decoder, "logits", lambda self, hidden: tracked.append(not hidden.stop_gradient) or logits(self, hidden))
+    generate(model, prompts(4), GenerationSettings(max_new_tokens=3))
+    assert tracked == [False, False, False]
+
+
 def test_generation_leaves_gradients_and_mode_alone(model: Decoder) -> None:
     model.train()
     tokens = stream(model, [1, 2], GenerationSettings(max_new_tokens=3))
@@ -158,6 +166,17 @@ def test_filters_by_hand() -> None:
     assert np.isfinite(keep_top_p(scores, 1e-9)).tolist() == [True, False, False, False]
     assert keep_top_p(scores, 1.0) is scores
     assert penalise(np.array([2.0, -2.0, 1.0]), [0, 1, 1], 2.0).tolist() == [1.0, -4.0, 1.0]
+
+
+@pytest.mark.parametrize("spread", (0.1, 1.0, 4.0))
+def test_top_p_leaves_out_what_sorting_everything_leaves_out(spread: float) -> None:
+    random = np.random.default_rng(9)
+    for top_p in (0.1, 0.5, 0.7, 0.95, 0.999):
+        scores = spread * random.standard_normal(500)
+        order = np.argsort(-scores)
+        shares = np.exp(scores[order]) / np.exp(scores).sum()
+        count = int(np.searchsorted(shares.cumsum(), top_p)) + 1
+        assert np.flatnonzero(np.isfinite(keep_top_p(scores, top_p))).tolist() == sorted(order[:count])
 
 
 def test_draws_have_the_distribution_of_the_logits() -> None:

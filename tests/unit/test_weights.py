@@ -16,7 +16,7 @@ from paddlealign.errors import UserError
 from paddlealign.models.config import parse_config, read_config
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.tensor_files import TensorSpec, read_tensors, write_streamed, write_tensors
-from paddlealign.models.weights import EMBEDDING, HEAD, load_weights, save_model
+from paddlealign.models.weights import EMBEDDING, HEAD, load_model, load_weights, save_model
 
 SOURCE = {
     "model_type": "llama",
@@ -53,7 +53,7 @@ def change(folder: Path, edit) -> None:
 
 def refusal(folder: Path, dtype: str = "float32") -> str:
     with pytest.raises(UserError) as refused:
-        load_weights(Decoder(read_config(folder)), folder, dtype)
+        load_model(folder, dtype)
     return str(refused.value)
 
 
@@ -211,8 +211,7 @@ def test_tokenizer_files_are_copied(checkpoint: Path, tmp_path: Path) -> None:
 def test_values_beyond_float16_are_refused_and_bfloat16_takes_them(checkpoint: Path) -> None:
     change(checkpoint, lambda tensors: tensors.update({"model.norm.weight": np.full(8, 1e6, "float32")}))
     assert "model.norm.weight has values beyond float16" in refusal(checkpoint, "float16")
-    model = Decoder(read_config(checkpoint))
-    load_weights(model, checkpoint, "bfloat16")
+    model = load_model(checkpoint, "bfloat16")
     assert model.model.norm.weight.dtype == paddle.bfloat16
     assert model.model.norm.weight.numpy().view(ml_dtypes.bfloat16)[0] == ml_dtypes.bfloat16(1e6)
 

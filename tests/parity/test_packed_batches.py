@@ -1,0 +1,147 @@
+"""Packed, branched and accumulated batches against the same rows alone: log-probs, losses and gradients of every parameter."""
+
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+from paddlealign.data.example import Batch, Example, Response
+from paddlealign.data.packing import make_batch
+from paddlealign.models.decoder import Decoder
+from paddlealign.models.weights import load_model
+from paddlealign.objectives.response import response_logps
+from paddlealign.training.objective import Objective, dpo_objective, sft_objective
+from paddlealign.training.precision import Precision
+from paddlealign.training.reference import compute_logps, table_reference
+from paddlealign.training.score import score
+from paddlealign.training.step import accumulate_gradients
+
+GOLDEN = Path(__file__).parent / "golden"
+FLOAT32 = Precision("float32", "O1", None)
+
+
+@pytest.fixture(scope="module", params=["llama2_gqa", "qwen2_tied"])
+def policy(request: pytest.FixtureRequest) -> Decoder:
+    return load_model(GOLDEN / request.param, "float32")
+
+
+def pairs(count: int, vocabulary: int, seed: int = 0) -> list[Example]:
+    """Preference examples of random tokens and uneven lengths."""
+    rng = np.random.default_rng(seed)
+
+    def tokens(low: int, high: int) -> np.ndarray:
+        return rng.integers(0, vocabulary, rng.integers(low, high)).astype("int32")
+
+    made = []
+    for _ in range(count):
+        answers = [tokens(1, 30), tokens(1, 9)]
+        made.append(Example(tokens(1, 20), tuple(Response(ids, np.ones(len(ids), bool)) for ids in answers)))
+    return made
+
+
+def apart(examples: list[Example]) -> list[Example]:
+    """Every response as an example of its own, prompt and all."""
+    return [Example(example.prompt_ids, (response,)) for example in examples for response in example.responses]
+
+
+def logps(model: Decoder, batch: Batch) -> np.ndarray:
+    scores = score(model, batch)
+    return response_logps(scores.token_logps, scores.owner, scores.responses).numpy()
+
+
+def gradients(model: Decoder, batches: list[Batch], objective: Objective, recompute: bool = False) -> tuple[float, dict[str, np.ndarray]]:
+    """Loss per unit of the whole step, and every parameter's gradient."""
+    sums = accumulate_gradients(model, batches, objective, FLOAT32, recompute)
+    found = {name: parameter.grad.numpy().copy() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.clear_grad()
+    return sums.means()["loss"], found
+
+
+def assert_same(left: tuple[float, dict[str, np.ndarray]], right: tuple[float, dict[str, np.ndarray]]) -> None:
+    assert left[0] == pytest.approx(right[0], rel=2e-6)
+    for name, gradient in left[1].items():
+        scale = np.abs(gradient).max()
+        assert scale > 0, name
+        assert np.abs(gradient - right[1][name]).max() <= 2e-5 * scale, name
+
+
+def test_branched_and_packed_rows_give_the_logps_of_single_rows(policy: Decoder):
+    examples = pairs(7, policy.config.vocab_size)
+    packed = logps(policy, make_batch(examples, [[0, 1, 2], [3, 4], [5, 6]], 0))
+    single = np.concatenate([logps(policy, make_batch([one], [[0]], 0)) for one in apart(examples)])
+    assert np.abs(packed - single).max() <= 2e-5 * np.abs(single).max()
+
+
+def test_sft_gradients_do_not_depend_on_packing_or_accumulation(policy: Decoder):
+    examples = apart(pairs(5, policy.config.vocab_size, seed=1))[:9]
+    lengths = {example.scored_count for example in examples}
+    assert max(lengths) > 4 * min(lengths)  # uneven: averaging micro-batches would show
+    objective = sft_objective()
+    whole = gradients(policy, [make_batch(examples, [range(9)], 0)], objective)
+    for split in ([[0], [1], [2], [3], [4], [5], [6], [7], [8]], [[0, 1, 2, 3, 4, 5, 6], [7, 8]], [[4, 8], [1, 0, 2, 3], [5], [7, 6]]):
+        cut = gradients(policy, [make_batch(examples, [[index] for index in part], 0) for part in split], objective)
+        assert_same(whole, cut)
+
+
+def test_dpo_gradients_do_not_depend_on_packing_or_accumulation(policy: Decoder):
+    examples = pairs(6, policy.config.vocab_size, seed=2)
+    table = np.random.default_rng(3).uniform(-90, -10, (6, 2)).astype("float32")
+    objective = dpo_objective(table_reference(table), beta=0.1, label_smoothing=0.1)
+    whole = gradients(policy, [make_batch(examples, [range(6)], 0)], objective)
+    for split in ([[0], [1], [2], [3], [4], [5]], [[5, 0], [1, 2, 3, 4]]):
+        cut = gradients(policy, [make_batch(examples, [[index] for index in part], 0) for part in split], objective)
+        assert_same(whole, cut)
+
+
+def test_dpo_of_branches_equals_dpo_of_separate_rows(policy: Decoder):
+    """The prompt laid down once gives the gradient of the textbook form: chosen and rejected as rows of their own."""
+    examples = pairs(4, policy.config.vocab_size, seed=4)
+    table = np.random.default_rng(5).uniform(-90, -10, (4, 2)).astype("float32")
+    objective = dpo_objective(table_reference(table), beta=0.2, label_smoothing=0.0)
+    branched = gradients(policy, [make_batch(examples, [range(4)], 0)], objective)
+
+    rows = apart(examples)
+    total = 0.0
+    for index in range(4):
+        answers = []
+        for row in rows[2 * index : 2 * index + 2]:
+            scores = score(policy, make_batch([row], [[0]], 0))
+            answers.append(scores.token_logps.sum())
+        ratio = (answers[0] - answers[1]) - float(table[index, 0] - table[index, 1])
+        loss = -paddle.nn.functional.log_sigmoid(0.2 * ratio) / 4
+        loss.backward()
+        total += float(loss)
+    separate = (total, {name: parameter.grad.numpy().copy() for name, parameter in policy.named_parameters()})
+    for parameter in policy.parameters():
+        parameter.clear_grad()
+    assert_same(branched, separate)
+
+
+def test_recompute_changes_no_number(policy: Decoder):
+    examples = pairs(4, policy.config.vocab_size, seed=6)
+    objective = dpo_objective(table_reference(np.full((4, 2), -50, "float32")), 0.1, 0.0)
+    batches = [make_batch(examples, [[0, 1], [2, 3]], 0)]
+    plain, again = gradients(policy, batches, objective), gradients(policy, batches, objective, recompute=True)
+    assert plain[0] == again[0]
+    assert all((plain[1][name] == again[1][name]).all() for name in plain[1])
+
+
+def test_policy_equal_to_reference_starts_at_ln_2(policy: Decoder):
+    """The reference's log-probs are computed in other rows than the policy's, and the margin is still nothing but rounding."""
+    examples = pairs(9, policy.config.vocab_size, seed=7)
+    table = compute_logps(policy, examples, 0, FLOAT32, "test")
+    objective = dpo_objective(table_reference(table), beta=0.1, label_smoothing=0.0)
+    sums = accumulate_gradients(policy, [make_batch(examples, [[8, 0], [1, 2, 3], [4, 5, 6, 7]], 0)], objective, FLOAT32, False)
+    for parameter in policy.parameters():
+        parameter.clear_grad()
+    assert sums.means()["loss"] == pytest.approx(np.log(2), abs=1e-6)
+    assert abs(sums.means()["rewards/margins"]) <= 1e-5
+
+
+def test_the_prompt_is_laid_down_once_and_only_responses_meet_the_head(policy: Decoder):
+    examples = pairs(3, policy.config.vocab_size, seed=8)
+    batch = make_batch(examples, [[0, 1, 2]], 0)
+    assert batch.token_count == sum(example.length for example in examples)
+    assert len(batch.target_ids) == sum(len(response.token_ids) for example in examples for response in example.responses)

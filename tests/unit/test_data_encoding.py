@@ -1,0 +1,231 @@
+"""Records to examples: the boundary, BOS and EOS, every truncation policy, and the counts."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer as LibraryTokenizer
+from tokenizers import models
+
+from paddlealign.data.describe import describe
+from paddlealign.data.encoding import Limits, encode, encode_all, encode_prompt, examples_hash
+from paddlealign.data.encoding_report import Encoded, Refusal
+from paddlealign.data.example import Message, Record
+from paddlealign.data.template import load_template
+from paddlealign.data.tokenizer import Tokenizer
+from paddlealign.errors import UserError
+
+GOLDEN = Path(__file__).parents[1] / "parity" / "golden" / "tokenizers"
+LETTERS = "abcdefxy "
+
+
+@pytest.fixture(scope="module")
+def letters(tmp_path_factory) -> Tokenizer:
+    """One token a letter, but "bc" and "xy" merge. "<" is the BOS, ">" the EOS, both special."""
+    folder = tmp_path_factory.mktemp("letters")
+    vocabulary = {text: index for index, text in enumerate([*LETTERS, "<", ">", "bc", "xy"])}
+    library = LibraryTokenizer(models.BPE(vocabulary, [("b", "c"), ("x", "y")]))
+    library.add_special_tokens(["<", ">"])
+    library.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text('{"bos_token": "<", "eos_token": ">", "add_bos_token": true}')
+    return Tokenizer.load(folder)
+
+
+def sft(prompt: str, response: str) -> Record:
+    return Record((Message("user", prompt),), (response,), False, "rows.json:3")
+
+
+def pair(prompt: str, chosen: str, rejected: str) -> Record:
+    return Record((Message("user", prompt),), (chosen, rejected), False, "rows.json:3")
+
+
+def run(tokenizer: Tokenizer, record: Record, **limits: object):
+    return encode(record, tokenizer, load_template(tokenizer, "none"), Limits(**{"max_length": 100, **limits}))
+
+
+def shown(tokenizer: Tokenizer, outcome: Encoded | Refusal) -> str:
+    """The prompt's tokens, then each branch's, with those in capitals (brackets for specials) that are scored."""
+    assert isinstance(outcome, Encoded)
+    name = tokenizer.model.id_to_token
+    parts = [" ".join(name(index) for index in outcome.example.prompt_ids)]
+    for response in outcome.example.responses:
+        words = [(name(index), on) for index, on in zip(response.token_ids, response.scored, strict=True)]
+        parts.append(" ".join((word.upper() if word.isalpha() else f"[{word}]") if on else word for word, on in words))
+    return " | ".join(parts)
+
+
+def test_one_bos_one_scored_eos(letters):
+    assert shown(letters, run(letters, sft("ab", "d"))) == "< a b | D [>]"
+    assert shown(letters, run(letters, sft("<ab", "d>"))) == "< a b | D [>]"
+    assert shown(letters, run(letters, Record((), ("ad",), False, "r:1"))) == "< | A D [>]"
+
+
+def test_a_token_over_the_boundary_belongs_to_the_response(letters):
+    assert shown(letters, run(letters, sft("ab", "cd"))) == "< a | BC D [>]"
+
+
+def test_a_pair_shares_what_all_its_branches_share(letters):
+    """The rejected branch has no merged token; its own "b" is then part of the response, so that both continue "< a"."""
+    assert shown(letters, run(letters, pair("ab", "cd", "ed"))) == "< a | BC D [>] | B E D [>]"
+    assert shown(letters, run(letters, pair("ab", "de", "df"))) == "< a b | D E [>] | D F [>]"
+
+
+def test_several_turns_are_scored_where_asked(letters):
+    messages = (Message("user", "a"), Message("assistant", "b"), Message("user", "d"))
+    assert shown(letters, run(letters, Record(messages, ("e",), True, "r:1"))) == "< a | B [>] d E [>]"
+    assert shown(letters, run(letters, Record(messages, ("e",), False, "r:1"))) == "< a b > d | E [>]"
+
+
+def test_without_a_bos_and_a_prompt_the_first_token_has_no_predecessor():
+    tokenizer = Tokenizer.load(GOLDEN / "qwen2")
+    outcome = run(tokenizer, Record((), ("Hello hello",), False, "r:1"))
+    assert len(outcome.example.prompt_ids) == 0
+    scored = outcome.example.responses[0].scored
+    assert not scored[0] and scored[1:].all()
+    only = run(tokenizer, Record((), ("<|im_end|>",), False, "r:1"))
+    assert only == Refusal("no token to score")
+
+
+LONG = "abdef"  # with the BOS six tokens
+
+
+@pytest.mark.parametrize(
+    ("truncation", "limits", "expected"),
+    [
+        ("truncate_prompt", {"src_length": 4}, "< d e f | D E [>]"),
+        ("truncate_prompt", {"max_length": 6}, "< e f | D E [>]"),
+        ("truncate_prompt", {"src_length": 5, "max_length": 5}, "< f | D E [>]"),
+        ("truncate_response", {"max_length": 8}, "< a b d e f | D E"),
+        ("truncate_response", {"max_length": 7}, "< a b d e f | D"),
+        ("truncate_response", {"max_length": 9, "src_length": 6}, "< a b d e f | D E [>]"),
+    ],
+)
+def test_cuts(letters, truncation, limits, expected):
+    outcome = run(letters, sft(LONG, "de"), truncation=truncation, **limits)
+    assert shown(letters, outcome) == expected
+    assert outcome.prompt_cut == (truncation == "truncate_prompt")
+    assert outcome.responses_cut == (truncation == "truncate_response" and limits["max_length"] < 9)
+
+
+@pytest.mark.parametrize(
+    ("truncation", "limits"),
+    [
+        ("drop", {"src_length": 5}),
+        ("drop", {"max_length": 8}),
+        ("truncate_prompt", {"max_length": 4}),  # only the BOS would be left
+        ("truncate_response", {"max_length": 6}),
+        ("truncate_response", {"src_length": 5}),
+    ],
+)
+def test_rows_that_the_policy_cannot_save_are_dropped(letters, truncation, limits):
+    assert run(letters, sft(LONG, "de"), truncation=truncation, **limits) == Refusal("too long", too_long=True)
+
+
+def test_the_policy_error_names_the_row_and_the_lengths(letters):
+    with pytest.raises(UserError, match=r"rows\.json:3: the prompt has 6 tokens \(src_length None\).*3, together 9 \(max_length 8\)"):
+        run(letters, sft(LONG, "de"), truncation="error", max_length=8)
+
+
+def test_both_answers_are_cut_by_the_same_rule(letters):
+    outcome = run(letters, pair("a", "dddddd", "eee"), truncation="truncate_response", max_length=5)
+    assert shown(letters, outcome) == "< a | D D D | E E E"
+    assert outcome.responses_cut == 2
+    outcome = run(letters, pair("abd", "dddd", "e"), truncation="truncate_prompt", max_length=7)
+    assert shown(letters, outcome) == "< d | D D D D [>] | E [>]"
+
+
+def test_pairs_that_a_cut_makes_equal_are_refused(letters):
+    outcome = run(letters, pair("a", "dddde", "ddddf"), truncation="truncate_response", max_length=6)
+    assert outcome == Refusal("chosen equals rejected after cutting")
+
+
+def test_pairs_that_are_equal_in_tokens_are_refused(letters):
+    assert run(letters, pair("a", "d", "d>")) == Refusal("chosen equals rejected in tokens")
+
+
+def test_a_cut_conversation_loses_its_unscored_tail(letters):
+    messages = (Message("user", "a"), Message("assistant", "b"), Message("user", "ddd"))
+    outcome = run(letters, Record(messages, ("e",), True, "r:1"), truncation="truncate_response", max_length=6)
+    assert shown(letters, outcome) == "< a | B [>]"
+
+
+def test_the_report_counts_every_row(letters):
+    template = load_template(letters, "none")
+    records = [sft("a", "d"), sft(LONG, "de"), pair("a", "d", "d>"), pair("a", "d", "ef"), sft("a", "dddddddd")]
+    result = encode_all(records, letters, template, Limits(8, 3, "truncate_prompt"))
+    report = result.report
+    assert (report.rows, report.kept, report.dropped_too_long, report.prompts_truncated) == (5, 3, 1, 1)
+    assert dict(report.refused) == {"chosen equals rejected in tokens": 1}
+    assert report.refused_at == {"chosen equals rejected in tokens": "rows.json:3"}
+    assert result.kept.tolist() == [0, 1, 3]
+    assert report.tokens == (2 + 2) + (3 + 3) + (2 + 2 + 3)
+    assert report.scored_tokens == 2 + 3 + 2 + 3
+    cut = encode_all(records, letters, template, Limits(5, None, "truncate_response")).report
+    assert (cut.kept, cut.dropped_too_long, cut.responses_truncated) == (3, 1, 1)
+
+
+def test_no_row_left_is_an_error_that_counts(letters):
+    template = load_template(letters, "none")
+    with pytest.raises(UserError, match=r"none of 2 rows can be used: 1 refused: chosen equals.*; 1 too long for src_length 2"):
+        encode_all([sft(LONG, "d"), pair("a", "d", "d>")], letters, template, Limits(8, 2))
+    with pytest.raises(UserError, match="truncation: 'cut' is not one of drop,"):
+        encode_all([sft("a", "d")], letters, template, Limits(8, 2, "cut"))
+
+
+def test_chunks_do_not_change_examples(letters):
+    template = load_template(letters, "none")
+    records = [sft("a" * (1 + i % 7), "de"[: 1 + i % 2]) for i in range(1100)]
+    examples = encode_all(records, letters, template, Limits(100)).examples
+    alone = [encode(record, letters, template, Limits(100)).example for record in records]
+    assert examples_hash(examples) == examples_hash(alone)
+    assert examples_hash(examples) != examples_hash(examples[::-1])
+
+
+def test_the_hash_sees_ids_and_what_is_scored(letters):
+    one = run(letters, pair("ab", "d", "e")).example
+    other = run(letters, pair("ab", "e", "d")).example
+    moved = run(letters, Record((Message("user", "a"), Message("assistant", "b"), Message("user", "d")), ("e",), True, "r")).example
+    fixed = run(letters, Record((Message("user", "a"), Message("assistant", "b"), Message("user", "d")), ("e",), False, "r")).example
+    assert len({examples_hash([example]) for example in (one, other, moved, fixed)}) == 4
+
+
+def test_prompts_for_generation(letters):
+    template = load_template(letters, "none")
+    ids = encode_prompt(sft(LONG, "de"), letters, template)
+    assert [letters.model.id_to_token(index) for index in ids] == list("<abdef")
+    assert ids.dtype == np.int32
+    cut = encode_prompt(sft(LONG, "de"), letters, template, 3)
+    assert [letters.model.id_to_token(index) for index in cut] == list("<ef")
+
+
+def test_a_prompt_that_the_template_refuses_is_named(letters, tmp_path):
+    path = tmp_path / "t.jinja"
+    path.write_text("{{ raise_exception('no') }}")
+    with pytest.raises(UserError, match=r"rows\.json:3: the chat template raises: no"):
+        encode_prompt(sft("a", "b"), letters, load_template(letters, str(path)))
+
+
+def test_the_training_prompt_is_the_generation_prompt():
+    for name in ("llama", "qwen2", "llama3"):
+        tokenizer = Tokenizer.load(GOLDEN / name)
+        template = load_template(tokenizer)
+        record = sft("How many apples?", "Seven.")
+        example = encode(record, tokenizer, template, Limits(100)).example
+        assert example.prompt_ids.tolist() == encode_prompt(record, tokenizer, template).tolist(), name
+
+
+def test_a_bos_is_added_where_the_template_writes_none(tmp_path):
+    tokenizer = Tokenizer.load(GOLDEN / "llama")
+    path = tmp_path / "t.jinja"
+    path.write_text("{% for m in messages %}{{ m.content }}{{ eos_token if m.role == 'assistant' }}{% endfor %}")
+    ids = encode(sft("Hello", "hello"), tokenizer, load_template(tokenizer, str(path)), Limits(100)).example.prompt_ids
+    assert ids[0] == tokenizer.bos_id
+    assert (ids == tokenizer.bos_id).sum() == 1
+
+
+def test_describe_marks_the_scored_tokens(letters):
+    messages = (Message("user", "a"), Message("assistant", "b"), Message("user", "d"))
+    outcome = run(letters, Record(messages, ("e",), True, "r:1"))
+    assert describe(outcome.example, letters).replace(" ", "") == "prompt(2tokens):<a\nresponse(5tokens,4scored):⟦b>⟧d⟦e>⟧"
+    both = describe(run(letters, pair("a", "d", "e")).example, letters, colour=True)
+    assert both.count("\x1b[32m") == 2 and "chosen (2 tokens" in both and "rejected (2 tokens" in both
