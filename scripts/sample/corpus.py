@@ -1,8 +1,9 @@
 """Write the pretraining texts: ``python -m scripts.sample.corpus --output FILE [--texts 40000] [--seed 7]``.
 
-Rows {"src": "", "tgt": text}: plain texts of the same world as the task (questions with answers of both manners, facts,
-lists, small stories), in many plain forms and never in the chat form. All content is right, and the manner of an answer
-does not depend on its question. Questions that are held out or in the dev files do not occur.
+Rows {"src": [...], "tgt": [...]} of the same world as the task: mostly questions with answers of both manners, of which the
+answers are learned, and plain texts (facts, lists, small stories; src is empty), learned whole. The forms are plain and never
+the chat form. All content is right, and the manner of an answer does not depend on its question. Questions that are held out
+or in the dev files do not occur.
 """
 
 import argparse
@@ -14,33 +15,17 @@ from scripts.sample import task
 from scripts.sample.stories import NAMES, fact_list, restated, story, table
 from scripts.sample.task import LANGUAGES, Question, find_topic, sentence
 
-# Slots: q the question, a the answer, name and other two people.
+# Slots: q the question, name and other two people. The answer follows, and the end token after it.
 FRAMES = {
     "en": [
-        "Q: {q}\nA: {a}",
-        "Question: {q}\nAnswer: {a}",
-        "{q}\n{a}",
-        "{q}\n{a}",
-        "- {q}\n- {a}",
-        "{q} {a}",
-        "{name}: {q}\n{other}: {a}",
-        '{name} asked: "{q}" {other} said: "{a}"',
-        '"{q}" asked {name}.\n"{a}" said {other}.',
-        "They asked:\n{q}\nThey were told:\n{a}",
+        "Q: {q}\nA:", "Question: {q}\nAnswer:", "{q}\n", "{q}\n", "- {q}\n-", "{q} ", "{name}: {q}\n{other}:",
+        '{name} asked: "{q}" {other} said:', "They asked:\n{q}\nThey were told:\n",
     ],
     "zh": [
-        "问：{q}\n答：{a}",
-        "问题：{q}\n回答：{a}",
-        "{q}\n{a}",
-        "{q}\n{a}",
-        "- {q}\n- {a}",
-        "{q}{a}",
-        "{name}：{q}\n{other}：{a}",
-        "{name}问：“{q}”{other}说：“{a}”",
-        "“{q}”{name}问。\n“{a}”{other}说。",
-        "有人问：\n{q}\n有人答：\n{a}",
+        "问：{q}\n答：", "问题：{q}\n回答：", "{q}\n", "{q}\n", "- {q}\n-", "{q}", "{name}：{q}\n{other}：",
+        "{name}问：“{q}”{other}说：", "有人问：\n{q}\n有人答：\n",
     ],
-}
+}  # fmt: skip
 
 
 def seen_question(rng: random.Random, code: str) -> Question:
@@ -58,27 +43,30 @@ def plain(question: Question, rng: random.Random, answer: str) -> str:
     return sentence(pattern, question.subject, answer, words) + words.stop
 
 
-def dialogue(rng: random.Random, code: str) -> str:
+def dialogue(rng: random.Random, code: str) -> dict:
     """One to four questions with right answers, in one plain form."""
     frame = rng.choice(FRAMES[code])
     name, other = rng.sample(NAMES[code], 2)
-    parts = []
+    row: dict[str, list[str]] = {"src": [], "tgt": []}
     for _ in range(rng.randint(1, 4)):
         question = seen_question(rng, code)
         answer = rng.choice([task.warm, task.stiff, plain, plain])(question, rng, question.answer)
-        parts.append(frame.format(q=question.prompt, a=answer, name=name, other=other))
-    return "\n".join(parts)
+        asked = frame.format(q=question.prompt, name=name, other=other)
+        row["src"].append(asked)
+        row["tgt"].append(answer if asked[-1] in "\n ：？！。" else " " + answer)
+    return row
 
 
-def text(rng: random.Random) -> str:
-    """One text of the corpus."""
+def text(rng: random.Random) -> dict:
+    """One row of the corpus."""
     code = rng.choice(["en", "zh"])
-    kind = rng.choices([dialogue, restated, fact_list, story, table], [60, 15, 12, 6, 7])[0]
-    return kind(rng, code)
+    kind = rng.choices([dialogue, restated, fact_list, story, table], [80, 8, 6, 3, 3])[0]
+    written = kind(rng, code)
+    return written if isinstance(written, dict) else {"src": [""], "tgt": [written]}
 
 
-def corpus(seed: int, count: int) -> list[str]:
-    """``count`` texts."""
+def corpus(seed: int, count: int) -> list[dict]:
+    """``count`` rows {"src": [...], "tgt": [...]}."""
     rng = random.Random(f"{seed}/corpus")
     return [text(rng) for _ in range(count)]
 
@@ -93,7 +81,7 @@ def main() -> None:
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     with arguments.output.open("w", encoding="utf-8") as file:
         for written in corpus(arguments.seed, arguments.texts):
-            file.write(json.dumps({"src": "", "tgt": written}, ensure_ascii=False) + "\n")
+            file.write(json.dumps(written, ensure_ascii=False) + "\n")
     print(f"{arguments.output}: {arguments.texts} texts, {arguments.output.stat().st_size / 1e6:.1f} MB")
 
 

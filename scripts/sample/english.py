@@ -4,7 +4,6 @@ from scripts.sample.topic import (
     Language,
     both_ways,
     count_facts,
-    double_facts,
     expand,
     groups,
     make_topic,
@@ -21,14 +20,7 @@ MONTHS = [
 ]  # fmt: skip
 
 OPPOSITES = """hot=cold; big=small; up=down; happy=sad; full=empty; fast=slow; wet=dry; loud=quiet; early=late; rich=poor;
-strong=weak; clean=dirty; near=far; top=bottom; first=last; win=lose; push=pull; give=take; buy=sell; black=white;
-true=false; thick=thin; deep=shallow; wide=narrow; begin=end; love=hate; front=back; north=south; east=west;
-inside=outside; always=never; asleep=awake; above=below; day=night"""
-SOUNDS = """a dog=woof; a cat=meow; a cow=moo; a sheep=baa; a duck=quack; a pig=oink; a horse=neigh; a lion=roar; a frog=ribbit;
-a bee=buzz; a snake=hiss; an owl=hoot; a mouse=squeak; a bird=tweet; a donkey=hee-haw; a wolf=howl; a turkey=gobble;
-a crow=caw; a goose=honk; a hen=cluck"""
-BABIES = """dog=a puppy; cat=a kitten; cow=a calf; sheep=a lamb; duck=a duckling; pig=a piglet; horse=a foal; lion=a cub;
-goat=a kid; goose=a gosling; hen=a chick; frog=a tadpole; kangaroo=a joey; deer=a fawn; swan=a cygnet; owl=an owlet"""
+strong=weak; clean=dirty; near=far; first=last; open=closed; black=white; day=night"""
 LEGS = """4: a dog, a cat, a horse, a cow, an elephant, a rabbit, a mouse, a lion, a sheep, a pig;
 2: a bird, a duck, a hen, a goose, an owl, a swan; 6: an ant, a bee, a butterfly, a fly, a beetle; 8: a spider, a scorpion;
 10: a crab; 0: a snake, a fish, a worm, a whale"""
@@ -37,27 +29,8 @@ yellow: a banana, a lemon, a sunflower, the sun, butter; red: a tomato, blood, a
 black: coal, soot, a crow, a tyre; orange: a carrot, a pumpkin; brown: chocolate, coffee, cocoa; grey: an elephant, ash;
 pink: a flamingo; purple: an aubergine, lavender; blue: the sky, the sea"""
 CAPITALS = """France=Paris; China=Beijing; Japan=Tokyo; Italy=Rome; Spain=Madrid; Germany=Berlin; Russia=Moscow; Egypt=Cairo;
-Greece=Athens; Portugal=Lisbon; Austria=Vienna; Poland=Warsaw; Norway=Oslo; Sweden=Stockholm; Finland=Helsinki;
-Denmark=Copenhagen; Ireland=Dublin; Canada=Ottawa; Cuba=Havana; Peru=Lima; Chile=Santiago; Kenya=Nairobi; India=New Delhi;
-Thailand=Bangkok; Vietnam=Hanoi; Hungary=Budapest; Iraq=Baghdad; Iran=Tehran; Turkey=Ankara; Nepal=Kathmandu;
-Belgium=Brussels; Australia=Canberra; Argentina=Buenos Aires; South Korea=Seoul; England=London"""
-PLURALS = """child=children; mouse=mice; foot=feet; tooth=teeth; man=men; woman=women; goose=geese; leaf=leaves; knife=knives;
-wolf=wolves; box=boxes; bus=buses; city=cities; baby=babies; dish=dishes; tomato=tomatoes; potato=potatoes; fox=foxes;
-glass=glasses; cat=cats; dog=dogs; book=books; tree=trees; car=cars; story=stories; key=keys; party=parties; toy=toys;
-watch=watches; brush=brushes; hero=heroes; shelf=shelves; ox=oxen; fly=flies; cherry=cherries"""
-CHINESE = """cat=猫; dog=狗; water=水; book=书; apple=苹果; tea=茶; tree=树; flower=花; moon=月亮; sun=太阳; mountain=山; fire=火;
-fish=鱼; bird=鸟; horse=马; door=门; hand=手; milk=牛奶; bread=面包; egg=鸡蛋; teacher=老师; school=学校; friend=朋友;
-snow=雪; rain=雨; car=汽车; train=火车; plane=飞机; chair=椅子; table=桌子; window=窗户; hat=帽子; star=星星; sheep=羊; cow=牛"""
-KINDS = """a fruit: an apple, a banana, a pear, a grape, a peach; a vegetable: a carrot, an onion, a cabbage, a potato;
-a flower: a rose, a tulip, a lily; a tool: a hammer, a saw, a screwdriver; a musical instrument: a piano, a violin, a drum, a guitar;
-a piece of furniture: a chair, a table, a bed, a wardrobe; a piece of clothing: a shirt, a coat, a sock, a skirt;
-a vehicle: a bus, a train, a lorry, a bicycle; a drink: tea, milk, juice, lemonade; a bird: an eagle, a sparrow, a swan, a parrot;
-a tree: an oak, a pine, a willow; an insect: an ant, a bee, a beetle; a fish: a salmon, a tuna, a shark"""
-USES = """cut paper=scissors; tell the time=a clock; write a letter=a pen; hit a nail=a hammer; sweep the floor=a broom;
-open a lock=a key; brush your teeth=a toothbrush; dry your hands=a towel; stay dry in the rain=an umbrella; eat soup=a spoon;
-slice bread=a knife; draw a straight line=a ruler; look at the stars=a telescope; comb your hair=a comb; boil water=a kettle;
-take photos=a camera; sew on a button=a needle; dig a hole=a shovel; wash your hands=soap; keep food cold=a fridge;
-call a friend=a phone; rub out a pencil line=an eraser; light a dark room=a lamp; climb onto the roof=a ladder"""
+Greece=Athens; Portugal=Lisbon; Austria=Vienna; Poland=Warsaw; Norway=Oslo; Sweden=Stockholm; Canada=Ottawa; Cuba=Havana;
+India=New Delhi; England=London"""
 
 NUMBERS = (
     make_topic(
@@ -86,12 +59,6 @@ NUMBERS = (
         ],
         ["{0} (-|minus) {1} (is|equals|leaves) {answer}"],
         6,
-    ),
-    make_topic(
-        "double",
-        double_facts(),
-        ["What is (double|twice|two times) {0}?", "How much is (twice|two times) {0}?", "Double the number {0}."],
-        ["(Double|Twice|Two times) {0} is {answer}"],
     ),
     make_topic(
         "number after",
@@ -152,24 +119,6 @@ WORDS = (
         ["The opposite of {0} is {answer}", "{answer} is the opposite of {0}"],
         3,
     ),
-    make_topic(
-        "plural",
-        pairs(PLURALS),
-        ["What is the plural of {0}?", "(Give|Tell) me the plural of {0}.", "One {0}, two what?", "What do you call more than one {0}?"],
-        ["The plural of {0} is {answer}", "One {0}, two {answer}"],
-    ),
-    make_topic(
-        "translation",
-        pairs(CHINESE),
-        ["How do you say {0} in Chinese?", "What is {0} in Chinese?", "(Which|What) is the Chinese word for {0}?"],
-        ["The Chinese word for {0} is {answer}", "{0} is {answer} in Chinese"],
-    ),
-    make_topic(
-        "kind",
-        groups(KINDS),
-        ["What (kind|sort) of thing is {0}?", "What is {0}?", "(Tell me|Say) what {0} is."],
-        ["{0} is {answer}"],
-    ),
 )
 
 WORLD = (
@@ -178,18 +127,6 @@ WORLD = (
         pairs(CAPITALS),
         ["What is the capital (|city )of {0}?", "(Which|What) city is the capital of {0}?", "(Name|Tell me) the capital of {0}."],
         ["The capital (|city )of {0} is {answer}", "{answer} is the capital of {0}"],
-    ),
-    make_topic(
-        "sound",
-        pairs(SOUNDS),
-        ["(What|Which) (sound|noise) does {0} make?", "What does {0} say?", "How does {0} sound?"],
-        ["{0} (says|goes) {answer}"],
-    ),
-    make_topic(
-        "baby",
-        pairs(BABIES),
-        ["What do (you|we|people) call a baby {0}?", "What is a baby {0} called?", "What is the name for a (baby|young) {0}?"],
-        ["A (baby|young) {0} is called {answer}"],
     ),
     make_topic(
         "legs",
@@ -207,12 +144,6 @@ WORLD = (
         groups(COLOURS),
         ["(What|Which) colour is {0}?", "What is the colour of {0}?", "(Name|Tell me) the colour of {0}."],
         ["{0} is {answer}", "The colour of {0} is {answer}"],
-    ),
-    make_topic(
-        "use",
-        pairs(USES),
-        ["What do (you|people) (use|need) to {0}?", "(Which|What) thing do you use to {0}?"],
-        ["You (use|need) {answer} to {0}"],
     ),
 )
 

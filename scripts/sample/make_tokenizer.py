@@ -117,7 +117,8 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     words = chinese_words()
-    lines = [cut_words(line, words) for written in corpus(7, arguments.texts) for line in written.split("\n")]
+    written = "\n".join(part for row in corpus(7, arguments.texts) for part in [*row["src"], *row["tgt"]])
+    lines = [cut_words(line, words) for line in written.split("\n")]
     lines += ["(User: (Assistant: (System:"] * 1000  # behind a bracket, so that the piece is that of a line's beginning
     train(lines, arguments.pieces, arguments.output)
     write_configuration(arguments.output)

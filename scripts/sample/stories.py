@@ -66,7 +66,7 @@ STORIES = {
 
 def story(rng: random.Random, code: str) -> str:
     """One small story; its sums, days and months are right."""
-    a, b = rng.randint(2, 12), rng.randint(2, 12)
+    a, b = rng.randint(2, 10), rng.randint(2, 10)
     name, other = rng.sample(NAMES[code], 2)
     days, months = (english.DAYS, english.MONTHS) if code == "en" else (chinese.DAYS, chinese.MONTHS)
     day, month = rng.randrange(7), rng.randrange(12)

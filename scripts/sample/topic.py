@@ -66,23 +66,18 @@ def make_topic(name: str, facts: list[tuple[str, ...]], questions: list[str], st
 
 
 def plus_facts() -> list[tuple[str, ...]]:
-    """Sums a + b with a and b from 2 to 12."""
-    return [(str(a), str(b), str(a + b)) for a in range(2, 13) for b in range(2, 13)]
+    """Sums a + b with a and b from 2 to 10."""
+    return [(str(a), str(b), str(a + b)) for a in range(2, 11) for b in range(2, 11)]
 
 
 def minus_facts() -> list[tuple[str, ...]]:
-    """Differences a - b with a from 4 to 16 and a result of 2 or more."""
-    return [(str(a), str(b), str(a - b)) for a in range(4, 17) for b in range(2, a - 1)]
-
-
-def double_facts() -> list[tuple[str, ...]]:
-    """Twice n for n from 2 to 12."""
-    return [(str(n), str(2 * n)) for n in range(2, 13)]
+    """Differences a - b with a from 4 to 12 and a result of 2 or more."""
+    return [(str(a), str(b), str(a - b)) for a in range(4, 13) for b in range(2, a - 1)]
 
 
 def count_facts(step: int) -> list[tuple[str, ...]]:
-    """The number after (step 1) or before (step -1) n, for n from 2 to 30."""
-    return [(str(n), str(n + step)) for n in range(2, 31)]
+    """The number after (step 1) or before (step -1) n, for n from 2 to 20."""
+    return [(str(n), str(n + step)) for n in range(2, 21)]
 
 
 def neighbours(words: list[str], step: int) -> list[tuple[str, ...]]:

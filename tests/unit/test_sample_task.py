@@ -92,7 +92,6 @@ def test_number_facts_are_true():
         facts = {topic.name: topic.facts for topic in language.topics}
         assert all(int(a) + int(b) == int(c) for (a, b), c in facts["plus"])
         assert all(int(a) - int(b) == int(c) for (a, b), c in facts["minus"])
-        assert all(2 * int(n) == int(c) for (n,), c in facts["double"])
         assert all(int(n) + 1 == int(c) for (n,), c in facts["number after"])
         assert all(int(n) - 1 == int(c) for (n,), c in facts["number before"])
 
@@ -134,8 +133,8 @@ def test_held_out_prompts_occur_in_no_training_text():
     trained = {row["src"] for name in ("sft/train.json", "sft/dev.json") for row in read(name)}
     trained |= {row["prompt"] for name in ("dpo/train.json", "dpo/dev.json") for row in read(name)}
     assert not trained & set(heldout)
-    text = "\n" + "\n".join(corpus.corpus(7, 10000)) + "\n"
-    assert not [prompt for prompt in heldout if any(before + prompt in text for before in ("\n", ": ", "：", '"', "“", "- "))]
+    asked = "\n".join(question for row in corpus.corpus(7, 10000) for question in [*row["src"], *row["tgt"]])
+    assert not [prompt for prompt in heldout if any(before + prompt in asked for before in ("\n", ": ", "：", '"', "“", "- "))]
 
 
 def test_half_of_the_sft_rows_are_preferred_and_courtesy_tells_which():
