@@ -37,8 +37,8 @@ train() {
     return
   fi
   echo "$2: ${1}_main.py scripts/llama/quickstart_$1.json"
-  rm -rf "${out:?}/$1" "$out/$1_heldout.json"
-  [[ "$1" == dpo ]] || rm -rf "$out/dpo" "$out/dpo_heldout.json" # made from an earlier SFT model
+  rm -rf "${out:?}/$1" "$out/$1_heldout.json"*
+  [[ "$1" == dpo ]] || rm -rf "$out/dpo" "$out/dpo_heldout.json"* # made from an earlier SFT model
   "$python" "${1}_main.py" "scripts/llama/quickstart_$1.json"
 }
 

@@ -125,9 +125,9 @@ class Decoder(nn.Layer):
 
     @property
     def head(self) -> Tensor:
-        """The output weights as [vocab, hidden]; the embedding's own where they are tied."""
-        return self.model.embed_tokens.weight if self.config.tie_embeddings else self.lm_head.weight.T
+        """The output weights as they are held: the embedding's [vocab, hidden] where they are tied, [hidden, vocab] otherwise."""
+        return self.model.embed_tokens.weight if self.config.tie_embeddings else self.lm_head.weight
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., hidden] to [..., vocab]."""
-        return paddle.matmul(hidden, self.head, transpose_y=True)
+        return paddle.matmul(hidden, self.head, transpose_y=self.config.tie_embeddings)

@@ -6,16 +6,17 @@ import paddle
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-# Logits are made for so many of their elements at a time (32 MB in float32).
-CHUNK_ELEMENTS = 1 << 23
+# Logits are made for so many of their elements at a time (128 MB in float32).
+CHUNK_ELEMENTS = 1 << 25
 
 
 class _TokenLogps(PyLayer):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Tensor, target_ids: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, target_ids: Tensor, vocabulary_first: bool) -> tuple[Tensor, Tensor]:
         logps, normalisers, correct = [], [], []
-        for start, stop in _chunks(hidden.shape[0], head.shape[0]):
-            logits = paddle.matmul(hidden[start:stop], head, transpose_y=True).astype("float32")
+        for start, stop in _chunks(hidden.shape[0], head.shape[0 if vocabulary_first else 1]):
+            raw = paddle.matmul(hidden[start:stop], head, transpose_y=vocabulary_first)
+            logits = raw.astype("float32")
             picked = paddle.take_along_axis(logits, target_ids[start:stop].unsqueeze(1), 1).squeeze(1)
             highest = logits.max(-1, keepdim=True)
             correct.append(picked >= highest.squeeze(1))
@@ -23,6 +24,8 @@ class _TokenLogps(PyLayer):
             logps.append(picked - normaliser)
             normalisers.append(normaliser)
         ctx.save_for_backward(hidden, head, target_ids, paddle.concat(normalisers))
+        # Autocast multiplies in another dtype than it is given, and is off in backward: the logits there must be these.
+        ctx.dtype, ctx.vocabulary_first = raw.dtype, vocabulary_first
         right = paddle.concat(correct)
         ctx.mark_non_differentiable(right)
         return paddle.concat(logps), right
@@ -30,17 +33,21 @@ class _TokenLogps(PyLayer):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
         hidden, head, target_ids, normalisers = ctx.saved_tensor()
+        vocabulary_first = ctx.vocabulary_first
+        rows_dtype, head_dtype = hidden.dtype, head.dtype
+        hidden, head = hidden.astype(ctx.dtype), head.astype(ctx.dtype)
         grad_hidden = []
         grad_head = paddle.zeros(head.shape, "float32")
-        for start, stop in _chunks(hidden.shape[0], head.shape[0]):
+        for start, stop in _chunks(hidden.shape[0], head.shape[0 if vocabulary_first else 1]):
             rows, upstream = hidden[start:stop], grad[start:stop].unsqueeze(1)
-            logits = paddle.matmul(rows, head, transpose_y=True).astype("float32")
+            logits = paddle.matmul(rows, head, transpose_y=vocabulary_first).astype("float32")
             # d logp / d logits = one_hot(target) - softmax
             slope = logits.subtract_(normalisers[start:stop].unsqueeze(1)).exp_().multiply_(-upstream)
-            slope = paddle.put_along_axis(slope, target_ids[start:stop].unsqueeze(1), upstream, 1, reduce="add").astype(head.dtype)
-            grad_hidden.append(paddle.matmul(slope, head))
-            grad_head.add_(paddle.matmul(slope, rows, transpose_x=True).astype("float32"))
-        return paddle.concat(grad_hidden), grad_head.astype(head.dtype)
+            slope = paddle.put_along_axis(slope, target_ids[start:stop].unsqueeze(1), upstream, 1, reduce="add").astype(ctx.dtype)
+            grad_hidden.append(paddle.matmul(slope, head, transpose_y=not vocabulary_first))
+            left, right = (slope, rows) if vocabulary_first else (rows, slope)
+            grad_head.add_(paddle.matmul(left, right, transpose_x=True).astype("float32"))
+        return paddle.concat(grad_hidden).astype(rows_dtype), grad_head.astype(head_dtype)
 
 
 def _chunks(rows: int, vocabulary: int) -> list[tuple[int, int]]:
@@ -49,11 +56,12 @@ def _chunks(rows: int, vocabulary: int) -> list[tuple[int, int]]:
     return [(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
-def token_logps(hidden: Tensor, head: Tensor, target_ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability of each target under ``softmax(hidden @ head.T)``, in float32 from the logits on.
+def token_logps(hidden: Tensor, head: Tensor, target_ids: Tensor, vocabulary_first: bool) -> tuple[Tensor, Tensor]:
+    """Log-probability of each target under the softmax of the head's logits, in float32 from the logits on.
 
-    hidden: [targets, hidden], one row for each scored token. head: [vocab, hidden]. target_ids: int64 [targets]. Returns the
+    hidden: [targets, hidden], one row for each scored token. head: [vocab, hidden] (``vocabulary_first``: an embedding) or [hidden,
+    vocab] (a linear layer); both are used as they lie, without a transposed copy. target_ids: int64 [targets]. Returns the
     log-probs, float32 [targets], and whether each target is the first choice, bool [targets]. Logits exist for one chunk of rows at
     a time, and are computed again in backward.
     """
-    return _TokenLogps.apply(hidden, head, target_ids)
+    return _TokenLogps.apply(hidden, head, target_ids, vocabulary_first)

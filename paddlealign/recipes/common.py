@@ -191,7 +191,7 @@ def train(arguments: TrainArguments, start: Start, task: Task, data_sha256: str)
         if settings.do_train:
             state = fit(task, settings, state, log, progress)
         if settings.do_eval and settings.evaluation_strategy == "no":
-            run_evaluation(task, state, 0.0, log, progress)
+            run_evaluation(task, state, log, progress)
     finally:
         progress.close()
         log.close()

@@ -164,7 +164,7 @@ def predict_rows(
     batch_size = arguments.generation.batch_size
     output_file = Path(arguments.generation.output_file)
     tokens = 0
-    with tqdm(total=len(rows), initial=done, unit="row", dynamic_ncols=True) as bar:
+    with tqdm(total=len(rows), initial=done, unit="row", dynamic_ncols=True, disable=None) as bar:
 
         def finished(_: int, output: list[int]) -> None:
             nonlocal tokens

@@ -30,16 +30,19 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 class TrainState:
     """Where a run stands. With the arguments and the data it is all that a resume needs beside the tensors.
 
-    step: optimizer steps done. best_metric, best_step: of the evaluations so far. stale_evaluations: evaluations since the best one.
-    tokens, examples: seen so far. scaler: the float16 loss scaler's own state.
+    step: optimizer steps done. epoch: passes over the data done. best_metric, best_step: of the evaluations so far. stale_evaluations:
+    evaluations since the best one. tokens, examples: seen so far. window: the sums since the last line of the run log, as ``step.Sums``.
+    scaler: the float16 loss scaler's own state.
     """
 
     step: int = 0
+    epoch: float = 0.0
     best_metric: float | None = None
     best_step: int | None = None
     stale_evaluations: int = 0
     tokens: int = 0
     examples: int = 0
+    window: dict[str, Any] | None = None
     scaler: dict[str, Any] | None = None
 
 

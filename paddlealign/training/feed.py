@@ -56,7 +56,8 @@ class Feed:
     def _count_steps(self, epochs: float) -> int:
         whole = sum(len(self._plan(epoch)) for epoch in range(int(epochs)))
         rest = epochs - int(epochs)
-        return whole + (math.ceil(rest * len(self._plan(int(epochs)))) if rest else 0)
+        # Rounded first: 1.1 epochs of 10 steps are 11 steps, though 1.1 - 1 is a little more than 0.1 in binary.
+        return whole + (math.ceil(round(rest * len(self._plan(int(epochs))), 6)) if rest else 0)
 
     def steps(self, first: int) -> Iterator[FeedStep]:
         """All steps from number ``first`` (0 is the run's first) to the last."""

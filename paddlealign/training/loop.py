@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from paddle.optimizer import AdamW
@@ -52,9 +52,18 @@ def fit(task: Task, settings: TrainingArguments, state: TrainState, log: RunLog,
     output_dir = Path(settings.output_dir)
     total = task.feed.total_steps
     warmup = settings.warmup_steps if settings.warmup_steps > 0 else math.ceil(total * settings.warmup_ratio)
+    # Sums since the last line of the log: of an earlier start of this run, and of this one; only the latter were timed.
+    carried = [Sums(**state.window)] if state.window else []
     window: list[Sums] = []
     window_start = time.perf_counter()
+    if settings.load_best_model_at_end and state.best_step and not (output_dir / f"checkpoint-{state.best_step}").is_dir():
+        progress.say(f"the best checkpoint so far, of step {state.best_step}, is not in {output_dir}; the best one is chosen from here on")
+        state.best_metric = state.best_step = None
     for step in task.feed.steps(first=state.step):
+        if settings.early_stopping_patience and state.stale_evaluations >= settings.early_stopping_patience:
+            stale = f"{state.stale_evaluations} evaluations without a better {settings.metric_for_best_model}"
+            progress.say(f"stopped early at step {state.step}: {stale}")
+            break
         rate = learning_rate_at(state.step, total, settings.learning_rate, warmup, settings.lr_scheduler_type)
         sums = accumulate_gradients(task.policy, step.batches, task.objective, task.precision, settings.recompute)
         norm = apply_gradients(task.policy, task.optimizer, task.precision, rate, settings.max_grad_norm)
@@ -64,58 +73,61 @@ def fit(task: Task, settings: TrainingArguments, state: TrainState, log: RunLog,
                 f"were. Lower learning_rate ({settings.learning_rate:g}), or look at the rows of this step; checkpoints are in {output_dir}"
             )
         state.step += 1
+        state.epoch = step.epoch
         state.tokens += sums.tokens
         state.examples += sums.examples
         window.append(sums)
         last = state.step == total
         progress.advance(sums.means())
         if last or state.step % settings.logging_steps == 0:
-            line = _train_line(add_up(window), state, step.epoch, rate, norm, time.perf_counter() - window_start)
+            line = _train_line(add_up([*carried, *window]), state, rate, norm)
+            line |= _speed(add_up(window), time.perf_counter() - window_start)
             log.write(line)
             progress.show(line)
-            window, window_start = [], time.perf_counter()
+            carried, window, window_start = [], [], time.perf_counter()
+        pause = time.perf_counter()
+        saves = _is_due(settings.save_strategy, settings.save_steps, state.step, step.ends_epoch, last)
         if _is_due(settings.evaluation_strategy, settings.eval_steps or settings.logging_steps, state.step, step.ends_epoch, last):
-            line = run_evaluation(task, state, step.epoch, log, progress)
-            _note_best(state, line, settings)
-            window_start = time.perf_counter()
-        if _is_due(settings.save_strategy, settings.save_steps, state.step, step.ends_epoch, last):
+            line = run_evaluation(task, state, log, progress)
+            _note_best(state, line, settings, eligible=saves or last or not settings.load_best_model_at_end)
+        if saves:
+            state.window = asdict(add_up([*carried, *window])) if carried or window else None
             _save(task, state, settings, output_dir, progress)
-            window_start = time.perf_counter()
-        if settings.early_stopping_patience and state.stale_evaluations >= settings.early_stopping_patience:
-            stale = f"{state.stale_evaluations} evaluations without a better {settings.metric_for_best_model}"
-            progress.say(f"stopped early at step {state.step}: {stale}")
-            break
+        window_start += time.perf_counter() - pause
     if settings.load_best_model_at_end and state.best_step not in (None, state.step):
         load_weights(task.policy, output_dir / f"checkpoint-{state.best_step}")
         progress.say(f"the final model is that of step {state.best_step}, eval {settings.metric_for_best_model} {state.best_metric:.4f}")
     return state
 
 
-def run_evaluation(task: Task, state: TrainState, epoch: float, log: RunLog, progress: Progress) -> dict[str, float]:
+def run_evaluation(task: Task, state: TrainState, log: RunLog, progress: Progress) -> dict[str, float]:
     """Evaluate on the dev rows, log the line and return it; names bear "eval_"."""
     start = time.perf_counter()
     sums = evaluate(task.policy, task.dev_batches, task.dev_objective, task.precision)
     seconds = time.perf_counter() - start
-    line = {"step": state.step, "epoch": round(epoch, 4), **{f"eval_{name}": value for name, value in sums.means().items()}}
+    line = {"step": state.step, "epoch": round(state.epoch, 4), **{f"eval_{name}": value for name, value in sums.means().items()}}
     line["eval_tokens_per_second"] = round(sums.tokens / seconds, 1)
     log.write(line)
     progress.show(line)
     return line
 
 
-def _train_line(sums: Sums, state: TrainState, epoch: float, rate: float, norm: float, seconds: float) -> dict[str, float]:
+def _train_line(sums: Sums, state: TrainState, rate: float, norm: float) -> dict[str, float]:
     """Means over the steps since the last line; the gradient's norm is the last step's."""
     return {
         "step": state.step,
-        "epoch": round(epoch, 4),
+        "epoch": round(state.epoch, 4),
         **sums.means(),
         "learning_rate": rate,
         "grad_norm": norm,
         "tokens": state.tokens,
         "examples": state.examples,
-        "tokens_per_second": round(sums.tokens / seconds, 1),
-        "examples_per_second": round(sums.examples / seconds, 3),
     }
+
+
+def _speed(sums: Sums, seconds: float) -> dict[str, float]:
+    """What was done in a second."""
+    return {"tokens_per_second": round(sums.tokens / seconds, 1), "examples_per_second": round(sums.examples / seconds, 3)}
 
 
 def _is_due(strategy: str, every: int, step: int, ends_epoch: bool, last: bool) -> bool:
@@ -125,8 +137,8 @@ def _is_due(strategy: str, every: int, step: int, ends_epoch: bool, last: bool) 
     return strategy == "epoch" and (ends_epoch or last)
 
 
-def _note_best(state: TrainState, line: dict[str, float], settings: TrainingArguments) -> None:
-    """Keep the best evaluation so far in the state."""
+def _note_best(state: TrainState, line: dict[str, float], settings: TrainingArguments, eligible: bool) -> None:
+    """Keep the best evaluation so far in the state. eligible: whether these weights could be gone back to, so may be called the best."""
     names = [f"eval_{name}" for name in METRIC_NAMES[settings.metric_for_best_model]]
     value = next(line[name] for name in names if name in line)
     greater = settings.greater_is_better if settings.greater_is_better is not None else settings.metric_for_best_model != "loss"
@@ -135,7 +147,7 @@ def _note_best(state: TrainState, line: dict[str, float], settings: TrainingArgu
         state.stale_evaluations = 0
     else:
         state.stale_evaluations += 1
-    if gain is None or gain > 0:
+    if eligible and (gain is None or gain > 0):
         state.best_metric, state.best_step = value, state.step
 
 

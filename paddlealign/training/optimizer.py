@@ -13,16 +13,18 @@ def learning_rate_at(step: int, total: int, peak: float, warmup: int, kind: str)
     """Learning rate of an optimizer step, as PaddleNLP and HuggingFace count: warmup from 0, then the decay to 0.
 
     step: 0 for the first. total: optimizer steps of the whole run. peak: the highest rate. warmup: steps. kind: "linear", "cosine" (half a
-    period) or "constant".
+    period), "constant" or "constant_with_warmup".
     """
     if step < warmup:
         return peak * step / warmup
-    if kind == "constant":
-        return peak
     progress = (step - warmup) / max(1, total - warmup)
+    if kind in ("constant", "constant_with_warmup"):
+        return peak
     if kind == "linear":
         return peak * max(0.0, 1.0 - progress)
-    return peak * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+    if kind == "cosine":
+        return peak * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+    raise ValueError(f"lr_scheduler_type {kind!r} is not known")
 
 
 def is_decayed(name: str) -> bool:

@@ -33,7 +33,11 @@ class Precision:
 
     def backward(self, loss: Tensor) -> None:
         """Add the loss's gradients to the parameters, scaled where the loss is."""
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        if self.scaler is not None:
+            # GradScaler switches itself off for good unless the last auto_cast was a float16 one, and O2 has no other.
+            with paddle.amp.auto_cast(enable=False, dtype="float16"):
+                loss = self.scaler.scale(loss)
+        loss.backward()
 
     def scaler_state(self) -> dict[str, Any] | None:
         """The loss scaler's state as plain values, for a checkpoint."""

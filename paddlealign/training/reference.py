@@ -12,6 +12,7 @@ from tqdm import tqdm
 from paddlealign.data.encoding import examples_hash
 from paddlealign.data.example import Batch, Example
 from paddlealign.data.packing import make_batch, pack_rows
+from paddlealign.errors import UserError
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.tensor_files import read_tensors, write_tensors
 from paddlealign.models.weights import find_weights
@@ -58,11 +59,14 @@ def model_logps(model: Decoder, batch: Batch, precision: Precision) -> Tensor:
 
 
 def read_cache(folder: Path, name: str, examples: int) -> np.ndarray | None:
-    """Cached log-probs of that fingerprint, float32 [examples, 2], or None where there are none."""
+    """Cached log-probs of that fingerprint, float32 [examples, 2], or None where there are none that can be used."""
     path = _cache_file(folder, name)
     if not path.exists():
         return None
-    logps = read_tensors(path).get("logps")
+    try:
+        logps = read_tensors(path).get("logps")
+    except UserError:  # damaged; they are computed again
+        return None
     return logps if logps is not None and logps.shape == (examples, 2) else None
 
 

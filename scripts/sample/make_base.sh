@@ -19,9 +19,9 @@ mkdir -p "$work/random"
 "$python" -m scripts.sample.corpus --output "$work/corpus.json" --texts 80000
 
 "$python" sft_main.py --model_name_or_path "$work/random" --train_dataset_path "$work/corpus.json" --output_dir "$work/trained" \
-  --do_train true --num_train_epochs 1 --greedy_zero_padding true --src_length 16 --max_length 256 --per_device_train_batch_size 8 \
-  --learning_rate 3e-3 --lr_scheduler_type cosine --warmup_steps 50 --weight_decay 0.01 --adam_beta2 0.95 --max_grad_norm 1.0 \
-  --logging_steps 50 --save_strategy no --seed 7 "$@"
+  --do_train true --num_train_epochs 2 --greedy_zero_padding true --chat_template none --src_length 128 --max_length 256 \
+  --per_device_train_batch_size 8 --learning_rate 2e-3 --lr_scheduler_type cosine --warmup_steps 50 --weight_decay 0.01 \
+  --adam_beta2 0.98 --logging_steps 20 --save_strategy no --seed 7 "$@"
 
 # The trained weights, rounded to bfloat16, beside the files that a hub's checkpoint has.
 "$python" -m scripts.sample.make_model --output "$work/random" --weights "$work/trained/model.safetensors"

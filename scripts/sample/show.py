@@ -10,7 +10,7 @@ from rich.table import Table
 
 from scripts.sample.task import judge
 
-SUMS = ("plus", "minus", "double")
+SUMS = ("plus", "minus")
 
 
 def read_rows(path: Path) -> list[dict]:

@@ -111,24 +111,26 @@ def test_block_attention_skips_what_nobody_sees(monkeypatch: pytest.MonkeyPatch)
     assert [block.runs for block in blocks] == [((0, 4),), ((0, 8),), ((0, 4), (8, 12))]
 
 
+@pytest.mark.parametrize("vocabulary_first", [True, False])
 @pytest.mark.parametrize("chunk_elements", [1, 46, 1 << 20])
-def test_token_logps(monkeypatch: pytest.MonkeyPatch, chunk_elements: int):
+def test_token_logps(monkeypatch: pytest.MonkeyPatch, chunk_elements: int, vocabulary_first: bool):
     monkeypatch.setattr(head, "CHUNK_ELEMENTS", chunk_elements)
     rng = np.random.default_rng(4)
     targets = rng.integers(0, 23, 7)
 
     def oracle(hidden: Array, weights: Array) -> Array:
-        logits = hidden @ weights.T
+        logits = hidden @ (weights.T if vocabulary_first else weights)
         return logits[np.arange(7), targets] - np.log(np.exp(logits).sum(-1))
 
-    inputs = [rng.standard_normal((7, 4)), rng.standard_normal((23, 4))]
-    check(lambda hidden, weights: token_logps(hidden, weights, paddle.to_tensor(targets))[0], oracle, inputs)
+    inputs = [rng.standard_normal((7, 4)), rng.standard_normal((23, 4) if vocabulary_first else (4, 23))]
+    check(lambda hidden, weights: token_logps(hidden, weights, paddle.to_tensor(targets), vocabulary_first)[0], oracle, inputs)
     tensors = [paddle.to_tensor(array.astype("float32")) for array in inputs]
-    correct = token_logps(*tensors, paddle.to_tensor(targets))[1].numpy()
-    assert (correct == ((inputs[0] @ inputs[1].T).argmax(-1) == targets)).all()
+    correct = token_logps(*tensors, paddle.to_tensor(targets), vocabulary_first)[1].numpy()
+    logits = inputs[0] @ (inputs[1].T if vocabulary_first else inputs[1])
+    assert (correct == (logits.argmax(-1) == targets)).all()
 
 
 def test_token_logps_of_unlikely_tokens_are_exact():
     hidden = paddle.to_tensor([[1.0, 0.0]])
     weights = paddle.to_tensor([[500.0, 0.0], [0.0, 0.0]])
-    assert token_logps(hidden, weights, paddle.to_tensor([1]))[0].tolist() == [-500.0]
+    assert token_logps(hidden, weights, paddle.to_tensor([1]), True)[0].tolist() == [-500.0]

@@ -1,0 +1,20 @@
+"""Where a command computes, and how it speaks: what training and prediction share."""
+
+import paddle
+
+from paddlealign.errors import UserError
+
+
+def choose_device(wanted: str) -> str:
+    """Set and return the device: "cpu" or "gpu"; "auto" takes a GPU where Paddle sees one."""
+    has_gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+    if wanted == "gpu" and not has_gpu:
+        raise UserError("device: gpu, but Paddle sees none (is paddlepaddle-gpu installed?); allowed here: cpu, auto")
+    device = "gpu" if has_gpu and wanted != "cpu" else "cpu"
+    paddle.set_device(device)
+    return device
+
+
+def say(text: str) -> None:
+    """Print a line at once, also into a pipe."""
+    print(text, flush=True)

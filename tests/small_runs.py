@@ -1,0 +1,75 @@
+"""Tiny runs that several test files share: a golden LLaMA of two layers, rows of random tokens, a few optimizer steps."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+from paddlealign.data.example import Batch, Example, Response
+from paddlealign.data.packing import make_batch
+from paddlealign.models.decoder import Decoder
+from paddlealign.training.objective import sft_objective
+from paddlealign.training.optimizer import make_optimizer
+from paddlealign.training.precision import Precision
+from paddlealign.training.step import accumulate_gradients, apply_gradients
+
+ROOT = Path(__file__).resolve().parent.parent
+GOLDEN = ROOT / "tests" / "parity" / "golden"
+MODEL = GOLDEN / "llama2_gqa"
+FLOAT32 = Precision("float32", "O1", None)
+
+
+def examples(responses: int, count: int = 6) -> list[Example]:
+    """Examples of random tokens and uneven lengths, each with so many responses."""
+    rng = np.random.default_rng(0)
+
+    def tokens(low: int, high: int) -> np.ndarray:
+        return rng.integers(3, 96, rng.integers(low, high)).astype("int32")
+
+    def response() -> Response:
+        ids = tokens(3, 20)
+        return Response(ids, np.ones(len(ids), bool))
+
+    return [Example(tokens(2, 20), tuple(response() for _ in range(responses))) for _ in range(count)]
+
+
+def micro_batches(responses: int = 1) -> list[Batch]:
+    return [make_batch(examples(responses), rows, 0) for rows in ([[0, 1]], [[2], [3]], [[4, 5]])]
+
+
+def optimizer_of(model: Decoder) -> paddle.optimizer.AdamW:
+    return make_optimizer(model, 0.9, 0.99, 1e-8, 0.01)
+
+
+def train(model: Decoder, optimizer: paddle.optimizer.AdamW, precision: Precision, steps: int, recompute: bool = False) -> list[float]:
+    """SFT steps on the same six rows. Returns their losses."""
+    losses = []
+    for _ in range(steps):
+        losses.append(accumulate_gradients(model, micro_batches(), sft_objective(), precision, recompute).means()["loss"])
+        apply_gradients(model, optimizer, precision, 5e-3, 1.0)
+    return losses
+
+
+def gradients_of(model: Decoder) -> dict[str, np.ndarray]:
+    return {name: parameter.grad.numpy().copy() for name, parameter in model.named_parameters()}
+
+
+def make_checkpoint(folder: Path, seed: int = 0) -> Path:
+    """A LLaMA of two layers with random weights and a tokenizer of 1,000 pieces, made by the scripts that make the sample's."""
+    words = {
+        "make_tokenizer": ["--pieces", "1000", "--texts", "1500"],
+        "make_model": ["--hidden", "32", "--layers", "2", "--seed", str(seed)],
+    }
+    for script, options in words.items():
+        command = [sys.executable, "-m", f"scripts.sample.{script}", "--output", str(folder), *options]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
+    return folder
+
+
+def write_rows(path: Path, kind: str, split: str, start: int, count: int) -> Path:
+    """Rows ``start`` to ``start + count - 1`` of the sample's data. kind: "sft" or "dpo"."""
+    lines = (ROOT / "data" / kind / f"{split}.json").read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join(lines[start : start + count]) + "\n", encoding="utf-8")
+    return path

@@ -1,0 +1,63 @@
+"""metrics.jsonl: whole lines, cut back where a run goes on from an earlier checkpoint."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from paddlealign.training.run_log import METRICS_FILE, RunLog, read_metrics
+
+
+def write(folder: Path, first_step: int, steps: range) -> None:
+    log = RunLog(folder, first_step, "none")
+    for step in steps:
+        log.write({"step": step, "loss": 1 / step})
+    log.close()
+
+
+def test_lines_are_json_in_order(tmp_path: Path):
+    write(tmp_path, 0, range(1, 4))
+    lines = (tmp_path / METRICS_FILE).read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [{"step": step, "loss": 1 / step} for step in (1, 2, 3)]
+    assert read_metrics(tmp_path) == [json.loads(line) for line in lines]
+    assert read_metrics(tmp_path / "nowhere") == []
+
+
+def test_each_line_is_there_as_soon_as_it_is_written(tmp_path: Path):
+    log = RunLog(tmp_path, 0, "none")
+    log.write({"step": 1, "loss": 2.0})
+    assert read_metrics(tmp_path) == [{"step": 1, "loss": 2.0}]
+    log.close()
+
+
+@pytest.mark.parametrize("torn", ["", '{"step": 9, "lo'])
+def test_a_resume_takes_back_the_lines_behind_its_checkpoint(tmp_path: Path, torn: str):
+    write(tmp_path, 0, range(1, 9))
+    with (tmp_path / METRICS_FILE).open("a") as file:
+        file.write(torn)
+    write(tmp_path, 5, range(6, 8))
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_an_evaluation_at_the_checkpoint_stays(tmp_path: Path):
+    log = RunLog(tmp_path, 0, "none")
+    for line in ({"step": 4, "loss": 1.0}, {"step": 4, "eval_loss": 2.0}, {"step": 5, "loss": 0.5}):
+        log.write(line)
+    log.close()
+    RunLog(tmp_path, 4, "none").close()
+    assert read_metrics(tmp_path) == [{"step": 4, "loss": 1.0}, {"step": 4, "eval_loss": 2.0}]
+
+
+def test_a_new_run_starts_an_empty_log(tmp_path: Path):
+    write(tmp_path, 0, range(1, 4))
+    write(tmp_path, 0, range(1, 2))
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1]
+
+
+def test_numbers_come_back_bit_for_bit(tmp_path: Path):
+    value = 0.1 + 0.2
+    log = RunLog(tmp_path, 0, "none")
+    log.write({"step": 1, "loss": value})
+    log.close()
+    RunLog(tmp_path, 1, "none").close()  # rewritten once
+    assert read_metrics(tmp_path)[0]["loss"] == value
