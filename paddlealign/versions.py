@@ -3,6 +3,7 @@
 import importlib.metadata
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from paddlealign.errors import UserError
@@ -43,7 +44,7 @@ def check_versions(requirements: Path = REQUIREMENTS, python: tuple[int, ...] = 
         elif _public(version) != _public(pin):
             wrong.append((name, pin, version))
     if missing:
-        raise UserError(f"Not installed: {', '.join(missing)}. Mend: python -m pip install -r {requirements}")
+        raise UserError(f"Not installed: {', '.join(missing)}. Mend: python -m pip install {_what_to_install(missing, requirements)}")
     if not wrong:
         return None
     listed = ", ".join(f"{name} {version} (tested: {pin})" for name, pin, version in wrong)
@@ -69,6 +70,13 @@ def installed_version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _what_to_install(missing: Sequence[str], requirements: Path) -> str:
+    """The missing packages alone: the whole file would put Paddle's CPU wheel over a GPU wheel. Without any Paddle it is the file."""
+    if not missing[0].startswith("paddlepaddle=="):
+        return " ".join(missing)
+    return f"-r {requirements} (for a GPU {requirements.with_name('requirements-gpu.txt').name} beside it, see docs/gpu.md)"
 
 
 def _public(version: str) -> str:

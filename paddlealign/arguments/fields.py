@@ -88,7 +88,11 @@ class TrainingArguments:
     _argument_group_name = "training"
 
     output_dir: str = _required("Folder for checkpoints, the run log and the final model.", "DIR")
-    overwrite_output_dir: bool = _key("Start anew in an output_dir that already holds a run (what it holds is removed).", False)
+    overwrite_output_dir: bool = _key(
+        "Start anew in an output_dir that already holds a run: its run.json, metrics.jsonl, curves.png and checkpoints are removed, its "
+        "model files are replaced at the end, and nothing else is touched.",
+        False,
+    )
     do_train: bool = _key("Train.", False)
     do_eval: bool = _key("Evaluate on the dev rows; implied by an evaluation_strategy other than no.", False)
     check: bool = _key("Do everything up to the first step, report it, and stop without training.", False)
@@ -131,7 +135,9 @@ class TrainingArguments:
     )
     save_strategy: str = _key("When to write a checkpoint during training.", "steps", choices=("no", "steps", "epoch"))
     save_steps: int = _key("Steps between two checkpoints (save_strategy steps).", 500, metavar="STEPS")
-    save_total_limit: Optional[int] = _key("Checkpoints kept; the oldest go first, the best one stays. Unset keeps all.", None, metavar="N")
+    save_total_limit: Optional[int] = _key(
+        "Checkpoints kept; the oldest go first, and under load_best_model_at_end the best one stays. Unset keeps all.", None, metavar="N"
+    )
     load_best_model_at_end: bool = _key("Make the best checkpoint by metric_for_best_model the final model.", False)
     metric_for_best_model: str = _key(
         "Evaluation metric that picks the best checkpoint and stops early: loss, accuracy (SFT: scored tokens predicted right; DPO: "

@@ -168,14 +168,22 @@ def _merge(
             alias = ALIASES.get(given.key)
             applies = alias is not None and command in alias.commands and given.key not in known
             key = alias.key if alias is not None and applies else given.key
-            if key in here and here[key][1].value != given.value:
-                problems.append(f"{given.where}: {given.key} and {here[key][0]} are the same key here, with different values. Keep one.")
+            if key in here and not _is_empty(here[key][1]):
+                if _is_empty(given):
+                    continue  # of two names for a key one is left empty
+                if here[key][1].value != given.value:
+                    problems.append(
+                        f"{given.where}: {given.key} and {here[key][0]} are the same key here, with different values. Keep one."
+                    )
             here[key] = (given.key, given)
             if alias is not None and applies and given.value is not None:
                 notes.append(f"{given.key} is read as {key}{f': {alias.dpo_remark}' if alias.dpo_remark and command == 'dpo' else ''}.")
         merged.update({key: given for key, (_, given) in here.items()})
-    empty = [key for key, given in merged.items() if given.value is None or given.value in ("", [])]
-    return {key: given for key, given in merged.items() if key not in empty or not _is_known(key, known)}
+    return {key: given for key, given in merged.items() if not (_is_empty(given) and _is_known(key, known))}
+
+
+def _is_empty(given: Given) -> bool:
+    return given.value is None or given.value in ("", [])
 
 
 def _is_known(key: str, known: Mapping[str, Field]) -> bool:

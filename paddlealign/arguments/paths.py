@@ -1,14 +1,21 @@
 """Do the files and folders that the arguments name exist, and which files hold the rows? Looked at before anything slow starts."""
 
+from collections.abc import Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
 from paddlealign.arguments.fields import DataArguments, TrainingArguments
 from paddlealign.arguments.given import list_problems
-from paddlealign.arguments.parsing import Arguments, PredictArguments
+from paddlealign.arguments.parsing import Arguments, DpoArguments, PredictArguments
 from paddlealign.errors import UserError
 
 ROW_SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+# What a run writes into output_dir, as patterns of names: its own files and folders, and those of a model.
+RUN_FILE = "run.json"
+CHECKPOINT = "checkpoint-[0-9]*"
+WRITTEN = (RUN_FILE, "metrics.jsonl", "curves.png", CHECKPOINT, "config.json", "generation_config.json", "*.safetensors", "*.index.json",
+           "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.*")  # fmt: skip
 
 
 class DatasetFiles(NamedTuple):
@@ -46,13 +53,16 @@ def check_paths(arguments: Arguments) -> None:
                 problems.append(f"output_file: {generation.output_file} is a folder; name a file.")
     else:
         _check_template(arguments.data.chat_template, problems)
-        _check_output(arguments.training, arguments.model.model_name_or_path, problems)
-        if arguments.command == "dpo" and arguments.objective.ref_model_name_or_path:
+        folders = {key: getattr(arguments.model, key) for key in ("model_name_or_path", "tokenizer_name_or_path")}
+        if isinstance(arguments, DpoArguments) and arguments.objective.ref_model_name_or_path:
+            folders["ref_model_name_or_path"] = arguments.objective.ref_model_name_or_path
             _check_checkpoint("ref_model_name_or_path", arguments.objective.ref_model_name_or_path, problems)
         try:
-            dataset_files(arguments.data, arguments.training)
+            files = dataset_files(arguments.data, arguments.training)
         except UserError as error:
             problems.append(str(error))
+            files = DatasetFiles((), ())
+        _check_output(arguments.training, {key: Path(folder) for key, folder in folders.items() if folder}, files, problems)
     if problems:
         raise UserError(list_problems(problems))
 
@@ -117,14 +127,48 @@ def _check_template(template: str, problems: list[str]) -> None:
         problems.append(f'chat_template: "{template}" is neither auto, none, nor a file. Give the path of a .jinja file.')
 
 
-def _check_output(training: TrainingArguments, model: str, problems: list[str]) -> None:
-    output, source = Path(training.output_dir), Path(model)
+def _check_output(training: TrainingArguments, folders: Mapping[str, Path], files: DatasetFiles, problems: list[str]) -> None:
+    """Nothing that the run reads, and no model that is not a run's, may lie where the run writes."""
+    output = Path(training.output_dir)
     if output.exists() and not output.is_dir():
         problems.append(f"output_dir: {output} is a file; name a folder.")
-    if output.resolve() == source.resolve():
-        problems.append(f"output_dir: {output} is model_name_or_path itself, which is never written to. Name another folder.")
-    if training.overwrite_output_dir and output.resolve() in source.resolve().parents:
-        problems.append(f"overwrite_output_dir would remove the model at {source}, which lies in output_dir. Name another output_dir.")
+        return
+    for key, folder in folders.items():
+        if output.resolve() == folder.resolve():
+            problems.append(f"output_dir: {output} is {key} itself, which is never written to. Name another folder.")
+    for key, path in [*folders.items(), *(("the data file", file) for file in (*files.train, *files.dev))]:
+        place = _written_place(output, path)
+        if place:
+            problems.append(
+                f"output_dir: {key} {path} lies in {output} as {place}, which the run writes or removes. Name another output_dir."
+            )
     resume = training.resume_from_checkpoint
-    if resume and resume != "true":
-        _check_folder("resume_from_checkpoint", resume, problems)
+    if resume and resume != "true" and not Path(resume).is_dir():
+        problems.append(f"resume_from_checkpoint: there is no folder {resume}; in {output} there are: {_checkpoints(output)}.")
+    if not resume and output.is_dir() and not _holds(output, RUN_FILE) and not _holds(output, CHECKPOINT):
+        found = _holds(output, "config.json") or _holds(output, "*.safetensors")
+        if found and not any(output.resolve() == folder.resolve() for folder in folders.values()):
+            problems.append(
+                f"output_dir: {output} holds a model that no run of PaddleAlign made ({found}), which would be replaced. "
+                "Name another folder."
+            )
+
+
+def _written_place(output: Path, source: Path) -> str | None:
+    """Under which name that the run writes a source lies in the output folder; None where it is safe."""
+    output, source = output.resolve(), source.resolve()
+    if output not in source.parents:
+        return None
+    name = source.relative_to(output).parts[0]
+    return name if any(fnmatch(name, pattern) for pattern in WRITTEN) else None
+
+
+def _holds(folder: Path, pattern: str) -> str | None:
+    """The first name in a folder that fits."""
+    return next((path.name for path in sorted(folder.glob(pattern))), None)
+
+
+def _checkpoints(output: Path) -> str:
+    """The names of the checkpoints in a folder, oldest first, or "none"."""
+    steps = sorted(int(path.name.removeprefix("checkpoint-")) for path in output.glob(CHECKPOINT) if path.name[11:].isdigit())
+    return ", ".join(f"checkpoint-{step}" for step in steps) or "none"

@@ -7,6 +7,7 @@ token differs from what the model would see in the whole text.
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -47,6 +48,13 @@ class EncodedSet:
     report: EncodingReport
 
 
+class EncodedPrompt(NamedTuple):
+    """A prompt to answer. ids: int32 [n]. cut: whether its start was cut off."""
+
+    ids: np.ndarray
+    cut: bool
+
+
 def encode(record: Record, tokenizer: Tokenizer, template: Template, limits: Limits) -> Encoded | Refusal:
     """One record with responses to one example, or the reason why not. Raises UserError if it is too long and truncation is "error"."""
     return next(_encode_chunk([record], tokenizer, template, limits))
@@ -71,17 +79,19 @@ def encode_all(records: Sequence[Record], tokenizer: Tokenizer, template: Templa
     return EncodedSet(examples, np.array(kept, np.int64), report)
 
 
-def encode_prompt(record: Record, tokenizer: Tokenizer, template: Template, src_length: int | None = None) -> np.ndarray:
-    """The ids (int32 [n]) after which the model is to answer the record's messages, cut at their start to src_length with the BOS kept.
+def encode_prompt(record: Record, tokenizer: Tokenizer, template: Template, src_length: int | None = None) -> EncodedPrompt:
+    """The ids after which the model is to answer the record's messages, cut at their start to src_length with the BOS kept.
 
-    Raises UserError naming the row where the chat template cannot render it.
+    Raises UserError naming the row where the chat template cannot render it, or where a text holds a special token.
     """
     try:
         text = render_prompt(template, record.messages)
     except RowRefusedError as error:
         raise UserError(f"{record.source}: {error}.") from None
     ids = _with_bos(tokenizer.encode(text), tokenizer).ids
-    return ids if src_length is None or len(ids) <= src_length else _cut_prompt(ids, src_length, tokenizer.bos_id)
+    if src_length is None or len(ids) <= src_length:
+        return EncodedPrompt(ids, False)
+    return EncodedPrompt(_cut_prompt(ids, src_length, tokenizer.bos_id), True)
 
 
 def examples_hash(examples: Sequence[Example]) -> str:

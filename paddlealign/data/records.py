@@ -106,11 +106,11 @@ def _checked(row: object, where: str, parse: Callable[[dict[str, Any], str], _Pa
 def _sft_records(row: dict[str, Any], where: str) -> _Parsed:
     """{messages}, or {src, tgt}: one record."""
     if "messages" in row:
-        messages = _messages(row["messages"], "messages")
+        messages = _with_system(row, _messages(row["messages"], "messages"), "messages")
         if messages[-1].role != "assistant":
             raise _BadRowError(f'the last message has role "{messages[-1].role}"; in an SFT row it must be "assistant".')
         return [Record(messages[:-1], (messages[-1].content,), True, where)], []
-    _need(row, ("src", "tgt"), "sft")
+    _need(row, ("src", "tgt"))
     sources, targets = _texts(row["src"], "src", may_be_empty=True), _texts(row["tgt"], "tgt")
     if len(sources) != len(targets):
         raise _BadRowError(f"src has {len(sources)} turns and tgt has {len(targets)}; they must be as many.")
@@ -124,7 +124,7 @@ def _preference_records(row: dict[str, Any], where: str) -> _Parsed:
     """{prompt, chosen, rejected} with n paired answers: n records; {src, tgt, response, sort}: one."""
     if "response" in row or "sort" in row:
         return _sorted_record(row, where)
-    _need(row, ("prompt", "chosen", "rejected"), "preference")
+    _need(row, ("prompt", "chosen", "rejected"))
     messages = _prompt_messages(row, "prompt")
     chosen, rejected = _texts(row["chosen"], "chosen"), _texts(row["rejected"], "rejected")
     if len(chosen) != len(rejected):
@@ -135,7 +135,7 @@ def _preference_records(row: dict[str, Any], where: str) -> _Parsed:
 
 def _sorted_record(row: dict[str, Any], where: str) -> _Parsed:
     """PaddleNLP's pair: the answer with the higher sort is chosen."""
-    _need(row, ("src", "response", "sort"), "preference")
+    _need(row, ("src", "response", "sort"))
     sources = _texts(row["src"], "src")
     targets = _texts(row["tgt"], "tgt", may_be_empty=len(sources) == 1) if row.get("tgt") else ()
     if len(targets) != len(sources) - 1:
@@ -156,7 +156,7 @@ def _sorted_record(row: dict[str, Any], where: str) -> _Parsed:
 def _prompt_records(row: dict[str, Any], where: str) -> _Parsed:
     """{messages}, {src, tgt?} or {prompt}. An answer that stands at the end is the reference answer, not part of the prompt."""
     if "messages" in row:
-        messages = _messages(row["messages"], "messages")
+        messages = _with_system(row, _messages(row["messages"], "messages"), "messages")
         if messages[-1].role == "assistant":
             messages = messages[:-1]
         if not messages or messages[-1].role != "user":
@@ -168,7 +168,7 @@ def _prompt_records(row: dict[str, Any], where: str) -> _Parsed:
         if len(targets) != len(sources) - 1:
             raise _BadRowError(f"src has {len(sources)} turns and tgt has {len(targets)}; every earlier turn needs its answer.")
         return [Record(_system(row) + _interleave(sources, targets), (), False, where)], []
-    _need(row, ("prompt",), "prompt")
+    _need(row, ("prompt",))
     return [Record(_prompt_messages(row, "prompt"), (), False, where)], []
 
 
@@ -179,7 +179,7 @@ def _prompt_messages(row: dict[str, Any], key: str) -> tuple[Message, ...]:
         messages = _messages(value, key)
         if messages[-1].role != "user":
             raise _BadRowError(f'the last message of {key} has role "{messages[-1].role}"; it must be "user".')
-        return _system(row) + messages
+        return _with_system(row, messages, key)
     turns = _texts(value, key)
     if len(turns) % 2 == 0:
         raise _BadRowError(f"{key} has {len(turns)} turns; user and assistant take turns and the user has the last one: an odd number.")
@@ -201,6 +201,14 @@ def _system(row: dict[str, Any]) -> tuple[Message, ...]:
     if not row.get("system"):
         return ()
     return (Message("system", _text(row["system"], "system")),)
+
+
+def _with_system(row: dict[str, Any], messages: tuple[Message, ...], key: str) -> tuple[Message, ...]:
+    """The messages behind the row's ``system`` text; they may not begin with a system message of their own then."""
+    system = _system(row)
+    if system and messages[0].role == "system":
+        raise _BadRowError(f"the row has a system text, and {key} begins with a system message too. Keep one of them.")
+    return system + messages
 
 
 def _messages(value: object, key: str) -> tuple[Message, ...]:
@@ -240,11 +248,11 @@ def _text(value: object, key: str, may_be_empty: bool = False) -> str:
     return value
 
 
-def _need(row: dict[str, Any], keys: Sequence[str], kind: str) -> None:
+def _need(row: dict[str, Any], keys: Sequence[str]) -> None:
     missing = [key for key in keys if key not in row]
     if missing:
         found = ", ".join(repr(key) for key in list(row)[:8]) or "no key at all"
-        raise _BadRowError(f"no {' and no '.join(repr(key) for key in missing)}; found {found}. Allowed: {ROW_FORMS[kind]}.")
+        raise _BadRowError(f"no {' and no '.join(repr(key) for key in missing)}; found {found}.")
 
 
 def _type(value: object) -> str:

@@ -17,7 +17,6 @@ from typing import Any
 
 from paddlealign.errors import UserError
 
-SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 _LITERAL_ERRORS = (ValueError, SyntaxError, RecursionError, MemoryError)
 
 

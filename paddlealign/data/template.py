@@ -46,7 +46,8 @@ class Template:
     """How conversations become text. ``compiled`` None: the turns are joined as they are, with an EOS after every answer.
 
     name: "none", "tokenizer" or the file, for messages. end_token: what ends an assistant's turn. end_pattern: matches any special
-    token that may end one. stop_ids: the ids that end a generated answer.
+    token that may end one. stop_ids: the ids that end a generated answer. reserved: the special tokens that only the template and the
+    tokenizer write (BOS and whatever ends a turn or a text): a text of the data that holds one is refused.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Template:
     end_token: str
     end_pattern: re.Pattern[str]
     stop_ids: tuple[int, ...]
+    reserved: tuple[str, ...]
     fingerprint: str
 
 
@@ -78,15 +80,21 @@ def load_template(tokenizer: Tokenizer, choice: str = "auto") -> Template:
         end_token=tokenizer.eos_token,
         end_pattern=re.compile("|".join(re.escape(text) for text in ends)),
         stop_ids=tokenizer.stop_ids,
+        reserved=(),
         fingerprint=hashlib.sha256((source or "").encode()).hexdigest(),
     )
     end_token = _find_end_token(template)
     end_id = tokenizer.special_tokens.get(end_token, tokenizer.eos_id)
-    return replace(template, end_token=end_token, stop_ids=tuple(dict.fromkeys([*tokenizer.stop_ids, end_id])))
+    stop_ids = tuple(dict.fromkeys([*tokenizer.stop_ids, end_id]))
+    stops = [text for text, index in tokenizer.special_tokens.items() if index in stop_ids]
+    named = [tokenizer.named_tokens[key] for key in ("bos_token", "eos_token") if key in tokenizer.named_tokens]
+    return replace(template, end_token=end_token, stop_ids=stop_ids, reserved=tuple(dict.fromkeys([*named, end_token, *stops])))
 
 
 def render(template: Template, record: Record) -> tuple[Rendered, ...]:
     """The text of the record's conversation with each of its responses. Raises RowRefusedError."""
+    for response in record.responses:
+        _refuse_reserved(template, [*record.messages, Message("assistant", response)])
     if template.compiled is None or not record.messages:
         return tuple(_join(template, record, response) for response in record.responses)
     messages = [_as_dict(template, message) for message in record.messages]
@@ -107,9 +115,24 @@ def render(template: Template, record: Record) -> tuple[Rendered, ...]:
 
 def render_prompt(template: Template, messages: Sequence[Message]) -> str:
     """The text after which the model is to answer. Raises RowRefusedError."""
+    _refuse_reserved(template, messages)
     if template.compiled is None or not messages:
         return _join_turns(template, messages)[0]
     return _run(template, [_as_dict(template, message) for message in messages], add_generation_prompt=True)
+
+
+def _refuse_reserved(template: Template, messages: Sequence[Message]) -> None:
+    """Refuse texts that would become a BOS or an end token in the middle of a row.
+
+    An end token at the end of an answer is allowed, and so is the BOS at the beginning of a text that no template frames: each stands
+    where one is written anyway, and is written once.
+    """
+    texts = [_without_end(template, message.content) if message.role == "assistant" else message.content for message in messages]
+    if texts and (template.compiled is None or (len(messages) == 1 and messages[0].role == "assistant")):
+        texts[0] = texts[0].removeprefix(template.named_tokens.get("bos_token", ""))
+    for token in template.reserved:
+        if any(token in text for text in texts):
+            raise RowRefusedError(f"the text holds the special token {token}")
 
 
 def _locate(template: Template, whole: str, prompts: list[str], frame: list[str], turns: list[str], response: str) -> Rendered:

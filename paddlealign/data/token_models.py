@@ -1,6 +1,7 @@
 """The two ways in which text becomes pieces: the tokenizers library (tokenizer.json) and sentencepiece (tokenizer.model).
 
-Both classes offer the same few methods. Special tokens that stand in the text become their ids; nothing is added to it.
+Both classes offer the same few methods, and the ids that the file itself puts first and last (``first_id``, ``last_id``). Special
+tokens that stand in the text become their ids; nothing is added to it.
 """
 
 import re
@@ -56,6 +57,7 @@ class JsonModel:
         first = self._model.encode("a").ids[:1]
         # What the file's post-processor puts first; the tokenizer looks whether it is the BOS.
         self.first_id: int | None = first[0] if first != self._model.encode("a", add_special_tokens=False).ids[:1] else None
+        self.last_id: int | None = None  # the file does not say what ends a text
         # transformers makes the configured specials special even where the file lists them as plain pieces.
         self._model.add_special_tokens([text for text in special if self._model.token_to_id(text) is not None])
         # ByteLevel's own trimming would take white space out of the offsets.
@@ -109,6 +111,7 @@ class SentencePieceModel:
         self._pattern = re.compile("|".join(_pattern(token) for token in longest_first))
         self._bytes = {i: bytes([int(self._model.id_to_piece(i)[3:5], 16)]) for i in range(size) if self._model.is_byte(i)}
         self.first_id: int | None = self._model.bos_id() if self._model.bos_id() >= 0 else None
+        self.last_id: int | None = self._model.eos_id() if self._model.eos_id() >= 0 else None
 
     def encode_batch(self, texts: Sequence[str]) -> list[Tokens]:
         """Tokenise texts."""

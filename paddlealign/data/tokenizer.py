@@ -19,7 +19,7 @@ _SPECIAL_KEYS = ("bos_token", "eos_token", "pad_token", "unk_token")
 class Tokenizer:
     """Text to ids and back, and the few ids and texts that training and generation need.
 
-    bos_id: None where the checkpoint names no BOS. add_bos: whether a text begins with it. pad_id never reaches a loss.
+    bos_id: None where the checkpoint names no BOS. add_bos: whether a text begins with it.
     stop_ids: the ids that end a generated text by the checkpoint's own files (with the chat template's end of turn: ``Template.stop_ids``).
     special_tokens: text -> id. named_tokens: bos_token, eos_token, ... as a chat template reads them.
     fingerprint: hex; changes when ids could change.
@@ -28,7 +28,6 @@ class Tokenizer:
     model: JsonModel | SentencePieceModel
     bos_id: int | None
     eos_id: int
-    pad_id: int
     add_bos: bool
     stop_ids: tuple[int, ...]
     special_tokens: dict[str, int]
@@ -55,6 +54,11 @@ class Tokenizer:
         return self.model.decode([int(index) for index in ids], skip_special)
 
     @property
+    def pad_id(self) -> int:
+        """What fills packed rows up: the EOS, since a pad_token may lie beyond the model's vocabulary. No token sees it, none is scored."""
+        return self.eos_id
+
+    @property
     def eos_token(self) -> str:
         """The EOS as text."""
         return self.named_tokens["eos_token"]
@@ -76,15 +80,15 @@ def _load(folder: Path) -> Tokenizer:
     else:
         raise UserError(f"{folder}: no tokenizer.json and no tokenizer.model in this folder; one of them is needed.")
 
-    generation, model_config = _read_json(folder / "generation_config.json"), _read_json(folder / "config.json")
-    eos_ids = _id_list(generation.get("eos_token_id")) or _id_list(model_config.get("eos_token_id"))
-    _fill_from_ids(named, "eos_token", eos_ids, model)
-    if "bos_token" not in config and named.get("bos_token") is None:
-        _fill_from_ids(named, "bos_token", _id_list(model_config.get("bos_token_id")), model)
-    ids = {key: _known_id(model, text, key, folder) for key, text in named.items()}
-    if "eos_token" not in ids:
+    eos_ids = _id_list(folder / "generation_config.json", "eos_token_id") or _id_list(folder / "config.json", "eos_token_id")
+    _fill_from_ids(named, "eos_token", [model.last_id, *eos_ids], model)
+    if "bos_token" not in config or config["bos_token"] is not None:  # null is an answer: this model has none
+        own = model.first_id if isinstance(model, SentencePieceModel) else None
+        _fill_from_ids(named, "bos_token", [own, *_id_list(folder / "config.json", "bos_token_id")], model)
+    if "eos_token" not in named:
         raise UserError(f"{folder}: no eos_token in tokenizer_config.json and no eos_token_id in generation_config.json or config.json.")
-    bos_id, eos_id = ids.get("bos_token"), ids["eos_token"]
+    eos_id = _known_id(model, named["eos_token"], "eos_token", folder)
+    bos_id = _known_id(model, named["bos_token"], "bos_token", folder) if "bos_token" in named else None
     says = config.get("add_bos_token")
     add_bos = bos_id is not None and (model.first_id == bos_id if says is None else bool(says))
     template = _chat_template(folder, config)
@@ -94,7 +98,6 @@ def _load(folder: Path) -> Tokenizer:
         model=model,
         bos_id=bos_id,
         eos_id=eos_id,
-        pad_id=ids.get("pad_token", eos_id),
         add_bos=add_bos,
         stop_ids=tuple(dict.fromkeys([eos_id, *eos_ids])),
         special_tokens=model.special_tokens(),
@@ -119,16 +122,25 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _named_tokens(folder: Path, config: dict[str, Any]) -> dict[str, str]:
-    """bos_token, eos_token, pad_token, unk_token as texts; those that are null or not named are left out."""
+    """bos_token, eos_token, pad_token, unk_token as texts; those that are null, blank (old LLaMA) or not named are left out."""
     named: dict[str, str] = {}
     special_map = _read_json(folder / "special_tokens_map.json")
     for key in _SPECIAL_KEYS:
-        value = config[key] if key in config else special_map.get(key)
-        if isinstance(value, dict):  # transformers 4 may write {"content": "</s>", "lstrip": ...}
-            value = value.get("content")
-        if isinstance(value, str) and value:
-            named[key] = value
+        text = _token_text(config.get(key))
+        if key not in config or text == "":
+            text = _token_text(special_map.get(key))
+        if text:
+            named[key] = text
     return named
+
+
+def _token_text(value: object) -> str | None:
+    """A named token as text, "" where it is blank. transformers 4 may write {"content": "</s>", "lstrip": ...}."""
+    if isinstance(value, dict):
+        value = value.get("content")
+    if not isinstance(value, str):
+        return None
+    return value if value.strip() else ""
 
 
 def _added_tokens(folder: Path, config: dict[str, Any]) -> list[AddedToken]:
@@ -141,12 +153,11 @@ def _added_tokens(folder: Path, config: dict[str, Any]) -> list[AddedToken]:
     return list(added.values())
 
 
-def _fill_from_ids(named: dict[str, str], key: str, ids: list[int], model: JsonModel | SentencePieceModel) -> None:
-    """Name a token by its id in the model's configuration where the tokenizer's own files do not."""
-    if key not in named and ids:
-        token = model.id_to_token(ids[0])
-        if token is not None:
-            named[key] = token
+def _fill_from_ids(named: dict[str, str], key: str, ids: Sequence[int | None], model: JsonModel | SentencePieceModel) -> None:
+    """Name a token by the first of these ids that is known, where the tokenizer's JSON files do not name it."""
+    known = [token for index in ids if index is not None and (token := model.id_to_token(index)) is not None]
+    if key not in named and known:
+        named[key] = known[0]
 
 
 def _known_id(model: JsonModel | SentencePieceModel, token: str, key: str, folder: Path) -> int:
@@ -156,11 +167,13 @@ def _known_id(model: JsonModel | SentencePieceModel, token: str, key: str, folde
     return index
 
 
-def _id_list(value: object) -> list[int]:
-    """An id, a list of ids or null, as a list."""
-    if isinstance(value, int):
-        return [value]
-    return [int(item) for item in value] if isinstance(value, list) else []
+def _id_list(path: Path, key: str) -> list[int]:
+    """The ids that a JSON file gives for a key: one, a list of them, or null. Old LLaMA files say -1 where they mean none."""
+    value = _read_json(path).get(key)
+    ids = [] if value is None else value if isinstance(value, list) else [value]
+    if any(isinstance(item, bool) or not isinstance(item, int) for item in ids):
+        raise UserError(f"{path}: {key} is {json.dumps(value)}; a token id, a list of them, or null was expected.")
+    return [item for item in ids if item >= 0]
 
 
 def _chat_template(folder: Path, config: dict[str, Any]) -> str | None:

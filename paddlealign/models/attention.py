@@ -3,7 +3,8 @@
 A key at column j may be seen by the queries in rows j .. visible_until[j] - 1 of its packed row: causal, and cut off where its
 example or its branch ends (FlashMask, Wang et al. 2024, the causal one-column form). On a GPU in half precision Paddle's own
 kernel takes these indices. Everywhere else the same is computed here in blocks of queries, each against those runs of
-keys that at least one of its queries may see; no [length, length] matrix exists.
+keys that at least one of its queries may see. No [length, length] matrix exists: scores live as long as their block, and what is kept
+is a mask for each block from its first key that not every query sees, which is at the diagonal or at an example's start.
 """
 
 import functools
@@ -28,13 +29,15 @@ HIDDEN_SCORE = -1e30
 class _Block:
     """One row's queries start .. stop - 1 and the runs of key columns that they meet.
 
-    bias: float32 [queries, keys], 0 where visible and HIDDEN_SCORE where not; None where every key is visible.
+    clear: how many of the keys, from the first, are visible to every query. bias: float32 [queries, keys - clear] for the others, 0
+    where visible and HIDDEN_SCORE where not; None where there are none.
     """
 
     row: int
     start: int
     stop: int
     runs: tuple[tuple[int, int], ...]
+    clear: int
     bias: Tensor | None
 
 
@@ -66,8 +69,10 @@ def plan_blocks(visible_until: np.ndarray) -> list[_Block]:
             keys = np.concatenate([np.arange(first, last) for first, last in runs])
             queries = np.arange(start, stop)[:, None]
             visible = (keys <= queries) & (until[keys] > queries)
-            bias = None if visible.all() else paddle.to_tensor(np.where(visible, 0.0, HIDDEN_SCORE).astype("float32"))
-            blocks.append(_Block(row, start, stop, runs, bias))
+            partly = np.flatnonzero(~visible.all(axis=0))
+            clear = int(partly[0]) if len(partly) else len(keys)
+            bias = paddle.to_tensor(np.where(visible[:, clear:], 0.0, HIDDEN_SCORE).astype("float32")) if len(partly) else None
+            blocks.append(_Block(row, start, stop, runs, clear, bias))
     return blocks
 
 
@@ -83,7 +88,9 @@ def _probabilities(query: Tensor, key: Tensor, block: _Block, scale: float) -> T
     if block.bias is not None:
         kv_heads, rows, keys = scores.shape
         queries = block.stop - block.start
-        scores = scores.reshape([kv_heads, rows // queries, queries, keys]).add_(block.bias).reshape([kv_heads, rows, keys])
+        # Added to whole rows of scores: adding to a slice of them in place is slower.
+        bias = paddle.concat([paddle.zeros([queries, block.clear]), block.bias], axis=1) if block.clear else block.bias
+        scores = scores.reshape([kv_heads, rows // queries, queries, keys]).add_(bias).reshape([kv_heads, rows, keys])
     return paddle.nn.functional.softmax(scores, axis=-1)
 
 
@@ -152,19 +159,19 @@ def _scatter(total: Tensor, block: _Block, part: Tensor) -> None:
         done += stop - start
 
 
-def packed_attention(visible_until: Tensor) -> Attend:
+def packed_attention(visible_until: np.ndarray) -> Attend:
     """Make the ``attend`` that a decoder calls in training.
 
     visible_until: int32 [rows, 1, length, 1], as in a batch. The returned function takes (layer, q, k, v) with q [rows, length, heads,
     head_dim] and k, v [rows, length, kv_heads, head_dim], all of one dtype, and returns q's shape and dtype. On a GPU in half
     precision it is Paddle's flash-mask kernel, otherwise the blocks of this file, planned once for all layers.
     """
-    on_gpu = visible_until.place.is_gpu_place()
-    blocks = functools.cache(lambda: plan_blocks(visible_until.numpy()[:, 0, :, 0]))
+    indices = functools.cache(lambda: paddle.to_tensor(visible_until))
+    blocks = functools.cache(lambda: plan_blocks(visible_until[:, 0, :, 0]))
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if on_gpu and q.dtype != paddle.float32:
-            return flashmask_attention(q, k, v, visible_until, causal=True)
+        if q.place.is_gpu_place() and q.dtype != paddle.float32:
+            return flashmask_attention(q, k, v, indices(), causal=True)
         return _BlockAttention.apply(q, k, v, blocks(), q.shape[-1] ** -0.5)
 
     return attend

@@ -4,14 +4,14 @@ Kept as [rows, kv_heads, room, head_dim], so that each head's keys lie together 
 cache. The room grows by blocks: a short text does not pay for the longest one that was allowed.
 """
 
+import numpy as np
 import paddle
 from paddle import Tensor
 from paddle.nn import functional
 
-from paddlealign.models.attention import packed_attention
+from paddlealign.models.attention import HIDDEN_SCORE, packed_attention
 
 BLOCK = 64
-HIDDEN_SCORE = -1e30
 
 
 class KeyValueCache:
@@ -21,16 +21,16 @@ class KeyValueCache:
     bias: float32 [rows, 1, 1, room], 0 where a token may be attended to, HIDDEN_SCORE at padding and at columns not yet filled.
     """
 
-    def __init__(self, visible: Tensor) -> None:
+    def __init__(self, visible: np.ndarray) -> None:
         """Make an empty cache. visible: bool [rows, length], False at the padding on the left of each prompt."""
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
         rows, self.length = visible.shape
-        shown = paddle.where(visible, paddle.zeros([1]), paddle.full([1], HIDDEN_SCORE))
-        self.bias = paddle.concat([shown, paddle.full([rows, self._spare()], HIDDEN_SCORE)], axis=1).reshape([rows, 1, 1, -1])
-        columns = paddle.arange(self.length, dtype="int32")
+        bias = np.full([rows, 1, 1, self.length + self._spare()], HIDDEN_SCORE, np.float32)
+        bias[:, 0, 0, : self.length][visible] = 0.0
+        self.bias = paddle.to_tensor(bias)
         # Padding is seen by itself alone, the prompt's tokens by all that follow.
-        until = paddle.where(visible, paddle.full([1], self.length, "int32"), columns + 1)
+        until = np.where(visible, self.length, np.arange(self.length) + 1).astype(np.int32)
         self._attend_prompt = packed_attention(until.reshape([rows, 1, self.length, 1]))
 
     def _spare(self) -> int:

@@ -17,11 +17,10 @@ from paddlealign.errors import UserError
 from paddlealign.models import rope
 from paddlealign.models.config_values import (
     model_directory,
+    paddlenlp_layout,
     positive_int,
     positive_number,
     read_json_object,
-    token_id,
-    token_ids,
     true_or_false,
     wrong_value,
 )
@@ -36,7 +35,6 @@ class DecoderConfig:
 
     qkv_bias, output_bias: biases of the query/key/value and of the output projection of attention.
     mlp_bias: biases of the three projections of the MLP.
-    eos_ids: every id that ends a text; empty where config.json names none.
     dtype: "float32", "bfloat16" or "float16", as config.json calls the stored weights.
     source: config.json as it was read; it is what a saved model's config.json is made from.
     """
@@ -57,10 +55,6 @@ class DecoderConfig:
     qkv_bias: bool
     output_bias: bool
     mlp_bias: bool
-    initializer_range: float
-    bos_id: int | None
-    eos_ids: tuple[int, ...]
-    pad_id: int | None
     dtype: str
     source: dict[str, Any] = field(repr=False, compare=False)
 
@@ -87,8 +81,7 @@ SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"
 # Keys read below for every family, whatever it is.
 COMMON = frozenset(
     {*SIZES, "model_type", "architectures", "num_key_value_heads", "head_dim", "max_position_embeddings", "rms_norm_eps"}
-    | {"initializer_range", "tie_word_embeddings", "rope_theta", "rope_scaling", "rope_parameters"}
-    | {"bos_token_id", "eos_token_id", "pad_token_id", "torch_dtype", "dtype"}
+    | {"tie_word_embeddings", "rope_theta", "rope_scaling", "rope_parameters", "torch_dtype", "dtype"}
 )
 
 COMMON_FIXED: dict[str, tuple[Any, ...]] = {
@@ -99,16 +92,42 @@ COMMON_FIXED: dict[str, tuple[Any, ...]] = {
     "add_cross_attention": (False,),
     "quantization_config": (None,),
     "partial_rotary_factor": (1, 1.0, None),
+    "rope_interleaved": (False, None),
+    "pruned_heads": ({}, None),
     "auto_map": (None,),
-    "output_attentions": (False, None),
-    "output_hidden_states": (False, None),
 }
 
 COMMON_HARMLESS = frozenset(
-    {"transformers_version", "_name_or_path", "name_or_path", "use_cache", "return_dict", "tokenizer_class", "_commit_hash"}
-    | {"max_sequence_length", "_attn_implementation_autoset", "_attn_implementation", "unsloth_version", "unsloth_fixed"}
-    | {"chunk_size_feed_forward", "problem_type", "id2label", "label2id", "sep_token_id", "task_specific_params"}
+    # where the file comes from, and with what it is used
+    {"transformers_version", "transformers.js_config", "_name_or_path", "name_or_path", "tokenizer_class", "_commit_hash"}
+    | {"_from_model_config", "_auto_class", "base_model_name_or_path", "is_llama_config", "unsloth_version", "unsloth_fixed"}
+    | {"max_sequence_length", "model_max_length", "tokenizer_model_max_length", "tokenizer_padding_side", "prefix"}
+    # how transformers computes, and what it gives back beside the logits
+    | {"use_cache", "return_dict", "use_return_dict", "output_attentions", "output_hidden_states", "torchscript", "use_bfloat16"}
+    | {"_attn_implementation", "_attn_implementation_autoset", "_attn_implementation_internal", "_flash_attn_2_enabled"}
+    | {"_experts_implementation", "gradient_checkpointing", "chunk_size_feed_forward", "tf_legacy_loss", "xla_device"}
+    | {"keys_to_ignore_at_inference", "initializer_range", "tie_encoder_decoder", "cross_attention_hidden_size"}
+    # other tasks than a language model's
+    | {"finetuning_task", "task_specific_params", "problem_type", "num_labels", "id2label", "label2id", "classifier_dropout"}
+    # special tokens: read by the tokenizer
+    | {"bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id"}
+    # how transformers generates: here the arguments say it
+    | {"max_length", "max_new_tokens", "min_length", "min_new_tokens", "early_stopping", "max_time", "stop_strings", "do_sample"}
+    | {"num_beams", "num_beam_groups", "num_return_sequences", "diversity_penalty", "penalty_alpha", "temperature", "top_k", "top_p"}
+    | {"min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "repetition_penalty", "encoder_repetition_penalty", "length_penalty"}
+    | {"no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids", "force_words_ids", "constraints", "sequence_bias"}
+    | {"renormalize_logits", "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values", "guidance_scale", "low_memory"}
+    | {"exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens", "token_healing", "watermarking_config"}
+    | {"output_scores", "output_logits", "return_dict_in_generate", "cache_implementation", "cache_config", "generation_config"}
 )
+
+# Only PaddleNLP writes these.
+PADDLENLP_KEYS = (
+    "paddlenlp_version", "alibi", "fuse_attention_qkv", "fuse_attention_ffn", "tensor_parallel_degree", "tensor_parallel_output",
+    "sequence_parallel", "use_recompute", "recompute_granularity", "use_flash_attention_for_generation",
+    "use_last_token_for_generation", "immediate_clear_past_key_value", "use_long_sequence_strategies", "long_sequence_strategy_type",
+    "rope_scaling_type", "rope_scaling_factor", "rope_fusion_level", "lm_shift_labels", "dpo_config",
+)  # fmt: skip
 
 FAMILIES: dict[str, Family] = {
     "llama": Family(
@@ -148,6 +167,9 @@ def parse_config(source: Mapping[str, Any], where: str) -> DecoderConfig:
     if not isinstance(family_name, str) or family_name not in FAMILIES:
         raise UserError(f"{where}: model_type is {family_name!r}. Supported: {', '.join(sorted(FAMILIES))}.")
     family = FAMILIES[family_name]
+    for key in PADDLENLP_KEYS:
+        if key in source:
+            raise paddlenlp_layout(where, f"it has the key {key}")
     _refuse_unknown(source, family_name, where)
     for key in family.required:
         if source.get(key) is None:
@@ -188,10 +210,6 @@ def parse_config(source: Mapping[str, Any], where: str) -> DecoderConfig:
         qkv_bias=family_name == "qwen2" or flags["attention_bias"],
         output_bias=flags.get("attention_bias", False),
         mlp_bias=flags.get("mlp_bias", False),
-        initializer_range=positive_number(source, "initializer_range", 0.02, where),
-        bos_id=token_id(source, "bos_token_id", where),
-        eos_ids=token_ids(source, "eos_token_id", where),
-        pad_id=token_id(source, "pad_token_id", where),
         dtype=_dtype(source, where),
         source=dict(source),
     )

@@ -63,19 +63,9 @@ def true_or_false(source: Mapping[str, Any], key: str, default: bool, where: str
     return value
 
 
-def token_ids(source: Mapping[str, Any], key: str, where: str) -> tuple[int, ...]:
-    """``source[key]`` as a tuple of token ids: one id, a list of them, or null; negative ids mean "none"."""
-    value = source.get(key)
-    values = [] if value is None else value if isinstance(value, list) else [value]
-    if any(isinstance(item, bool) or not isinstance(item, int) for item in values):
-        raise wrong_value(where, key, value, "a token id, a list of them, or null")
-    # Some old LLaMA files say -1 where they mean "none".
-    return tuple(item for item in values if item >= 0)
-
-
-def token_id(source: Mapping[str, Any], key: str, where: str) -> int | None:
-    """``source[key]`` as one token id or None."""
-    ids = token_ids(source, key, where)
-    if len(ids) > 1:
-        raise wrong_value(where, key, source[key], "one token id or null")
-    return ids[0] if ids else None
+def paddlenlp_layout(where: Path | str, sign: str) -> UserError:
+    """The error for a model that PaddleNLP wrote; ``sign`` is what tells it."""
+    return UserError(
+        f"{where}: this is a model in PaddleNLP's layout ({sign}), which is not read: its names and its config.json differ from "
+        "HuggingFace's. Give the HuggingFace checkpoint that the model came from (safetensors and HuggingFace's own config.json)."
+    )

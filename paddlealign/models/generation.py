@@ -81,7 +81,7 @@ def _batch_tokens(
         return
     rows_of = active
     input_ids, position_ids, visible = pad_left([seen[row] for row in active])
-    cache = KeyValueCache(paddle.to_tensor(visible))
+    cache = KeyValueCache(visible)
     logits = _last_logits(model, input_ids, position_ids, cache.attend_prompt)
     if not bool(paddle.isfinite(logits).all()):
         raise UserError("the model's logits are not finite numbers: its weights are damaged, or overflow in this dtype")
@@ -93,7 +93,7 @@ def _batch_tokens(
             if settings.is_plain_greedy:
                 token = int(table[column])
             else:
-                token = choose_token(table[column], seen[row], len(seen[row]) - lengths[row], settings, randoms[row])
+                token = choose_token(table[column], seen[row], settings, randoms[row])
             seen[row].append(token)
             ended = token in settings.stop_ids or len(seen[row]) >= limits[row]
             if not ended:

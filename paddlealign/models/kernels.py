@@ -16,7 +16,7 @@ class _RMSNorm(PyLayer):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         wide = x.astype("float32")
-        inverse = paddle.rsqrt(paddle.square(wide).mean(-1, keepdim=True).add_(paddle.to_tensor(epsilon)))
+        inverse = paddle.rsqrt(paddle.square(wide).mean(-1, keepdim=True).scale_(1.0, bias=epsilon))
         ctx.save_for_backward(x, weight, inverse)
         return (wide * inverse).astype(x.dtype).multiply_(weight.astype(x.dtype))
 

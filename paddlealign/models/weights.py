@@ -14,19 +14,18 @@ import paddle
 
 from paddlealign.errors import UserError
 from paddlealign.models.config import DTYPES, DecoderConfig, read_config
-from paddlealign.models.config_values import model_directory, read_json_object
+from paddlealign.models.config_values import model_directory, paddlenlp_layout, read_json_object
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.tensor_files import TensorSpec, numpy_dtype, open_tensors, write_bytes, write_json, write_streamed
-from paddlealign.models.tensor_files import read_tensors as read_tensors
-from paddlealign.models.tensor_files import write_tensors as write_tensors
 
 WHOLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 # Buffers that old checkpoints carry; they follow from config.json.
 HARMLESS_LEFTOVERS = re.compile(r"(^|\.)(rotary_emb\.inv_freq|attention\.masked_bias|self_attn\.bias)$")
 OUR_FILES = re.compile(r"^(model\.safetensors|model-\d{5}-of-\d{5}\.safetensors|model\.safetensors\.index\.json)$")
-COPIED_FILES = (
-    "generation_config.json",
+# What lies beside the weights and is copied as it is, by whoever saves a model.
+GENERATION_FILE = "generation_config.json"
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
@@ -65,6 +64,9 @@ def find_weights(directory: str | Path) -> dict[str, Path]:
             f"M.from_pretrained('{directory}', dtype='auto').save_pretrained('NEW_DIRECTORY', safe_serialization=True)\", "
             "then copy the tokenizer files beside them."
         )
+    paddle_files = sorted(path.name for path in directory.glob("*.pdparams"))
+    if paddle_files:
+        raise paddlenlp_layout(directory, f"it holds {paddle_files[0]}")
     if (directory / "adapter_model.safetensors").is_file():
         raise UserError(f"{directory}: this is an adapter without its base model. Give a whole model's directory.")
     found = ", ".join(sorted(path.name for path in directory.iterdir())[:8]) or "nothing"
@@ -136,10 +138,7 @@ def _check_names(wanted: set[str], found: set[str], directory: Path) -> None:
     missing = sorted(wanted - found)
     left_over = sorted(name for name in found - wanted if not HARMLESS_LEFTOVERS.search(name))
     if missing and any(name.startswith(("llama.", "qwen2.")) for name in left_over):
-        raise UserError(
-            f"{directory}: the tensors are named as PaddleNLP saves them ({left_over[0]}). "
-            "Give the HuggingFace checkpoint that the model came from."
-        )
+        raise paddlenlp_layout(directory, f"a tensor is named {left_over[0]}")
     if missing:
         hint = " config.json may say tie_word_embeddings: true for this model." if missing == [HEAD] else ""
         raise UserError(f"{directory}: {_listed(missing)} missing from the weights; config.json asks for it.{hint}")
@@ -206,21 +205,19 @@ def save_model(
     state: Mapping[str, paddle.Tensor | np.ndarray],
     config: DecoderConfig,
     directory: str | Path,
-    source_directory: str | Path | None,
+    side_files: Mapping[str, Path],
     dtype: str,
     max_shard_bytes: int = 5_000_000_000,
 ) -> None:
     """Write a model directory that HuggingFace transformers loads.
 
-    state: parameters by HuggingFace's names in Paddle's layout, as ``Decoder.state_dict()`` gives them. source_directory: where
-    tokenizer files and generation_config.json are copied from (None: nowhere); it is never written to. dtype: how the weights are
-    stored. More than ``max_shard_bytes`` go into shards with an index. Each file is written beside and renamed; config.json comes last.
+    state: parameters by HuggingFace's names in Paddle's layout, as ``Decoder.state_dict()`` gives them. side_files: name to the
+    file that is copied under it (tokenizer files, chat template, generation_config.json). dtype: how the weights are stored. More than
+    ``max_shard_bytes`` go into shards with an index. Each file is written beside and renamed; config.json comes last.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r}; one of {', '.join(DTYPES)} was expected")
     directory = Path(directory)
-    if source_directory is not None and directory.resolve() == Path(source_directory).resolve():
-        raise UserError(f"{directory}: the model would be saved over the one that it came from. Choose another output_dir.")
     directory.mkdir(parents=True, exist_ok=True)
     specs = []
     for name, tensor in state.items():
@@ -244,9 +241,8 @@ def save_model(
     for path in directory.iterdir():
         if OUR_FILES.match(path.name) and path.name not in files and not (path.name == INDEX_FILE and len(shards) > 1):
             path.unlink()
-    for file in COPIED_FILES:
-        if source_directory is not None and (Path(source_directory) / file).is_file():
-            write_bytes(directory / file, (Path(source_directory) / file).read_bytes())
+    for name, source in side_files.items():
+        write_bytes(directory / name, source.read_bytes())
     write_json(directory / "config.json", _config_to_write(config, dtype, state[EMBEDDING].shape[0]))
 
 

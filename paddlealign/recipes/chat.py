@@ -58,7 +58,7 @@ def fit_history(turns: list[Message], tokenizer: Tokenizer, template: Template, 
     Raises UserError where the last message alone is too long, or empty in tokens.
     """
     while True:
-        prompt = encode_prompt(Record(tuple(turns), (), False, "this message"), tokenizer, template)
+        prompt = encode_prompt(Record(tuple(turns), (), False, "this message"), tokenizer, template).ids
         if 0 < len(prompt) <= limit:
             return turns, [int(index) for index in prompt]
         if len(turns) == 1:

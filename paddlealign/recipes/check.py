@@ -1,4 +1,4 @@
-"""``--check``: everything up to the first step, told instead of done. Also the lines about rows that every run prints."""
+"""``--check``: everything up to the first step, told instead of done."""
 
 import math
 import sys
@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 from paddlealign.arguments.parsing import DpoArguments, SftArguments
 from paddlealign.data.describe import describe
-from paddlealign.data.encoding_report import EncodingReport
 from paddlealign.data.example import Batch, Example
-from paddlealign.data.records import ReadReport
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.models.config import DecoderConfig
 from paddlealign.models.head import CHUNK_ELEMENTS
@@ -17,24 +15,6 @@ from paddlealign.training.step import evaluate
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _GB = 1e9
-
-
-def describe_rows(split: str, read: ReadReport, encoded: EncodingReport) -> list[str]:
-    """Lines that say what became of a split's rows: kept, cut, left out and why."""
-    files = "1 file" if read.files == 1 else f"{read.files} files"
-    lines = [
-        f"{split}: {encoded.kept:,} of {read.rows:,} rows from {files}, {encoded.tokens:,} tokens, {encoded.scored_tokens:,} of them scored"
-    ]
-    left_out = [(encoded.dropped_too_long, "too long (dropped; raise src_length or max_length, or set truncation)")]
-    left_out += [(count, reason) for reason, count in read.refused.items()]
-    left_out += [(count, f"{reason} (first: {encoded.refused_at[reason]})") for reason, count in encoded.refused.items()]
-    lines += [f"{split}: left out {count:,}: {reason}" for count, reason in left_out if count]
-    if encoded.prompts_truncated or encoded.responses_truncated:
-        lines.append(f"{split}: cut {encoded.prompts_truncated:,} prompts and {encoded.responses_truncated:,} responses")
-    if encoded.altered_turns:
-        lines.append(f"{split}: {encoded.altered_turns:,} earlier answers are changed by the chat template and not scored")
-    lines += [f"note: {warning}" for warning in read.warnings]
-    return lines
 
 
 def check_run(
@@ -72,9 +52,10 @@ def memory_line(arguments: SftArguments | DpoArguments, task: Task, batch: Batch
     config = task.policy.config
     count = sum(parameter.size for parameter in task.policy.parameters())
     held = _BYTES[task.precision.weights_dtype]
-    # gradients and two moments in float32, and float32 masters of half-precision weights
-    model = count * (held * (1 + frozen_copies) + 12 + (4 if held == 2 else 0))
-    activations = activation_elements(config, batch, arguments.training.recompute) * _BYTES[task.precision.dtype] + 3 * 4 * CHUNK_ELEMENTS
+    # gradients and two moments in float32, and float32 masters of half-precision weights; the head's gradient once more
+    model = count * (held * (1 + frozen_copies) + 12 + (4 if held == 2 else 0)) + 4 * config.vocab_size * config.hidden_size
+    logits = 3 * 4 * min(CHUNK_ELEMENTS, len(batch.target_ids) * config.vocab_size)
+    activations = activation_elements(config, batch, arguments.training.recompute) * _BYTES[task.precision.dtype] + logits
     return (
         f"memory, estimated: {(model + activations) / _GB:.2f} GB = weights, gradients and optimizer {model / _GB:.2f} "
         f"({count / 1e6:.1f} M parameters) + activations of a micro-batch {activations / _GB:.2f}; Paddle itself comes on top"

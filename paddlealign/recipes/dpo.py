@@ -10,7 +10,9 @@ from paddlealign.errors import UserError
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.weights import load_model
 from paddlealign.recipes.check import check_run
-from paddlealign.recipes.common import Rows, Start, begin, make_task, prepare_rows, say, train
+from paddlealign.recipes.device import say
+from paddlealign.recipes.rows import Rows, prepare_rows
+from paddlealign.recipes.run import Start, begin, make_task, train
 from paddlealign.training.loop import Task
 from paddlealign.training.objective import Reference, dpo_objective
 from paddlealign.training.reference import (
@@ -20,6 +22,7 @@ from paddlealign.training.reference import (
     model_reference,
     read_cache,
     table_reference,
+    weights_hash,
     write_cache,
 )
 
@@ -31,26 +34,22 @@ def run(arguments: DpoArguments) -> None:
     """Align the policy with the preference pairs, held to a frozen reference. Raises UserError."""
     start = begin(arguments)
     rows = prepare_rows(arguments, "preference", score_all_turns=False)
-    policy = load_model(arguments.model.model_name_or_path, start.precision.weights_dtype)
-    if arguments.objective.reference_mode == "frozen":
-        frozen = model_reference(load_reference(arguments, start), start.precision)
-        references = (frozen, frozen)
-    elif arguments.training.check:
-        # Only the first step is looked at; its log-probs come from the reference itself.
-        first = model_reference(load_reference(arguments, start), start.precision)
-        references = (first, first)
+    weights = weights_hash(reference_dir(arguments))
+    frozen = arguments.objective.reference_mode == "frozen"
+    if frozen or arguments.training.check:  # a check looks at the first step only, without filling the cache
+        model = model_reference(load_reference(arguments, start), start.precision)
+        references = (model, model)
     else:
-        references = cached_references(arguments, start, rows)
+        references = cached_references(arguments, start, rows, weights)
+    policy = load_model(arguments.model.model_name_or_path, start.precision.weights_dtype)
     objective, dev_objective = (dpo_objective(it, arguments.objective.beta, arguments.objective.label_smoothing) for it in references)
     task = make_task(arguments, start, rows, policy, objective, dev_objective)
     if arguments.training.do_train and start.resume is None:
         check_start(arguments, task, references[0])
     if arguments.training.check:
-        check_run(
-            arguments, task, rows.train or rows.dev, rows.tokenizer, frozen_copies=int(arguments.objective.reference_mode == "frozen")
-        )
+        check_run(arguments, task, rows.train or rows.dev, rows.tokenizer, frozen_copies=int(frozen))
         return
-    train(arguments, start, task, rows.data_hash)
+    train(arguments, start, task, {**rows.hashes, "reference weights": weights})
 
 
 def reference_dir(arguments: DpoArguments) -> Path:
@@ -66,20 +65,24 @@ def load_reference(arguments: DpoArguments, start: Start) -> Decoder:
     return model
 
 
-def cached_references(arguments: DpoArguments, start: Start, rows: Rows) -> tuple[Reference, Reference]:
-    """The reference's log-probs of train and dev pairs from the cache; what is not there is computed once and kept."""
+def cached_references(arguments: DpoArguments, start: Start, rows: Rows, weights: str) -> tuple[Reference, Reference]:
+    """The reference's log-probs of train and dev pairs from the cache; what is not there is computed once and kept.
+
+    weights: the hash of the reference's weights. The model is only loaded where something is missing, and let go afterwards.
+    """
     folder = Path(arguments.objective.reference_cache_dir or Path(arguments.training.output_dir) / "reference")
     dtype = f"{start.precision.dtype} {start.precision.level}"
+    show = not arguments.training.disable_tqdm
     model: Decoder | None = None
     tables: list[np.ndarray] = []
     for split, examples in (("train", rows.train), ("dev", rows.dev)):
-        name = fingerprint(examples, reference_dir(arguments), dtype)
+        name = fingerprint(examples, weights, dtype)
         logps = read_cache(folder, name, len(examples))
         if logps is not None and examples:
             say(f"reference: log-probs of {len(examples)} {split} pairs read from {folder}")
         elif examples:
             model = model or load_reference(arguments, start)
-            logps = compute_logps(model, examples, rows.tokenizer.pad_id, start.precision, f"reference log-probs, {split}")
+            logps = compute_logps(model, examples, rows.tokenizer.pad_id, start.precision, f"reference log-probs, {split}", show)
             write_cache(folder, name, logps)
             say(f"reference: log-probs of {len(examples)} {split} pairs computed with {reference_dir(arguments)}, kept in {folder}")
         tables.append(logps if logps is not None else np.zeros((0, 2), "float32"))

@@ -21,7 +21,7 @@ from paddlealign.models.generation import generate
 from paddlealign.models.sampling import GenerationSettings
 from paddlealign.models.weights import find_weights, load_model
 from paddlealign.recipes.chat import chat
-from paddlealign.recipes.common import choose_device, say
+from paddlealign.recipes.device import choose_device, say
 from paddlealign.recipes.prediction_file import OUTPUT_KEY, append_outputs, prepare_output
 
 # Rows are sorted by length among this many batches, and written after them.
@@ -30,10 +30,11 @@ WINDOW_BATCHES = 8
 
 @dataclass(frozen=True)
 class PromptRow:
-    """A row of the data file, as it stood there and as the tokens that the model answers."""
+    """A row of the data file, as it stood there and as the tokens that the model answers. cut: whether their start was cut off."""
 
     row: dict[str, Any]
     prompt: list[int]
+    cut: bool
 
 
 def run(arguments: PredictArguments) -> None:
@@ -105,25 +106,26 @@ def read_prompts(generation: GenerationArguments, tokenizer: Tokenizer, template
     pairs, report = read_rows([Path(str(generation.data_file))], "prompt")
     for warning in report.warnings:
         say(f"note: {warning}")
-    rows = [PromptRow(row, prompt_ids(row, record, generation.src_length, tokenizer, template, config)) for row, record in pairs]
+    rows = [prompt_row(row, record, generation.src_length, tokenizer, template, config) for row, record in pairs]
     lengths = np.array([len(row.prompt) for row in rows])
     say(f"{generation.data_file}: {len(rows)} rows, prompts of {lengths.min()} to {lengths.max()} tokens, {lengths.sum():,} in all")
-    full = int((lengths == generation.src_length).sum())
-    if full:
-        say(f"note: {full} prompts fill src_length {generation.src_length}; longer ones were cut at their start")
+    cut = sum(row.cut for row in rows)
+    if cut:
+        say(f"note: {cut} of {len(rows)} prompts were longer than src_length {generation.src_length} and were cut at their start")
     short = int((lengths + generation.max_length > config.max_positions).sum())
     if short:
         say(f"note: {short} rows may end before {generation.max_length} new tokens: the model has {config.max_positions} positions")
     return rows
 
 
-def prompt_ids(
+def prompt_row(
     row: dict[str, Any], record: Record, src_length: int, tokenizer: Tokenizer, template: Template, config: DecoderConfig
-) -> list[int]:
-    """The tokens of one row's prompt, checked against the model."""
+) -> PromptRow:
+    """One row with its prompt in tokens, checked against the model."""
     if OUTPUT_KEY in row:
         raise UserError(f'{record.source}: the row has a key "{OUTPUT_KEY}" already, which would be overwritten. Rename it.')
-    ids = [int(index) for index in encode_prompt(record, tokenizer, template, src_length)]
+    prompt = encode_prompt(record, tokenizer, template, src_length)
+    ids = [int(index) for index in prompt.ids]
     if not ids:
         raise UserError(f"{record.source}: the prompt is empty; there is nothing to answer.")
     if len(ids) >= config.max_positions:
@@ -136,7 +138,7 @@ def prompt_ids(
             f"{record.source}: the tokenizer gives the id {max(ids)}, but the model's vocabulary has {config.vocab_size} ids. "
             "The tokenizer is not this model's; set tokenizer_name_or_path."
         )
-    return ids
+    return PromptRow(row, ids, prompt.cut)
 
 
 def output_settings(arguments: PredictArguments, dtype: str, tokenizer: Tokenizer, template: Template) -> dict[str, Any]:

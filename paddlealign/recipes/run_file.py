@@ -1,6 +1,5 @@
 """run.json: what a run was told and made of; and whether a resume is a resume of that run."""
 
-import importlib.metadata
 import json
 import platform
 from pathlib import Path
@@ -10,7 +9,7 @@ from paddlealign import __version__
 from paddlealign.arguments.parsing import DpoArguments, SftArguments
 from paddlealign.arguments.show import arguments_dict
 from paddlealign.errors import UserError
-from paddlealign.training.checkpoint import RUN_FILE
+from paddlealign.versions import installed_version
 
 # Keys that a resumed run may change: they decide when something is written or shown, how long the run is, or where it computes.
 FREE_KEYS = frozenset({
@@ -26,47 +25,61 @@ BATCH_KEYS = ("per_device_train_batch_size", "gradient_accumulation_steps")
 _PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "numpy", "safetensors", "tokenizers", "sentencepiece")
 
 
-def describe_run(arguments: SftArguments | DpoArguments, data_hash: str, device: str) -> dict[str, Any]:
-    """All of run.json but the end: arguments with their sources, versions, device and the hash of the data files."""
+def describe_run(arguments: SftArguments | DpoArguments, hashes: dict[str, str], device: str) -> dict[str, Any]:
+    """All of run.json but the end: arguments with their sources, versions and device.
+
+    hashes: sha256 by what it is of: the data files, the training examples' tokens, the reference's weights.
+    """
     return {
         **arguments_dict(arguments),
-        "data_sha256": data_hash,
+        "sha256": hashes,
         "device": device,
         "versions": {"paddlealign": __version__, "python": platform.python_version(), **_versions()},
     }
 
 
 def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {name: installed_version(name) for name in _PACKAGES}
+    return {name: version for name, version in found.items() if version is not None}
 
 
-def refuse_other_run(checkpoint: Path, run: dict[str, Any]) -> None:
-    """Refuse to go on from the checkpoint of a run that was told something else, or that read other data."""
-    path = checkpoint.parent / RUN_FILE
-    if not path.exists():
-        return
-    old = json.loads(path.read_text(encoding="utf-8"))
-    if old.get("command") != run["command"]:
-        raise UserError(f"resume_from_checkpoint: {checkpoint} is of a {old.get('command')} run, this is {run['command']}")
-    before, now = _numbers_keys(old), _numbers_keys(run)
+def refuse_other_run(path: Path, run: dict[str, Any]) -> str:
+    """Refuse to go on with a run that was told something else, or that had other rows or another reference.
+
+    path: the run.json beside the checkpoint. Returns what changed of the run's length, in words; empty where nothing did.
+    """
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))
+        before, length_before = _deciding(old), _length(old)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"resume_from_checkpoint: {path} is missing or damaged, so it cannot be seen whether this is the same run. Put it back, or "
+            "start a new run with model_name_or_path set to the checkpoint"
+        ) from error
+    now, length = _deciding(run), _length(run)
     changed = [f"{key} was {before.get(key)}, is {value}" for key, value in now.items() if before.get(key) != value]
     if changed:
         raise UserError(
-            f"resume_from_checkpoint: {checkpoint} was made under other arguments: {'; '.join(changed)}. Set them back, or start a new run "
-            "with model_name_or_path set to the checkpoint"
+            f"resume_from_checkpoint: {path.parent} was made under other arguments: {'; '.join(changed)}. Set them back, or start a new "
+            "run with model_name_or_path set to the checkpoint"
         )
+    return "; ".join(f"{key} was {length_before[key]}, is {value}" for key, value in length.items() if length_before[key] != value)
 
 
-def _numbers_keys(run: dict[str, Any]) -> dict[str, Any]:
-    """The arguments that decide a run's numbers."""
-    flat = {key: item["value"] for section in run["arguments"].values() for key, item in section.items()}
-    kept = {key: value for key, value in flat.items() if key not in FREE_KEYS and key not in BATCH_KEYS}
-    kept["rows of a step"] = flat[BATCH_KEYS[0]] * flat[BATCH_KEYS[1]]
-    kept["sha256 of the data"] = run["data_sha256"]
+def _values(run: dict[str, Any]) -> dict[str, Any]:
+    return {key: item["value"] for section in run["arguments"].values() for key, item in section.items()}
+
+
+def _length(run: dict[str, Any]) -> dict[str, Any]:
+    """The arguments that say how long a run is; a longer or shorter one may go on."""
+    return {key: _values(run)[key] for key in ("num_train_epochs", "max_steps")}
+
+
+def _deciding(run: dict[str, Any]) -> dict[str, Any]:
+    """What decides a run's numbers."""
+    values = _values(run)
+    kept = {key: value for key, value in values.items() if key not in FREE_KEYS and key not in BATCH_KEYS}
+    kept["command"] = run["command"]
+    kept["rows of a step"] = values[BATCH_KEYS[0]] * values[BATCH_KEYS[1]]
+    kept |= {f"sha256 of the {name}": run["sha256"].get(name) for name in ("train tokens", "reference weights")}
     return kept

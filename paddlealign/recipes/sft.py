@@ -3,7 +3,8 @@
 from paddlealign.arguments.parsing import SftArguments
 from paddlealign.models.weights import load_model
 from paddlealign.recipes.check import check_run
-from paddlealign.recipes.common import begin, make_task, prepare_rows, train
+from paddlealign.recipes.rows import prepare_rows
+from paddlealign.recipes.run import begin, make_task, train
 from paddlealign.training.objective import sft_objective
 
 
@@ -17,4 +18,4 @@ def run(arguments: SftArguments) -> None:
     if arguments.training.check:
         check_run(arguments, task, rows.train or rows.dev, rows.tokenizer, frozen_copies=0)
         return
-    train(arguments, start, task, rows.data_hash)
+    train(arguments, start, task, rows.hashes)

@@ -6,7 +6,6 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-CURVES_FILE = "curves.png"
 _TRAIN, _DEV, _SECOND = "#2563eb", "#dc2626", "#d97706"
 # A panel: its title, the metrics drawn in it with their label and colour.
 _PANELS = {
@@ -42,7 +41,7 @@ def draw_curves(metrics: list[dict[str, Any]], path: Path, title: str) -> bool:
 def _draw_panel(axis: Axes, name: str, curves: list[tuple[str, str, str]], metrics: list[dict[str, Any]]) -> None:
     """Draw the curves of one panel over optimizer steps."""
     for key, label, colour in curves:
-        points = [(line["step"], line[key]) for line in metrics if key in line]
+        points = [(line["step"], line[key]) for line in metrics if line.get(key) is not None]
         if points:
             steps, values = zip(*points, strict=True)
             axis.plot(steps, values, color=colour, label=label, linewidth=1.6, marker="o" if len(points) < 12 else None, markersize=3)

@@ -7,6 +7,7 @@
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from paddlealign.training.precision import Precision
 STATE_FILE = "trainer_state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
 RUN_FILE = "run.json"
+METRICS_FILE = "metrics.jsonl"
+CURVES_FILE = "curves.png"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -54,14 +57,16 @@ def list_checkpoints(output_dir: Path) -> list[tuple[int, Path]]:
     return sorted((step, path) for step, path in found if (path / STATE_FILE).exists())
 
 
-def save_checkpoint(output_dir: Path, policy: Decoder, optimizer: AdamW, state: TrainState, source_dir: Path) -> Path:
-    """Write ``checkpoint-<step>``. source_dir: where tokenizer and generation files are copied from. Returns the folder."""
+def save_checkpoint(output_dir: Path, policy: Decoder, optimizer: AdamW, state: TrainState, side_files: Mapping[str, Path]) -> Path:
+    """Write ``checkpoint-<step>``, with a copy of the run's run.json. side_files: see ``save_policy``. Returns the folder."""
     final = output_dir / f"checkpoint-{state.step}"
     partial = output_dir / f"checkpoint-{state.step}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_policy(partial, policy, source_dir)
+    save_policy(partial, policy, side_files)
     write_tensors(partial / OPTIMIZER_FILE, optimizer_state(optimizer, policy), {"format": "paddlealign"})
+    if (output_dir / RUN_FILE).exists():
+        shutil.copyfile(output_dir / RUN_FILE, partial / RUN_FILE)
     write_json(partial / STATE_FILE, asdict(state))
     # Only where a run went back to an earlier checkpoint and comes by again.
     shutil.rmtree(final, ignore_errors=True)
@@ -69,10 +74,10 @@ def save_checkpoint(output_dir: Path, policy: Decoder, optimizer: AdamW, state: 
     return final
 
 
-def save_policy(folder: Path, policy: Decoder, source_dir: Path) -> None:
-    """Write the weights in the dtype in which they are held, with config and tokenizer files, as HuggingFace lays them out."""
+def save_policy(folder: Path, policy: Decoder, side_files: Mapping[str, Path]) -> None:
+    """Write the weights in the dtype in which they are held, with config.json and the side files: see ``weights.save_model``."""
     held = str(policy.model.embed_tokens.weight.dtype).removeprefix("paddle.")
-    save_model(policy.state_dict(), policy.config, folder, source_directory=source_dir, dtype=held)
+    save_model(policy.state_dict(), policy.config, folder, side_files, held)
 
 
 def load_checkpoint(folder: Path, policy: Decoder, optimizer: AdamW, precision: Precision) -> TrainState:
@@ -108,21 +113,44 @@ def find_resume(output_dir: Path, resume_from_checkpoint: str | None) -> Path | 
     return folder
 
 
-def refuse_foreign_run(output_dir: Path, resuming: bool, overwrite: bool) -> None:
-    """Refuse a folder that holds a run, unless this run goes on with it or may overwrite it."""
-    if not resuming and not overwrite and ((output_dir / RUN_FILE).exists() or list_checkpoints(output_dir)):
+def refuse_foreign_run(output_dir: Path, resuming: bool, resume: Path | None, overwrite: bool) -> None:
+    """Refuse a folder that holds a run, unless this run goes on with it or may overwrite it.
+
+    resuming: whether a resume was asked for. resume: the checkpoint to go on from; None where there is none yet.
+    """
+    goes_on = resuming and (resume is None or resume.resolve().parent == output_dir.resolve())
+    if goes_on or overwrite or not ((output_dir / RUN_FILE).exists() or list_checkpoints(output_dir)):
+        return
+    if resume is not None:
         raise UserError(
-            f"output_dir: {output_dir} already holds a run. Go on with it by --resume_from_checkpoint true, name another folder, "
-            "or replace it by --overwrite_output_dir true"
+            f"output_dir: {output_dir} holds another run than {resume}. Name an empty folder, or the one that the checkpoint lies in"
         )
+    raise UserError(
+        f"output_dir: {output_dir} already holds a run. Go on with it by --resume_from_checkpoint true, name another folder, "
+        "or replace it by --overwrite_output_dir true"
+    )
 
 
 def remove_run(output_dir: Path) -> None:
-    """Take away what a run wrote, and nothing else."""
-    for _, path in list_checkpoints(output_dir):
-        shutil.rmtree(path)
-    for name in (RUN_FILE, "metrics.jsonl", "curves.png"):
+    """Take away what a run wrote, and nothing else. The final model's files stay until they are replaced."""
+    for path in output_dir.glob("checkpoint-*"):
+        if re.fullmatch(r"checkpoint-\d+(\.partial|\.abandoned)?", path.name):
+            shutil.rmtree(path)
+    for name in (RUN_FILE, METRICS_FILE, CURVES_FILE):
         (output_dir / name).unlink(missing_ok=True)
+
+
+def set_aside_later(output_dir: Path, step: int) -> list[str]:
+    """Rename the checkpoints after ``step`` to ``checkpoint-N.abandoned``: a run that goes on from ``step`` leaves them behind.
+
+    They would be taken for the newest by a later resume, and for this run's when the oldest are let go. Returns their old names.
+    """
+    later = [path for number, path in list_checkpoints(output_dir) if number > step]
+    for path in later:
+        aside = path.with_name(path.name + ".abandoned")
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+    return [path.name for path in later]
 
 
 def prune_checkpoints(output_dir: Path, limit: int | None, best_step: int | None) -> None:

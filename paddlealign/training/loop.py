@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +22,8 @@ from paddlealign.training.progress import Progress
 from paddlealign.training.run_log import RunLog
 from paddlealign.training.step import Sums, accumulate_gradients, add_up, apply_gradients, evaluate
 
+# So many float16 steps in a row may overflow while the loss scaler looks for its scale.
+MOST_SKIPPED = 24
 # What metric_for_best_model's short names mean, SFT's name first.
 METRIC_NAMES = {"loss": ("loss",), "accuracy": ("accuracy", "rewards/accuracies"), "margin": ("rewards/margins",)}
 
@@ -30,8 +32,8 @@ METRIC_NAMES = {"loss": ("loss",), "accuracy": ("accuracy", "rewards/accuracies"
 class Task:
     """All that a run is made of, ready to start.
 
-    feed: the training rows in their order. dev_batches: the evaluation rows; empty where nothing is evaluated. source_dir: where
-    tokenizer and generation files are copied from.
+    feed: the training rows in their order. dev_batches: makes the evaluation batches, anew each time. side_files: what is copied beside
+    the weights, see ``checkpoint.save_policy``.
     """
 
     policy: Decoder
@@ -40,8 +42,8 @@ class Task:
     objective: Objective
     feed: Feed
     dev_objective: Objective
-    dev_batches: Sequence[Batch]
-    source_dir: Path
+    dev_batches: Callable[[], Iterable[Batch]]
+    side_files: Mapping[str, Path]
 
 
 def fit(task: Task, settings: TrainingArguments, state: TrainState, log: RunLog, progress: Progress) -> TrainState:
@@ -55,6 +57,7 @@ def fit(task: Task, settings: TrainingArguments, state: TrainState, log: RunLog,
     # Sums since the last line of the log: of an earlier start of this run, and of this one; only the latter were timed.
     carried = [Sums(**state.window)] if state.window else []
     window: list[Sums] = []
+    skipped = 0
     window_start = time.perf_counter()
     if settings.load_best_model_at_end and state.best_step and not (output_dir / f"checkpoint-{state.best_step}").is_dir():
         progress.say(f"the best checkpoint so far, of step {state.best_step}, is not in {output_dir}; the best one is chosen from here on")
@@ -67,7 +70,9 @@ def fit(task: Task, settings: TrainingArguments, state: TrainState, log: RunLog,
         rate = learning_rate_at(state.step, total, settings.learning_rate, warmup, settings.lr_scheduler_type)
         sums = accumulate_gradients(task.policy, step.batches, task.objective, task.precision, settings.recompute)
         norm = apply_gradients(task.policy, task.optimizer, task.precision, rate, settings.max_grad_norm)
-        if task.precision.scaler is None and not math.isfinite(norm):
+        # Under float16 an overflow in the gradient is the loss scaler's business, unless it does not end.
+        skipped = skipped + 1 if not math.isfinite(norm) else 0
+        if not math.isfinite(sums.means()["loss"]) or skipped > (MOST_SKIPPED if task.precision.scaler else 0):
             raise UserError(
                 f"step {state.step + 1}: the gradient's norm is {norm} and the loss {sums.means()['loss']}; the weights were left as they "
                 f"were. Lower learning_rate ({settings.learning_rate:g}), or look at the rows of this step; checkpoints are in {output_dir}"
@@ -103,7 +108,7 @@ def fit(task: Task, settings: TrainingArguments, state: TrainState, log: RunLog,
 def run_evaluation(task: Task, state: TrainState, log: RunLog, progress: Progress) -> dict[str, float]:
     """Evaluate on the dev rows, log the line and return it; names bear "eval_"."""
     start = time.perf_counter()
-    sums = evaluate(task.policy, task.dev_batches, task.dev_objective, task.precision)
+    sums = evaluate(task.policy, task.dev_batches(), task.dev_objective, task.precision)
     seconds = time.perf_counter() - start
     line = {"step": state.step, "epoch": round(state.epoch, 4), **{f"eval_{name}": value for name, value in sums.means().items()}}
     line["eval_tokens_per_second"] = round(sums.tokens / seconds, 1)
@@ -142,18 +147,17 @@ def _note_best(state: TrainState, line: dict[str, float], settings: TrainingArgu
     names = [f"eval_{name}" for name in METRIC_NAMES[settings.metric_for_best_model]]
     value = next(line[name] for name in names if name in line)
     greater = settings.greater_is_better if settings.greater_is_better is not None else settings.metric_for_best_model != "loss"
-    gain = None if state.best_metric is None else (value - state.best_metric) * (1 if greater else -1)
-    if gain is None or gain > settings.early_stopping_threshold:
-        state.stale_evaluations = 0
-    else:
-        state.stale_evaluations += 1
-    if eligible and (gain is None or gain > 0):
+    worst = -math.inf if greater else math.inf
+    # A value that is not a number is never a gain.
+    gain = (value - (worst if state.best_metric is None else state.best_metric)) * (1 if greater else -1)
+    state.stale_evaluations = 0 if gain > settings.early_stopping_threshold else state.stale_evaluations + 1
+    if eligible and gain > 0:
         state.best_metric, state.best_step = value, state.step
 
 
 def _save(task: Task, state: TrainState, settings: TrainingArguments, output_dir: Path, progress: Progress) -> None:
     """Write a checkpoint, then let the oldest go."""
     state.scaler = task.precision.scaler_state()
-    path = save_checkpoint(output_dir, task.policy, task.optimizer, state, task.source_dir)
+    path = save_checkpoint(output_dir, task.policy, task.optimizer, state, task.side_files)
     prune_checkpoints(output_dir, settings.save_total_limit, state.best_step if settings.load_best_model_at_end else None)
     progress.say(f"saved {path}")

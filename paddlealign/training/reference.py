@@ -25,26 +25,31 @@ from paddlealign.training.score import score
 ROW_TOKENS = 2048
 
 
-def fingerprint(examples: Sequence[Example], model_dir: Path, dtype: str) -> str:
-    """A name for the reference's log-probs of these examples: a hash of all that they depend on.
-
-    The examples' tokens stand for data, tokenizer, template, lengths and truncation at once; beside them go the bytes of the weights and of
-    config.json, and the dtype of the computation. Returns 32 hexadecimal digits.
-    """
-    digest = hashlib.sha256(f"paddlealign reference 1 {dtype} {examples_hash(examples)}".encode())
+def weights_hash(model_dir: Path) -> str:
+    """A sha256 (hex) over the bytes of a model folder's config.json and weights."""
+    digest = hashlib.sha256()
     for path in [model_dir / "config.json", *sorted(set(find_weights(model_dir).values()))]:
         with path.open("rb") as file:
             while block := file.read(1 << 22):
                 digest.update(block)
-    return digest.hexdigest()[:32]
+    return digest.hexdigest()
 
 
-def compute_logps(model: Decoder, examples: Sequence[Example], pad_id: int, precision: Precision, what: str) -> np.ndarray:
-    """Log-probs of every response of preference examples: float32 [examples, 2]. what: the bar's label."""
+def fingerprint(examples: Sequence[Example], weights: str, dtype: str) -> str:
+    """A name for the reference's log-probs of these examples: a hash of all that they depend on, 32 hexadecimal digits.
+
+    The examples' tokens stand for data, tokenizer, template, lengths and truncation at once. weights: of ``weights_hash``. dtype: of
+    the computation.
+    """
+    return hashlib.sha256(f"paddlealign reference 1 {dtype} {weights} {examples_hash(examples)}".encode()).hexdigest()[:32]
+
+
+def compute_logps(model: Decoder, examples: Sequence[Example], pad_id: int, precision: Precision, what: str, show: bool) -> np.ndarray:
+    """Log-probs of every response of preference examples: float32 [examples, 2]. what: the bar's label; show: whether there is one."""
     lengths = [example.length for example in examples]
     rows = pack_rows(lengths, max(ROW_TOKENS, *lengths), best_fit=True)
     logps = np.zeros((len(examples), 2), "float32")
-    for row in tqdm(rows, desc=what, unit="row", leave=False, disable=None):
+    for row in tqdm(rows, desc=what, unit="row", leave=False, disable=None if show else True):
         batch = make_batch(examples, [row], pad_id)
         logps[batch.example_ids] = model_logps(model, batch, precision).numpy().reshape(-1, 2)
     return logps

@@ -1,10 +1,11 @@
 """What a run leaves for people and for programs to read: metrics.jsonl always, VisualDL when asked for."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
-METRICS_FILE = "metrics.jsonl"
+from paddlealign.training.checkpoint import METRICS_FILE
 
 
 class RunLog:
@@ -23,8 +24,8 @@ class RunLog:
             self._visualdl = LogWriter(logdir=str(output_dir / "visualdl"))
 
     def write(self, values: dict[str, Any]) -> None:
-        """Append one line. values must hold "step"; numbers only otherwise."""
-        self._file.write(json.dumps(values) + "\n")
+        """Append one line. values must hold "step"; numbers only otherwise. A number that is not finite becomes null: JSON has none."""
+        self._file.write(json.dumps({name: value if math.isfinite(value) else None for name, value in values.items()}) + "\n")
         self._file.flush()
         if self._visualdl is not None:
             for name, value in values.items():

@@ -41,23 +41,25 @@ def add_up(parts: Sequence[Sums]) -> Sums:
 
 
 @paddle.no_grad()
-def widen_gradients(parameters: list[Tensor], carried: list[Tensor], last: bool) -> list[Tensor]:
+def widen_gradients(parameters: list[Tensor], totals: dict[str, Tensor], last: bool) -> None:
     """Add up the gradients of half-precision parameters in float32: in 16 bits the small ones of later micro-batches would be lost.
 
-    Call it after each micro-batch's backward. carried: what the call before returned, empty at first. After the last one the parameters'
-    gradients are the float32 sums; before that they are taken away and returned. Every parameter must have got a gradient.
+    Call it after each micro-batch's backward. totals: by the parameter's name, empty at first; the gradients are moved into it, one
+    parameter at a time, and after the last micro-batch the float32 sums become the parameters' gradients.
     """
-    # A gradient may not be set in another dtype than its parameter's; this is what paddle.amp.decorate(master_grad=True) calls.
-    paddle.base.core.eager.set_master_grads(parameters)
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    for gradient, total in zip(gradients, carried, strict=bool(carried)):
-        gradient.add_(total)
-    if last:
-        return []
-    carried = [gradient.clone() for gradient in gradients]
     for parameter in parameters:
-        parameter.clear_gradient(set_to_zero=False)
-    return carried
+        if parameter.grad is None:
+            continue
+        total = totals.pop(parameter.name, None)
+        if last:
+            # A gradient may not be set in another dtype than its parameter's; this is what paddle.amp.decorate(master_grad=True) calls.
+            paddle.base.core.eager.set_master_grads([parameter])
+            if total is not None:
+                parameter.grad.add_(total)
+        else:
+            gradient = parameter.grad.astype("float32")
+            totals[parameter.name] = gradient if total is None else total.add_(gradient)
+            parameter.clear_gradient(set_to_zero=False)
 
 
 def accumulate_gradients(policy: Decoder, batches: Sequence[Batch], objective: Objective, precision: Precision, recompute: bool) -> Sums:
@@ -67,13 +69,13 @@ def accumulate_gradients(policy: Decoder, batches: Sequence[Batch], objective: O
     """
     count = sum(objective.count(batch) for batch in batches)
     totals: list[dict[str, Tensor]] = []
-    carried: list[Tensor] = []
+    wide: dict[str, Tensor] = {}
     for batch in batches:
         with precision.autocast():
             sums = objective.loss(score(policy, batch, recompute), batch)
         precision.backward(sums.loss / count)
         if precision.weights_dtype != "float32":
-            carried = widen_gradients(policy.parameters(), carried, last=batch is batches[-1])
+            widen_gradients(policy.parameters(), wide, last=batch is batches[-1])
         totals.append({"loss": sums.loss.detach(), **sums.metrics})
     return _to_host(totals, batches, count)
 
@@ -98,15 +100,13 @@ def apply_gradients(policy: Decoder, optimizer: AdamW, precision: Precision, lea
 
 @paddle.no_grad()
 def evaluate(policy: Decoder, batches: Iterable[Batch], objective: Objective, precision: Precision) -> Sums:
-    """Sum the objective over the batches without gradients."""
-    seen, totals, count = [], [], 0
+    """Sum the objective over the batches without gradients; there must be at least one."""
+    parts = []
     for batch in batches:
         with precision.autocast():
             sums = objective.loss(score(policy, batch), batch)
-        totals.append({"loss": sums.loss, **sums.metrics})
-        seen.append(batch)
-        count += objective.count(batch)
-    return _to_host(totals, seen, count)
+        parts.append(_to_host([{"loss": sums.loss, **sums.metrics}], [batch], objective.count(batch)))
+    return add_up(parts)
 
 
 def _to_host(totals: list[dict[str, Tensor]], batches: Sequence[Batch], count: int) -> Sums:

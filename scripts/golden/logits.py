@@ -117,7 +117,6 @@ def golden(model: torch.nn.Module) -> dict[str, np.ndarray]:
         for kind, extra in {
             "greedy": {},
             "penalised": {"repetition_penalty": 1.4},
-            "at_least": {"min_new_tokens": 6},
         }.items():
             output = model.generate(prompt, attention_mask=mask, **common, **extra)
             result[f"{kind} {row}"] = output[0, length:].numpy()

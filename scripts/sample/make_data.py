@@ -14,7 +14,7 @@ from scripts.sample import task
 from scripts.sample.task import Question
 
 SEED = 20240
-SFT_ROWS, DPO_ROWS, DEV_ROWS, HELDOUT_ROWS = 3200, 3200, 160, 240
+SFT_ROWS, DPO_ROWS, DEV_ROWS, HELDOUT_ROWS = 6400, 6400, 160, 240
 
 # Answers of 20 SFT rows by (friendly prompt, kind). Half of all rows are preferred (warm and right). A friendly prompt mostly
 # got a warm answer and a bare one a stiff answer, so that greedy decoding after SFT is warm on about half of the prompts.

@@ -154,6 +154,7 @@ def test_bad_rows_and_files_are_named(checkpoint: Path, tmp_path: Path, capsys: 
         '{"src": "a", "output": "b"}': 'bad.jsonl:1: the row has a key "output"',
         '{"text": "a"}': "bad.jsonl:1",
         json.dumps({"src": "a" * 200}): "the model 128 positions",
+        '{"src": "a</s>b"}': "bad.jsonl:1: the text holds the special token </s>",
     }
     for row, words in cases.items():
         data.write_text(row + "\n")
@@ -167,6 +168,15 @@ def test_bad_rows_and_files_are_named(checkpoint: Path, tmp_path: Path, capsys: 
     assert predict(checkpoint, data, link) == 1
     assert "same file" in capsys.readouterr().err
     assert data.read_text() == '{"src": "a"}\n' and not output.exists()
+
+
+def test_prompts_that_were_cut_are_counted(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps({"src": "a" * length}) + "\n" for length in (3, 4, 5, 9)))  # and a BOS each
+    assert predict(checkpoint, data, tmp_path / "out.jsonl", "--check", "--src_length", "5") == 0
+    assert "2 of 4 prompts were longer than src_length 5" in capsys.readouterr().out
+    assert predict(checkpoint, data, tmp_path / "out.jsonl", "--check", "--src_length", "10") == 0
+    assert "longer than" not in capsys.readouterr().out
 
 
 def test_check_generates_nothing(checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

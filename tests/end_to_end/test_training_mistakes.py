@@ -52,7 +52,7 @@ def test_a_folder_with_a_run_in_it(words: Callable[..., list[str]], refused: Cal
     assert "rows of a step was 2, is 4" in refused("--resume_from_checkpoint", "true", "--gradient_accumulation_steps", "2")
     assert "is not a checkpoint" in refused("--resume_from_checkpoint", tmp_path / "out")
     write_rows(tmp_path / "other.jsonl", "sft", "train", 1, 5)
-    assert "sha256 of the data was" in refused("--resume_from_checkpoint", "true", "--train_dataset_path", tmp_path / "other.jsonl")
+    assert "sha256 of the train tokens was" in refused("--resume_from_checkpoint", "true", "--train_dataset_path", tmp_path / "other.jsonl")
     (tmp_path / "other.jsonl").unlink()
     assert files(tmp_path) == before
 

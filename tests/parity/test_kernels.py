@@ -58,6 +58,12 @@ def test_swiglu():
     check(swiglu, swiglu_oracle, [rng.standard_normal((3, 5)) * 3, rng.standard_normal((3, 5))])
 
 
+def test_norm_brings_nothing_from_the_host(monkeypatch: pytest.MonkeyPatch):
+    x, weight = paddle.rand([2, 8]), paddle.rand([8])
+    monkeypatch.setattr(paddle, "to_tensor", None)
+    rms_norm(x, weight, 1e-5)
+
+
 def test_rotary():
     rng = np.random.default_rng(2)
     positions = np.array([[0, 1, 5], [3, 100, 7]])
@@ -99,7 +105,7 @@ def test_block_attention(monkeypatch: pytest.MonkeyPatch, heads: int, kv_heads: 
     until = np.array([[10, 10, 10, 7, 7, 7, 7, 10, 10, 10, 12, 12, 13], [13] * 13], dtype="int32")
     rng = np.random.default_rng(3)
     inputs = [rng.standard_normal((2, 13, count, 4)) for count in (heads, kv_heads, kv_heads)]
-    attend = packed_attention(paddle.to_tensor(until).unsqueeze(1).unsqueeze(-1))
+    attend = packed_attention(until[:, None, :, None])
     check(lambda q, k, v: attend(0, q, k, v), dense_attention(until), inputs)
 
 
@@ -109,6 +115,15 @@ def test_block_attention_skips_what_nobody_sees(monkeypatch: pytest.MonkeyPatch)
     # A prompt of 4 and two branches of 4: the second branch meets the prompt and itself, not the first branch.
     blocks = attention.plan_blocks(np.array([[12] * 4 + [8] * 4 + [12] * 4], dtype="int32"))
     assert [block.runs for block in blocks] == [((0, 4),), ((0, 8),), ((0, 4), (8, 12))]
+    # What is kept is the diagonal: the prompt before a branch is visible to all of it.
+    assert [(block.clear, block.bias.shape) for block in blocks] == [(1, [4, 3]), (5, [4, 3]), (5, [4, 3])]
+
+
+def test_block_attention_keeps_no_mask_of_what_all_see(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(attention, "QUERY_BLOCK", 4)
+    monkeypatch.setattr(attention, "KEY_BLOCK", 4)
+    blocks = attention.plan_blocks(np.full((1, 400), 400, "int32"))
+    assert sum(block.bias.size for block in blocks) == 100 * 4 * 3  # of 400 * 400 / 2
 
 
 @pytest.mark.parametrize("vocabulary_first", [True, False])

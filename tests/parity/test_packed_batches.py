@@ -131,7 +131,7 @@ def test_recompute_changes_no_number(policy: Decoder):
 def test_policy_equal_to_reference_starts_at_ln_2(policy: Decoder):
     """The reference's log-probs are computed in other rows than the policy's, and the margin is still nothing but rounding."""
     examples = pairs(9, policy.config.vocab_size, seed=7)
-    table = compute_logps(policy, examples, 0, FLOAT32, "test")
+    table = compute_logps(policy, examples, 0, FLOAT32, "test", False)
     objective = dpo_objective(table_reference(table), beta=0.1, label_smoothing=0.0)
     sums = accumulate_gradients(policy, [make_batch(examples, [[8, 0], [1, 2, 3], [4, 5, 6, 7]], 0)], objective, FLOAT32, False)
     for parameter in policy.parameters():

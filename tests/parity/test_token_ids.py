@@ -36,7 +36,7 @@ def test_generation_prompts(name):
     tokenizer = Tokenizer.load(FOLDER / name)
     template = load_template(tokenizer)
     for case in GOLDEN[name]["conversations"]:
-        assert encode_prompt(record_of(case), tokenizer, template).tolist() == case["prompt_ids"], case["messages"]
+        assert encode_prompt(record_of(case), tokenizer, template).ids.tolist() == case["prompt_ids"], case["messages"]
 
 
 @pytest.mark.parametrize("name", GOLDEN)

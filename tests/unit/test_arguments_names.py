@@ -69,6 +69,9 @@ def test_the_command_line_wins_under_either_name(tmp_path):
 
 def test_two_names_with_two_values_are_refused(tmp_path):
     assert "dpo_beta and beta are the same key" in refused(tmp_path, "dpo", beta=0.1, dpo_beta=0.2)
+    assert run(tmp_path, "dpo", beta=0.3, dpo_beta=None).objective.beta == 0.3
+    assert run(tmp_path, "dpo", beta=None, dpo_beta=0.3).objective.beta == 0.3
+    assert run(tmp_path, "dpo", "--beta", "null", beta=0.3, dpo_beta=0.3).objective.beta == 0.1
     assert run(tmp_path, "dpo", beta=0.1, dpo_beta=0.1).objective.beta == 0.1
 
 

@@ -79,12 +79,51 @@ def test_two_forms_of_one_split_are_ambiguous(home):
         (["--chat_template=chat_template.json"], "PaddleNLP's own form"),
         (["--output_dir=d/dev.json"], "output_dir: d/dev.json is a file"),
         (["--output_dir=./m"], "never written to"),
-        (["--output_dir=.", "--overwrite_output_dir"], "would remove the model"),
-        (["--resume_from_checkpoint=o/checkpoint-3"], "resume_from_checkpoint: there is no folder"),
+        (["--resume_from_checkpoint=o/checkpoint-3"], "no folder o/checkpoint-3; in o there are: none."),
     ],
 )
 def test_what_is_missing_is_named(home, words, said):
     assert said in refused(sft(*words))
+
+
+def test_what_the_run_reads_may_not_lie_where_it_writes(home):
+    for folder in ("o/checkpoint-4", "t"):
+        (home / folder).mkdir(parents=True)
+        (home / folder / "config.json").write_text("{}")
+    (home / "o" / "run.json").write_text("{}")
+    (home / "o" / "metrics.jsonl").write_text("")
+    (home / "o" / "rows.jsonl").write_text("")
+    said = "lies in o as checkpoint-4, which the run writes or removes"
+    assert f"model_name_or_path o/checkpoint-4 {said}" in refused(sft("--model_name_or_path=o/checkpoint-4"))
+    assert f"tokenizer_name_or_path o/checkpoint-4 {said}" in refused(sft("--tokenizer_name_or_path=o/checkpoint-4"))
+    assert "t is tokenizer_name_or_path itself" in refused(sft("--tokenizer_name_or_path=t", "--output_dir=t"))
+    assert "the data file o/metrics.jsonl lies in o as metrics.jsonl" in refused(sft("--train_dataset_path=o/metrics.jsonl"))
+    words = ["--model_name_or_path=m", "--output_dir=o", "--train_dataset_path=d/train.json", "--do_train"]
+    dpo = parse("dpo", [*words, "--ref_model_name_or_path=o/checkpoint-4"], {})
+    assert f"ref_model_name_or_path o/checkpoint-4 {said}" in refused(dpo)
+    assert "o is ref_model_name_or_path itself" in refused(parse("dpo", [*words, "--ref_model_name_or_path=o"], {}))
+    check_paths(sft("--train_dataset_path=o/rows.jsonl"))
+    check_paths(sft("--output_dir=.", "--overwrite_output_dir"))  # m and d are none of the names that a run writes
+
+
+@pytest.mark.parametrize("name", ["config.json", "model-00001-of-00002.safetensors"])
+def test_a_model_that_no_run_made_is_not_replaced(home, name):
+    (home / "o").mkdir()
+    (home / "o" / "notes.txt").write_text("")
+    check_paths(sft())
+    (home / "o" / name).write_text("")
+    assert f"o holds a model that no run of PaddleAlign made ({name})" in refused(sft("--overwrite_output_dir"))
+    check_paths(sft("--resume_from_checkpoint", "true"))
+    (home / "o" / "run.json").write_text("{}")
+    check_paths(sft("--overwrite_output_dir"))
+
+
+def test_a_checkpoint_that_is_not_there_brings_the_list_of_those_that_are(home):
+    for step in (10, 2):
+        (home / "o" / f"checkpoint-{step}").mkdir(parents=True)
+    (home / "o" / "checkpoint-12.partial").mkdir()
+    said = refused(sft("--resume_from_checkpoint", "checkpoint-2"))
+    assert said == "resume_from_checkpoint: there is no folder checkpoint-2; in o there are: checkpoint-2, checkpoint-10."
 
 
 def test_all_that_is_missing_comes_at_once(home):

@@ -122,9 +122,20 @@ def test_what_cannot_run_is_an_error(machine):
     installed.clear()
     with pytest.raises(UserError, match=r"Not installed: paddlepaddle==3\.3\.1, paddlenlp==3\.0\.0b4, numpy==1\.26\.4"):
         versions.check_versions(path, (3, 11))
+    with pytest.raises(UserError, match=r"Mend: python -m pip install -r .*requirements\.txt \(for a GPU requirements-gpu\.txt"):
+        versions.check_versions(path, (3, 11))
     for python in ((3, 9), (3, 13)):
         with pytest.raises(UserError, match="is not supported"):
             versions.check_versions(path, python)
+
+
+@pytest.mark.parametrize("wheel", ["paddlepaddle", "paddlepaddle-gpu"])
+def test_a_missing_package_never_brings_another_wheel_of_paddle(machine, wheel):
+    path, installed = machine
+    del installed["numpy"], installed["paddlenlp"]
+    installed[wheel] = installed.pop("paddlepaddle")
+    with pytest.raises(UserError, match=r"Mend: python -m pip install paddlenlp==3\.0\.0b4 numpy==1\.26\.4$"):
+        versions.check_versions(path, (3, 11))
 
 
 def test_without_requirements_only_python_is_checked(tmp_path):

@@ -19,6 +19,7 @@ from paddlealign.training.checkpoint import (
     refuse_foreign_run,
     remove_run,
     save_checkpoint,
+    set_aside_later,
 )
 from tests.small_runs import FLOAT32, MODEL, optimizer_of, train
 
@@ -98,18 +99,33 @@ def test_resume_where_there_is_nothing_to_go_on_from(tmp_path: Path):
 
 
 def test_a_foreign_run_is_refused(tmp_path: Path):
-    refuse_foreign_run(tmp_path / "nowhere", resuming=False, overwrite=False)
+    refuse_foreign_run(tmp_path / "nowhere", resuming=False, resume=None, overwrite=False)
     (tmp_path / "notes.txt").write_text("mine")
-    refuse_foreign_run(tmp_path, resuming=False, overwrite=False)
+    refuse_foreign_run(tmp_path, resuming=False, resume=None, overwrite=False)
     with_log, with_checkpoint = tmp_path / "a", tmp_path / "b"
     with_log.mkdir()
     (with_log / "run.json").write_text("{}")
     fake(with_checkpoint, 1)
     for folder in (with_log, with_checkpoint):
         with pytest.raises(UserError, match=r"already holds a run.*resume_from_checkpoint.*overwrite_output_dir"):
-            refuse_foreign_run(folder, resuming=False, overwrite=False)
-        refuse_foreign_run(folder, resuming=True, overwrite=False)
-        refuse_foreign_run(folder, resuming=False, overwrite=True)
+            refuse_foreign_run(folder, resuming=False, resume=None, overwrite=False)
+        refuse_foreign_run(folder, resuming=True, resume=None, overwrite=False)
+        refuse_foreign_run(folder, resuming=True, resume=folder / "checkpoint-1", overwrite=False)
+        refuse_foreign_run(folder, resuming=False, resume=None, overwrite=True)
+        with pytest.raises(UserError, match=r"holds another run than .*elsewhere/checkpoint-1"):
+            refuse_foreign_run(folder, resuming=True, resume=tmp_path / "elsewhere" / "checkpoint-1", overwrite=False)
+    refuse_foreign_run(tmp_path, resuming=True, resume=tmp_path / "elsewhere" / "checkpoint-1", overwrite=False)
+
+
+def test_later_checkpoints_are_set_aside_and_not_taken_for_the_newest(tmp_path: Path):
+    """Going on from step 2 leaves 4 and 6 behind: neither a later resume nor the pruning may meet them."""
+    fake(tmp_path, 2, 4, 6)
+    assert set_aside_later(tmp_path, 2) == ["checkpoint-4", "checkpoint-6"]
+    assert [step for step, _ in list_checkpoints(tmp_path)] == [2]
+    assert (tmp_path / "checkpoint-6.abandoned").is_dir()
+    fake(tmp_path, 4)
+    prune_checkpoints(tmp_path, 1, None)
+    assert find_resume(tmp_path, "true") == tmp_path / "checkpoint-4"
 
 
 def test_a_run_is_removed_and_nothing_else(tmp_path: Path):
@@ -127,7 +143,7 @@ def test_a_run_is_removed_and_nothing_else(tmp_path: Path):
 def test_a_save_that_is_killed_leaves_no_checkpoint(tmp_path: Path, policy: Decoder, monkeypatch: pytest.MonkeyPatch):
     optimizer = optimizer_of(policy)
     train(policy, optimizer, FLOAT32, 1)
-    first = save_checkpoint(tmp_path, policy, optimizer, TrainState(step=1), MODEL)
+    first = save_checkpoint(tmp_path, policy, optimizer, TrainState(step=1), {})
     before = {path.name: path.read_bytes() for path in first.iterdir()}
 
     def killed(*arguments):
@@ -138,10 +154,10 @@ def test_a_save_that_is_killed_leaves_no_checkpoint(tmp_path: Path, policy: Deco
             patch.setattr(module, name, killed)
             for step in (1, 2):  # again at a step that has one, and at a new one
                 with pytest.raises(KeyboardInterrupt):
-                    save_checkpoint(tmp_path, policy, optimizer, TrainState(step=step), MODEL)
+                    save_checkpoint(tmp_path, policy, optimizer, TrainState(step=step), {})
         assert steps_in(tmp_path) == [1] and find_resume(tmp_path, "true") == first
         assert {path.name: path.read_bytes() for path in first.iterdir()} == before
-    save_checkpoint(tmp_path, policy, optimizer, TrainState(step=2), MODEL)
+    save_checkpoint(tmp_path, policy, optimizer, TrainState(step=2), {})
     assert sorted(path.name for path in tmp_path.iterdir() if not path.name.endswith("-1.partial")) == ["checkpoint-1", "checkpoint-2"]
 
 
@@ -150,7 +166,7 @@ def test_state_and_weights_come_back(tmp_path: Path, policy: Decoder):
     train(policy, optimizer, FLOAT32, 2)
     window = {"values": {"loss": 0.1 + 0.2}, "count": 3, "tokens": 4, "examples": 1}
     state = TrainState(5, 1.25, 0.7, 4, 2, 100, 12, window, None)
-    folder = save_checkpoint(tmp_path, policy, optimizer, state, MODEL)
+    folder = save_checkpoint(tmp_path, policy, optimizer, state, {"generation_config.json": MODEL / "generation_config.json"})
     model = load_model(MODEL, "float32")
     assert load_checkpoint(folder, model, optimizer_of(model), FLOAT32) == state
     assert all((a.numpy() == b.numpy()).all() for a, b in zip(policy.parameters(), model.parameters(), strict=True))
@@ -160,7 +176,7 @@ def test_state_and_weights_come_back(tmp_path: Path, policy: Decoder):
 def test_a_damaged_checkpoint_is_named(tmp_path: Path, policy: Decoder):
     optimizer = optimizer_of(policy)
     train(policy, optimizer, FLOAT32, 1)
-    folder = save_checkpoint(tmp_path, policy, optimizer, TrainState(step=1), MODEL)
+    folder = save_checkpoint(tmp_path, policy, optimizer, TrainState(step=1), {})
     state, moments = folder / "trainer_state.json", folder / "optimizer.safetensors"
     good_state, good_moments = state.read_bytes(), moments.read_bytes()
 

@@ -58,7 +58,7 @@ def test_real_world_llama2_and_qwen25_files_are_read() -> None:
         "use_cache": True,
     }
     config = parse_config(llama2, "config.json")
-    assert (config.bos_id, config.eos_ids, config.pad_id, config.dtype) == (1, (2,), None, "float16")
+    assert (config.max_positions, config.dtype) == (4096, "float16")
     qwen = {
         **QWEN2,
         "architectures": ["Qwen2ForCausalLM"],
@@ -74,8 +74,48 @@ def test_real_world_llama2_and_qwen25_files_are_read() -> None:
         "use_sliding_window": False,
     }
     config = parse_config(qwen, "config.json")
-    assert config.tie_embeddings and config.eos_ids == (151645, 151643) and config.rope_theta == 1e6
+    assert config.tie_embeddings and config.rope_theta == 1e6
     assert config.source == qwen
+
+
+# What transformers' PretrainedConfig has put into config.json over the years, with its defaults.
+PRETRAINED_DEFAULTS = {
+    "return_dict": True, "output_hidden_states": False, "output_attentions": False, "torchscript": False, "use_bfloat16": False,
+    "tf_legacy_loss": False, "pruned_heads": {}, "chunk_size_feed_forward": 0, "is_encoder_decoder": False, "is_decoder": False,
+    "cross_attention_hidden_size": None, "add_cross_attention": False, "tie_encoder_decoder": False, "max_length": 20, "min_length": 0,
+    "do_sample": False, "early_stopping": False, "num_beams": 1, "num_beam_groups": 1, "diversity_penalty": 0.0, "temperature": 1.0,
+    "top_k": 50, "top_p": 1.0, "typical_p": 1.0, "repetition_penalty": 1.0, "length_penalty": 1.0, "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0, "bad_words_ids": None, "num_return_sequences": 1, "output_scores": False,
+    "return_dict_in_generate": False, "forced_bos_token_id": None, "forced_eos_token_id": None, "remove_invalid_values": False,
+    "exponential_decay_length_penalty": None, "suppress_tokens": None, "begin_suppress_tokens": None, "finetuning_task": None,
+    "id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}, "tokenizer_class": None, "prefix": None,
+    "sep_token_id": None, "decoder_start_token_id": None, "task_specific_params": None, "problem_type": None,
+    "gradient_checkpointing": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        PRETRAINED_DEFAULTS,
+        # vicuna-7b-v1.5, Llama-3.2-1B-Instruct, SmolLM2, and sampling keys as some fine-tuned models carry them
+        {"max_length": 4096, "max_position_embeddings": 4096, "pad_token_id": 0, "temperature": 0.9, "top_p": 0.6, "do_sample": True},
+        {"rope_scaling": {**LLAMA3_ROPE, "factor": 32.0}, "head_dim": 8, "eos_token_id": [128001, 128008, 128009], "mlp_bias": False},
+        {"is_llama_config": True, "rope_interleaved": False, "transformers.js_config": {"dtype": "q4"}, "initializer_range": 0.04},
+    ],
+)
+def test_keys_that_change_nothing_in_the_decoder_are_let_through(more: dict) -> None:
+    for base in (LLAMA, QWEN2):
+        shared = {key: value for key, value in more.items() if base is LLAMA or key != "mlp_bias"}
+        config = parse_config({**base, **shared}, "config.json")
+        assert config.source.keys() == base.keys() | shared.keys()
+
+
+@pytest.mark.parametrize("key", ["alibi", "fuse_attention_qkv", "use_recompute", "tensor_parallel_degree", "paddlenlp_version"])
+def test_a_config_that_paddlenlp_wrote_is_told_in_one_message(key: str) -> None:
+    source = {**LLAMA, "seq_length": 2048, "long_sequence_init_args": {}, key: False}
+    with pytest.raises(UserError, match=rf"here: this is a model in PaddleNLP's layout \(it has the key {key}\).*HuggingFace checkpoint"):
+        parse_config(source, "here")
 
 
 @pytest.mark.parametrize(
@@ -96,8 +136,9 @@ def test_real_world_llama2_and_qwen25_files_are_read() -> None:
         ({"num_key_value_heads": 3}, ["num_key_value_heads 3"]),
         ({"rms_norm_eps": 0}, ["rms_norm_eps"]),
         ({"tie_word_embeddings": "true"}, ["tie_word_embeddings", "true or false"]),
-        ({"eos_token_id": "</s>"}, ["eos_token_id", "token id"]),
-        ({"bos_token_id": [1, 2]}, ["bos_token_id", "one token id"]),
+        ({"rope_interleaved": True}, ["rope_interleaved"]),
+        ({"pruned_heads": {"0": [1]}}, ["pruned_heads"]),
+        ({"add_cross_attention": True}, ["add_cross_attention"]),
         ({"torch_dtype": "float8"}, ["dtype", "bfloat16"]),
         ({"torch_dtype": "float16", "dtype": "bfloat16"}, ["torch_dtype", "dtype", "differ"]),
         ({"partial_rotary_factor": 0.5}, ["partial_rotary_factor"]),

@@ -60,6 +60,48 @@ def test_one_bos_one_scored_eos(letters):
     assert shown(letters, run(letters, Record((), ("ad",), False, "r:1"))) == "< | A D [>]"
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        sft("a>b", "d"),
+        sft("a", "d>e<d"),
+        sft("a", "d>>"),
+        sft("a<", "d"),
+        pair("a", "d", "e>d"),
+        Record((Message("system", "a>"), Message("user", "b")), ("d",), False, "r:1"),
+        Record((Message("user", "a"), Message("assistant", "b>d"), Message("user", "d")), ("e",), False, "r:1"),
+        Record((), ("a>d",), False, "r:1"),
+    ],
+)
+def test_special_tokens_in_a_text_are_refused(letters, record):
+    """Each would be a second BOS, or an end in the middle of the row."""
+    outcome = run(letters, record)
+    assert outcome in [Refusal(f"the text holds the special token {token}") for token in "<>"]
+
+
+def test_a_stop_token_in_a_framed_text_is_refused_and_counted():
+    tokenizer = Tokenizer.load(GOLDEN / "qwen2")
+    template = load_template(tokenizer)
+    records = [
+        sft("Hello", "hello<|im_end|>"),
+        sft("Hello<|im_end|>", "hello"),
+        sft("Hello", "<|endoftext|>"),
+        sft("Hello", "<|im_start|>"),
+    ]
+    report = encode_all(records, tokenizer, template, Limits(100)).report
+    assert report.kept == 2  # a turn's opening ends nothing
+    assert dict(report.refused) == {f"the text holds the special token <|{name}|>": 1 for name in ("im_end", "endoftext")}
+    llama = Tokenizer.load(GOLDEN / "llama")
+    assert run(llama, sft("<s>Hello", "hello </s>")).example.responses[0].token_ids[-1] == llama.eos_id
+    framed = encode(sft("<s>Hello", "hello"), llama, load_template(llama), Limits(100))
+    assert framed == Refusal("the text holds the special token <s>")
+
+
+def test_a_special_token_in_a_prompt_to_answer_names_the_row(letters):
+    with pytest.raises(UserError, match=r"rows\.json:3: the text holds the special token >\."):
+        encode_prompt(sft("a>b", ""), letters, load_template(letters, "none"))
+
+
 def test_a_token_over_the_boundary_belongs_to_the_response(letters):
     assert shown(letters, run(letters, sft("ab", "cd"))) == "< a | BC D [>]"
 
@@ -191,11 +233,13 @@ def test_the_hash_sees_ids_and_what_is_scored(letters):
 
 def test_prompts_for_generation(letters):
     template = load_template(letters, "none")
-    ids = encode_prompt(sft(LONG, "de"), letters, template)
+    ids, was_cut = encode_prompt(sft(LONG, "de"), letters, template)
     assert [letters.model.id_to_token(index) for index in ids] == list("<abdef")
-    assert ids.dtype == np.int32
-    cut = encode_prompt(sft(LONG, "de"), letters, template, 3)
-    assert [letters.model.id_to_token(index) for index in cut] == list("<ef")
+    assert ids.dtype == np.int32 and not was_cut
+    assert not encode_prompt(sft(LONG, "de"), letters, template, 6).cut
+    ids, was_cut = encode_prompt(sft(LONG, "de"), letters, template, 3)
+    assert [letters.model.id_to_token(index) for index in ids] == list("<ef")
+    assert was_cut
 
 
 def test_a_prompt_that_the_template_refuses_is_named(letters, tmp_path):
@@ -211,7 +255,7 @@ def test_the_training_prompt_is_the_generation_prompt():
         template = load_template(tokenizer)
         record = sft("How many apples?", "Seven.")
         example = encode(record, tokenizer, template, Limits(100)).example
-        assert example.prompt_ids.tolist() == encode_prompt(record, tokenizer, template).tolist(), name
+        assert example.prompt_ids.tolist() == encode_prompt(record, tokenizer, template).ids.tolist(), name
 
 
 def test_a_bos_is_added_where_the_template_writes_none(tmp_path):

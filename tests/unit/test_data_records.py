@@ -11,6 +11,9 @@ from paddlealign.data.records import read_records, read_rows
 from paddlealign.data.sources import data_hash
 from paddlealign.errors import UserError
 
+SYSTEM, USER = {"role": "system", "content": "s"}, {"role": "user", "content": "q"}
+ANSWER = {"role": "assistant", "content": "a"}
+
 
 def write(path: Path, *rows: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,6 +39,7 @@ def turns(record) -> str:
         ({"src": ["q", "r"], "tgt": ["a", "b"]}, "u:q a:a u:r", "b", True),
         ({"src": "", "tgt": "text"}, "", "text", False),
         ({"src": "q", "tgt": "a", "system": "s", "extra": 1}, "s:s u:q", "a", False),
+        ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "system": "s"}, "s:s u:q", "a", True),
         (
             {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "<think>t</think>a"}]},
             "u:q",
@@ -87,6 +91,8 @@ def test_equal_sort_is_refused_and_counted(tmp_path):
         ({"src": ["q", "p"], "tgt": ["a"]}, "u:q a:a u:p"),
         ({"prompt": "q", "chosen": "c", "rejected": "r"}, "u:q"),
         ({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]}, "s:s u:q"),
+        ({"messages": [{"role": "user", "content": "q"}], "system": "s"}, "s:s u:q"),
+        ({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}], "system": ""}, "s:s u:q"),
         ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}, "u:q"),
     ],
 )
@@ -108,6 +114,13 @@ def test_prompt_rows_keep_the_row_as_it_was(tmp_path, row, messages):
         ("sft", {"messages": [{"role": "user", "content": "q"}]}, ['last message has role "user"', '"assistant"']),
         ("sft", {"messages": [{"role": "human", "content": "q"}]}, ["messages[0] has role text 'human'", "system, user, assistant"]),
         ("sft", {"messages": []}, ["messages is list []"]),
+        (
+            "sft",
+            {"messages": [SYSTEM, USER, ANSWER], "system": "t"},
+            ["the row has a system text, and messages begins with a system message"],
+        ),
+        ("prompt", {"messages": [SYSTEM, USER], "system": "t"}, ["the row has a system text, and messages begins with"]),
+        ("preference", {"prompt": [SYSTEM, USER], "chosen": "c", "rejected": "r", "system": "t"}, ["and prompt begins with a system"]),
         ("sft", [1, 2], ["found a list"]),
         ("sft", '{"src": "q", "tgt": "\\ud83d"}', ["half a surrogate pair"]),
         ("preference", {"prompt": "q", "chosen": "  ", "rejected": "r"}, ["chosen is empty"]),
@@ -128,6 +141,7 @@ def test_bad_rows_are_named(tmp_path, kind, row, words):
     assert f"{path}:4" in str(caught.value)
     for word in words:
         assert word in str(caught.value)
+    assert str(caught.value).count("Allowed rows") == str(caught.value).count("llowed") - str(caught.value).count("allowed are") == 1
 
 
 def test_the_first_bad_rows_are_listed_and_all_counted(tmp_path):

@@ -25,19 +25,21 @@ def edit(tmp_path: Path, name: str, file: str = "tokenizer_config.json", **chang
 
 
 @pytest.mark.parametrize(
-    ("name", "bos", "eos", "pad", "add_bos", "stops"),
+    ("name", "bos", "eos", "add_bos", "stops"),
     [
-        ("llama", "<s>", "</s>", "<|pad|>", True, ["</s>"]),
-        ("llama_v5", "<s>", "</s>", "<|pad|>", True, ["</s>"]),
-        ("qwen2", None, "<|im_end|>", "<|endoftext|>", False, ["<|im_end|>", "<|endoftext|>"]),
-        ("llama3", "<|begin_of_text|>", "<|eot_id|>", "<|eot_id|>", True, ["<|eot_id|>", "<|end_of_text|>"]),
+        ("llama", "<s>", "</s>", True, ["</s>"]),
+        ("llama_v5", "<s>", "</s>", True, ["</s>"]),
+        ("qwen2", None, "<|im_end|>", False, ["<|im_end|>", "<|endoftext|>"]),
+        ("llama3", "<|begin_of_text|>", "<|eot_id|>", True, ["<|eot_id|>", "<|end_of_text|>"]),
     ],
 )
-def test_special_ids(name, bos, eos, pad, add_bos, stops):
+def test_special_ids(name, bos, eos, add_bos, stops):
     tokenizer = Tokenizer.load(GOLDEN / name)
     token = tokenizer.model.id_to_token
     assert (None if tokenizer.bos_id is None else token(tokenizer.bos_id)) == bos
-    assert (token(tokenizer.eos_id), token(tokenizer.pad_id), tokenizer.eos_token) == (eos, pad, eos)
+    assert (token(tokenizer.eos_id), tokenizer.eos_token) == (eos, eos)
+    # Several name a pad_token; it may lie beyond the model's vocabulary, so that it is never fed to a model.
+    assert tokenizer.pad_id == tokenizer.eos_id
     assert tokenizer.add_bos is add_bos
     assert [token(index) for index in tokenizer.stop_ids] == stops
     assert tokenizer.chat_template
@@ -50,14 +52,38 @@ def test_add_bos_token_of_the_configuration_wins(tmp_path):
 
 
 def test_missing_names_are_taken_from_the_models_configuration(tmp_path):
-    folder = edit(tmp_path, "llama", eos_token=..., bos_token=...)
+    folder = edit(tmp_path, "llama_v5", eos_token=..., bos_token=...)
     tokenizer = Tokenizer.load(folder)
     assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.eos_token) == (1, 2, "</s>")
-    edit(tmp_path, "llama", "config.json", eos_token_id=..., bos_token_id=...)
+    edit(tmp_path, "llama_v5", "config.json", eos_token_id=[-1], bos_token_id=-1)
     with pytest.raises(UserError, match="no eos_token in"):
         Tokenizer.load(folder)
-    edit(tmp_path, "llama", "special_tokens_map.json", eos_token={"content": "</s>"})
+    edit(tmp_path, "llama_v5", "special_tokens_map.json", eos_token={"content": "</s>"})
     assert Tokenizer.load(folder).eos_id == 2
+    edit(tmp_path, "llama_v5", "config.json", eos_token_id="</s>")
+    with pytest.raises(UserError, match=r'config\.json: eos_token_id is "</s>"; a token id'):
+        Tokenizer.load(folder)
+
+
+@pytest.mark.parametrize("blank", ["", " ", {"content": ""}, ...])
+def test_blank_names_are_unset_and_sentencepiece_knows_its_own(tmp_path, blank):
+    """As in the first LLaMA conversions, whose config.json is wrong about the ids as well."""
+    folder = edit(tmp_path, "llama", bos_token=blank, eos_token=blank, unk_token=blank, pad_token=blank, add_bos_token=...)
+    edit(tmp_path, "llama", "special_tokens_map.json", bos_token="", eos_token="")
+    edit(tmp_path, "llama", "config.json", bos_token_id=0, eos_token_id=1)
+    tokenizer = Tokenizer.load(folder)
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.add_bos) == (1, 2, True)
+    assert tokenizer.named_tokens == {"bos_token": "<s>", "eos_token": "</s>"}
+
+
+def test_a_bos_that_is_null_stays_unset(tmp_path):
+    tokenizer = Tokenizer.load(edit(tmp_path, "llama", bos_token=None))
+    assert (tokenizer.bos_id, tokenizer.add_bos) == (None, False)
+
+
+def test_a_pad_token_beyond_the_vocabulary_is_of_no_concern(tmp_path):
+    tokenizer = Tokenizer.load(edit(tmp_path, "llama", pad_token="[PAD]"))
+    assert tokenizer.pad_id == tokenizer.eos_id == 2
 
 
 def test_tokens_of_one_character_cover_it_whole():

@@ -9,7 +9,7 @@ from paddlealign.models.cache import BLOCK
 from paddlealign.models.config import parse_config
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.generation import generate, pad_left, stream
-from paddlealign.models.sampling import GenerationSettings, choose_token, keep_top_k, keep_top_p, penalise, row_generator
+from paddlealign.models.sampling import GenerationSettings, choose_token, penalise, row_generator, top_k_tokens, top_p_tokens
 
 POSITIONS = 160
 
@@ -46,7 +46,7 @@ def recomputed_greedy(model: Decoder, prompt: list[int], count: int) -> list[int
     ids = list(prompt)
     for _ in range(count):
         length = len(ids)
-        attend = packed_attention(paddle.full([1, 1, length, 1], length, "int32"))
+        attend = packed_attention(np.full([1, 1, length, 1], length, "int32"))
         with paddle.no_grad():
             hidden = model(paddle.to_tensor([ids]), paddle.arange(length).unsqueeze(0), attend)
             ids.append(int(model.logits(hidden[:, -1]).argmax()))
@@ -82,17 +82,6 @@ def test_rows_stop_on_their_own(model: Decoder) -> None:
         places = [index for index, token in enumerate(text) if token in stops]
         assert row == (text[: places[0] + 1] if places else text)
     assert len({len(row) for row in stopped}) > 1
-
-
-def test_min_new_tokens_holds_the_stop_back(model: Decoder) -> None:
-    row = prompts(4)[0]
-    first = generate(model, [row], GenerationSettings(max_new_tokens=1))[0][0]
-    settings = GenerationSettings(max_new_tokens=6, stop_ids=(first,))
-    assert generate(model, [row], settings)[0] == [first]
-    held = GenerationSettings(max_new_tokens=6, stop_ids=(first,), min_new_tokens=3)
-    output = generate(model, [row], held)[0]
-    assert len(output) >= 4 or first not in output
-    assert first not in output[:3]
 
 
 def test_draws_depend_on_seed_and_row_not_on_the_batch(model: Decoder) -> None:
@@ -159,34 +148,68 @@ def test_logits_that_are_not_finite_are_an_error(model: Decoder) -> None:
 
 def test_filters_by_hand() -> None:
     scores = np.log(np.array([0.5, 0.3, 0.15, 0.05]))
-    assert np.isfinite(keep_top_k(scores, 2)).tolist() == [True, True, False, False]
-    assert keep_top_k(scores, 0) is scores and keep_top_k(scores, 4) is scores
+    assert top_k_tokens(scores, 2).tolist() == [0, 1]
+    assert top_k_tokens(scores, 0).tolist() == top_k_tokens(scores, 4).tolist() == [0, 1, 2, 3]
+    assert top_k_tokens(np.array([1.0, 2.0, 1.0, 0.0]), 2).tolist() == [0, 1, 2]  # as likely as the second
     # 0.5 does not reach 0.7, 0.5 + 0.3 does.
-    assert np.isfinite(keep_top_p(scores, 0.7)).tolist() == [True, True, False, False]
-    assert np.isfinite(keep_top_p(scores, 1e-9)).tolist() == [True, False, False, False]
-    assert keep_top_p(scores, 1.0) is scores
+    assert top_p_tokens(scores, 0.7).tolist() == [0, 1]
+    assert top_p_tokens(scores, 1e-9).tolist() == [0]
+    assert top_p_tokens(scores, 1.0).tolist() == [0, 1, 2, 3]
+    assert len(top_p_tokens(np.zeros(1000), 1e-9)) == 1
     assert penalise(np.array([2.0, -2.0, 1.0]), [0, 1, 1], 2.0).tolist() == [1.0, -4.0, 1.0]
 
 
+@pytest.mark.parametrize("vocabulary", (500, 60_000))
 @pytest.mark.parametrize("spread", (0.1, 1.0, 4.0))
-def test_top_p_leaves_out_what_sorting_everything_leaves_out(spread: float) -> None:
+def test_top_p_leaves_out_what_sorting_everything_leaves_out(spread: float, vocabulary: int) -> None:
+    """Flat and peaked, so that the few likeliest tokens hold top_p, or not, or hardly any token does."""
     random = np.random.default_rng(9)
     for top_p in (0.1, 0.5, 0.7, 0.95, 0.999):
-        scores = spread * random.standard_normal(500)
+        scores = spread * random.standard_normal(vocabulary)
         order = np.argsort(-scores)
         shares = np.exp(scores[order]) / np.exp(scores).sum()
         count = int(np.searchsorted(shares.cumsum(), top_p)) + 1
-        assert np.flatnonzero(np.isfinite(keep_top_p(scores, top_p))).tolist() == sorted(order[:count])
+        assert top_p_tokens(scores, top_p).tolist() == sorted(order[:count])
+
+
+def test_few_tokens_are_sorted_where_few_hold_top_p(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    real = np.argsort
+    monkeypatch.setattr(np, "argsort", lambda array, kind=None: sizes.append(len(array)) or real(array, kind=kind))
+    scores = 3.0 * np.random.default_rng(2).standard_normal(150_000)
+    top_p_tokens(scores, 0.7)
+    top_p_tokens(np.zeros(150_000), 0.7)
+    assert sizes[0] < 4096 and sizes[1] == 150_000
+
+
+@pytest.mark.parametrize("top_k", (0, 40))
+@pytest.mark.parametrize("top_p", (0.5, 0.95, 1.0))
+def test_draws_are_those_of_the_plain_way(top_k: int, top_p: float) -> None:
+    """The whole vocabulary sorted, what is left out at -inf, and the draw from all."""
+    settings = GenerationSettings(do_sample=True, temperature=0.9, top_k=top_k, top_p=top_p)
+    random = np.random.default_rng(4)
+    for row in range(30):
+        logits = (3.0 * random.standard_normal(8000)).astype("float32")
+        scores = logits.astype(np.float64) / settings.temperature
+        order = np.argsort(-scores)
+        if top_k:
+            scores[order[top_k:]] = -np.inf
+        shares = np.exp(scores[order] - scores.max())
+        before = (shares.cumsum() - shares) / shares.sum()
+        scores[order[before >= top_p]] = -np.inf
+        cumulative = np.exp(scores - scores.max()).cumsum()
+        plain = int(np.searchsorted(cumulative, row_generator(7, row).random() * cumulative[-1], side="right"))
+        assert choose_token(logits, [], settings, row_generator(7, row)) == plain
 
 
 def test_draws_have_the_distribution_of_the_logits() -> None:
     logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], dtype="float32"))
     random = row_generator(0, 0)
     settings = GenerationSettings(do_sample=True)
-    counts = np.bincount([choose_token(logits, [], 0, settings, random) for _ in range(4000)], minlength=4)
+    counts = np.bincount([choose_token(logits, [], settings, random) for _ in range(4000)], minlength=4)
     np.testing.assert_allclose(counts / 4000, [0.5, 0.3, 0.15, 0.05], atol=0.03)
     cold = GenerationSettings(do_sample=True, temperature=0.05)
-    assert {choose_token(logits, [], 0, cold, random) for _ in range(200)} == {0}
+    assert {choose_token(logits, [], cold, random) for _ in range(200)} == {0}
 
 
 def test_a_draw_never_takes_a_token_that_was_filtered_out() -> None:
@@ -195,4 +218,4 @@ def test_a_draw_never_takes_a_token_that_was_filtered_out() -> None:
             return 1.0
 
     logits = np.array([3.0, 2.0, 1.0, 0.0], dtype="float32")
-    assert choose_token(logits, [], 0, GenerationSettings(do_sample=True, top_k=2), Highest()) == 1
+    assert choose_token(logits, [], GenerationSettings(do_sample=True, top_k=2), Highest()) == 1

@@ -82,7 +82,7 @@ class Run:
         self.output_dir.mkdir(exist_ok=True)
         log = RunLog(self.output_dir, self.state.step, "none")
         objective = sft_objective()
-        task = Task(self.policy, optimizer, FLOAT32, objective, feed, objective, [], MODEL)
+        task = Task(self.policy, optimizer, FLOAT32, objective, feed, objective, list, {})
         self.state = fit(task, settings, self.state, log, Progress(feed.total_steps, self.state.step, disable=True))
         log.close()
         return read_metrics(self.output_dir)
@@ -278,7 +278,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_leaves_the_weights(tmp_
     broken = type(objective)(loss, objective.count)
     log = RunLog(tmp_path, 0, "none")
     settings = TrainingArguments(output_dir=str(tmp_path), logging_steps=1, learning_rate=1e-3)
-    task = Task(policy, optimizer, FLOAT32, broken, feed, objective, [], MODEL)
+    task = Task(policy, optimizer, FLOAT32, broken, feed, objective, list, {})
     state = TrainState()
     message = r"^step 2: the gradient's norm is nan and the loss nan; the weights were left as they were.*learning_rate \(0\.001\)"
     with pytest.raises(UserError, match=message):

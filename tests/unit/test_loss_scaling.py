@@ -63,7 +63,7 @@ def test_fp16_overflow_leaves_the_weights_and_lowers_the_scale(scaled: Precision
     train(model, optimizer, scaled, 1)
     assert any((parameter.numpy() != before[name]).any() for name, parameter in model.named_parameters())
 
-    folder = save_checkpoint(tmp_path, model, optimizer, TrainState(step=3, scaler=scaled.scaler_state()), MODEL)
+    folder = save_checkpoint(tmp_path, model, optimizer, TrainState(step=3, scaler=scaled.scaler_state()), {})
     fresh = choose_precision(bf16=False, fp16=True, level="O1", device="gpu")[0]
     load_checkpoint(folder, model, optimizer, fresh)
     assert fresh.scaler_state() == scaled.scaler_state()

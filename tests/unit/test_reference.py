@@ -14,7 +14,7 @@ from paddlealign.data.example import Example, Response
 from paddlealign.models.tensor_files import read_tensors, write_tensors
 from paddlealign.models.weights import load_model
 from paddlealign.recipes.entry import main
-from paddlealign.training.reference import compute_logps, fingerprint, read_cache, write_cache
+from paddlealign.training.reference import compute_logps, fingerprint, read_cache, weights_hash, write_cache
 from paddlealign.training.run_log import read_metrics
 from tests.small_runs import FLOAT32, MODEL, examples, make_checkpoint, write_rows
 
@@ -63,30 +63,30 @@ def test_the_name_depends_on_every_token_and_mask(model_dir: Path):
         "chosen and rejected swapped": [*pairs[:-1], replace(last, responses=last.responses[::-1])],
         "another boundary": [*pairs[:-1], moved],
     }
-    names = {what: fingerprint(rows, model_dir, "float32 O1") for what, rows in variants.items()}
+    names = {what: fingerprint(rows, weights_hash(model_dir), "float32 O1") for what, rows in variants.items()}
     assert len(set(names.values())) == len(variants), names
-    assert fingerprint(examples(2), model_dir, "float32 O1") == names["as it is"]
+    assert fingerprint(examples(2), weights_hash(model_dir), "float32 O1") == names["as it is"]
 
 
 def test_the_name_depends_on_the_model_and_the_dtype_but_not_on_paths(model_dir: Path, tmp_path: Path):
     pairs = examples(2)
-    name = fingerprint(pairs, model_dir, "float32 O1")
+    name = fingerprint(pairs, weights_hash(model_dir), "float32 O1")
     elsewhere = tmp_path / "deep" / "elsewhere"
     shutil.copytree(model_dir, elsewhere)
-    assert fingerprint(pairs, elsewhere, "float32 O1") == name
+    assert fingerprint(pairs, weights_hash(elsewhere), "float32 O1") == name
     (elsewhere / "tokenizer_config.json").write_text("{}")  # tokens are what counts of a tokenizer
-    assert fingerprint(pairs, elsewhere, "float32 O1") == name
-    assert fingerprint(pairs, elsewhere, "bfloat16 O2") != name
-    assert fingerprint(pairs, elsewhere, "bfloat16 O1") != fingerprint(pairs, elsewhere, "bfloat16 O2")
+    assert fingerprint(pairs, weights_hash(elsewhere), "float32 O1") == name
+    assert fingerprint(pairs, weights_hash(elsewhere), "bfloat16 O2") != name
+    assert fingerprint(pairs, weights_hash(elsewhere), "bfloat16 O1") != fingerprint(pairs, weights_hash(elsewhere), "bfloat16 O2")
 
     config = json.loads((elsewhere / "config.json").read_text())
     (elsewhere / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-6}))
-    assert fingerprint(pairs, elsewhere, "float32 O1") != name
+    assert fingerprint(pairs, weights_hash(elsewhere), "float32 O1") != name
     (elsewhere / "config.json").write_bytes((model_dir / "config.json").read_bytes())
     weights = bytearray((elsewhere / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (elsewhere / "model.safetensors").write_bytes(weights)
-    assert fingerprint(pairs, elsewhere, "float32 O1") != name
+    assert fingerprint(pairs, weights_hash(elsewhere), "float32 O1") != name
 
 
 def test_only_a_whole_cache_of_the_right_length_is_used(tmp_path: Path):
@@ -107,11 +107,11 @@ def test_only_a_whole_cache_of_the_right_length_is_used(tmp_path: Path):
 
 def test_logps_do_not_depend_on_how_the_rows_are_packed(monkeypatch: pytest.MonkeyPatch):
     model, pairs = load_model(MODEL, "float32"), examples(2)
-    together = compute_logps(model, pairs, 0, FLOAT32, "test")
+    together = compute_logps(model, pairs, 0, FLOAT32, "test", False)
     assert together.shape == (6, 2) and together.dtype == np.float32 and (together < 0).all()
     monkeypatch.setattr("paddlealign.training.reference.ROW_TOKENS", 1)
-    assert np.abs(compute_logps(model, pairs, 0, FLOAT32, "test") - together).max() <= 1e-4
-    one = compute_logps(model, pairs[3:4], 0, FLOAT32, "test")
+    assert np.abs(compute_logps(model, pairs, 0, FLOAT32, "test", False) - together).max() <= 1e-4
+    one = compute_logps(model, pairs[3:4], 0, FLOAT32, "test", False)
     assert np.abs(one - together[3:4]).max() <= 1e-4
 
 

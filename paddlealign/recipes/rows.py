@@ -1,0 +1,116 @@
+"""The rows of a training run: read, encoded, told, and held against the model."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from paddlealign.arguments.parsing import DpoArguments, SftArguments
+from paddlealign.arguments.paths import dataset_files
+from paddlealign.data.encoding import Limits, encode_all, examples_hash
+from paddlealign.data.encoding_report import EncodingReport
+from paddlealign.data.example import Batch, Example
+from paddlealign.data.order import evaluation_plan
+from paddlealign.data.packing import make_batch
+from paddlealign.data.records import ReadReport, read_records
+from paddlealign.data.sources import data_hash
+from paddlealign.data.template import load_template
+from paddlealign.data.tokenizer import Tokenizer
+from paddlealign.errors import UserError
+from paddlealign.models.config import DecoderConfig
+from paddlealign.recipes.device import say
+from paddlealign.training.feed import Feed
+
+TrainArguments = SftArguments | DpoArguments
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a run in tokens.
+
+    hashes: for run.json, by what they are of: the files of each split, and the training examples' tokens.
+    """
+
+    tokenizer: Tokenizer
+    train: list[Example]
+    dev: list[Example]
+    hashes: dict[str, str]
+
+
+def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) -> Rows:
+    """Read and encode the train and dev rows, and tell what became of them. kind: "sft" or "preference"."""
+    data = arguments.data
+    tokenizer = Tokenizer.load(arguments.model.tokenizer_name_or_path or arguments.model.model_name_or_path)
+    template = load_template(tokenizer, data.chat_template)
+    limits = Limits(data.max_length, data.src_length, data.truncation)
+    progress = sys.stderr.isatty() and not arguments.training.disable_tqdm
+    sets: dict[str, list[Example]] = {"train": [], "dev": []}
+    hashes = {}
+    for split, paths in dataset_files(data, arguments.training)._asdict().items():
+        if paths:
+            records, read = read_records(paths, kind)
+            if not score_all_turns:
+                records = [replace(record, score_all_turns=False) for record in records]
+            encoded = encode_all(records, tokenizer, template, limits, progress)
+            sets[split] = encoded.examples
+            hashes[f"{split} files"] = data_hash(paths)
+            for line in describe_rows(split, read, encoded.report):
+                say(line)
+    hashes["train tokens"] = examples_hash(sets["train"])
+    return Rows(tokenizer, sets["train"], sets["dev"], hashes)
+
+
+def describe_rows(split: str, read: ReadReport, encoded: EncodingReport) -> list[str]:
+    """Lines that say what became of a split's rows: kept, cut, left out and why."""
+    files = "1 file" if read.files == 1 else f"{read.files} files"
+    lines = [
+        f"{split}: {encoded.kept:,} of {read.rows:,} rows from {files}, {encoded.tokens:,} tokens, {encoded.scored_tokens:,} of them scored"
+    ]
+    left_out = [(encoded.dropped_too_long, "too long (dropped; raise src_length or max_length, or set truncation)")]
+    left_out += [(count, reason) for reason, count in read.refused.items()]
+    left_out += [(count, f"{reason} (first: {encoded.refused_at[reason]})") for reason, count in encoded.refused.items()]
+    lines += [f"{split}: left out {count:,}: {reason}" for count, reason in left_out if count]
+    if encoded.prompts_truncated or encoded.responses_truncated:
+        lines.append(f"{split}: cut {encoded.prompts_truncated:,} prompts and {encoded.responses_truncated:,} responses")
+    if encoded.altered_turns:
+        lines.append(f"{split}: {encoded.altered_turns:,} earlier answers are changed by the chat template and not scored")
+    return lines + [f"note: {warning}" for warning in read.warnings]
+
+
+def make_feed(arguments: TrainArguments, rows: Rows) -> Feed:
+    """Lay down the order of the training rows."""
+    data, training = arguments.data, arguments.training
+    packing = "best_fit" if data.greedy_zero_padding else "next_fit" if data.zero_padding else "micro_batch"
+    return Feed(
+        rows.train,
+        pad_id=rows.tokenizer.pad_id,
+        seed=training.seed,
+        max_length=data.max_length,
+        micro_batch_size=training.per_device_train_batch_size,
+        accumulation=training.gradient_accumulation_steps,
+        packing=packing,
+        epochs=training.num_train_epochs,
+        max_steps=training.max_steps,
+    )
+
+
+def dev_batches(arguments: TrainArguments, rows: Rows) -> Iterator[Batch]:
+    """The dev rows in their order, in batches of per_device_eval_batch_size."""
+    lengths = [example.length for example in rows.dev]
+    plan = evaluation_plan(lengths, max_length=arguments.data.max_length, batch_size=arguments.training.per_device_eval_batch_size)
+    for micro_batch in plan:
+        yield make_batch(rows.dev, micro_batch, rows.tokenizer.pad_id)
+
+
+def check_fit(rows: Rows, config: DecoderConfig) -> None:
+    """The rows' tokens must be in the model's vocabulary, and should be within its trained length."""
+    examples = [*rows.train, *rows.dev]
+    arrays = [array for example in examples for array in (example.prompt_ids, *(response.token_ids for response in example.responses))]
+    highest = max(int(array.max()) for array in arrays if len(array))
+    if highest >= config.vocab_size:
+        raise UserError(
+            f"tokenizer_name_or_path: {rows.tokenizer.folder} gives token {highest}, but the model has {config.vocab_size} tokens; "
+            "use the tokenizer that belongs to the model"
+        )
+    longest = max(len(example.prompt_ids) + max(len(response.token_ids) for response in example.responses) for example in examples)
+    if longest > config.max_positions:
+        say(f"note: the longest row has {longest} tokens, the model was made for {config.max_positions}; consider a lower max_length")

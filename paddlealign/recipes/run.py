@@ -1,0 +1,146 @@
+"""What the training recipes share: what is settled at the start, and the way from a prepared task to a finished run."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from paddlealign.arguments.show import render
+from paddlealign.errors import UserError
+from paddlealign.models.decoder import Decoder
+from paddlealign.models.tensor_files import write_json
+from paddlealign.models.weights import GENERATION_FILE, TOKENIZER_FILES
+from paddlealign.recipes.device import choose_device, say
+from paddlealign.recipes.rows import Rows, TrainArguments, check_fit, dev_batches, make_feed
+from paddlealign.recipes.run_file import describe_run, refuse_other_run
+from paddlealign.report.curves import draw_curves
+from paddlealign.training.checkpoint import (
+    CURVES_FILE,
+    METRICS_FILE,
+    RUN_FILE,
+    TrainState,
+    find_resume,
+    load_checkpoint,
+    refuse_foreign_run,
+    remove_run,
+    save_policy,
+    set_aside_later,
+)
+from paddlealign.training.loop import Task, fit, run_evaluation
+from paddlealign.training.objective import Objective
+from paddlealign.training.optimizer import make_optimizer
+from paddlealign.training.precision import Precision, choose_precision
+from paddlealign.training.progress import Progress
+from paddlealign.training.run_log import RunLog, read_metrics
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is settled before any data is read. resume: the checkpoint to go on from."""
+
+    device: str
+    precision: Precision
+    resume: Path | None
+
+
+def begin(arguments: TrainArguments) -> Start:
+    """Print the effective arguments and notes, settle device and precision, and see to it that output_dir can be written."""
+    settings = arguments.training
+    say(render(arguments))
+    output_dir = Path(settings.output_dir)
+    resume = find_resume(output_dir, settings.resume_from_checkpoint)
+    if not settings.check:
+        refuse_foreign_run(output_dir, settings.resume_from_checkpoint is not None, resume, settings.overwrite_output_dir)
+        probe_folder(output_dir)
+    device = choose_device(settings.device)
+    precision, remark = choose_precision(settings.bf16, settings.fp16, settings.fp16_opt_level, device)
+    for note in (*arguments.notes, *([remark] if remark else [])):
+        say(f"note: {note}")
+    return Start(device, precision, resume)
+
+
+def probe_folder(folder: Path) -> None:
+    """Refuse an output_dir that cannot be written, before hours are spent. Nothing is left behind."""
+    existed = folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink()
+        if not existed:
+            folder.rmdir()
+    except OSError as error:
+        raise UserError(f"output_dir: {folder} cannot be written ({error.strerror}); name another folder") from error
+
+
+def make_task(arguments: TrainArguments, start: Start, rows: Rows, policy: Decoder, objective: Objective, dev_objective: Objective) -> Task:
+    """Put together what the loop needs."""
+    check_fit(rows, policy.config)
+    settings = arguments.training
+    return Task(
+        policy=policy,
+        optimizer=make_optimizer(policy, settings.adam_beta1, settings.adam_beta2, settings.adam_epsilon, settings.weight_decay),
+        precision=start.precision,
+        objective=objective,
+        feed=make_feed(arguments, rows),
+        dev_objective=dev_objective,
+        dev_batches=lambda: dev_batches(arguments, rows),
+        side_files=side_files(arguments, rows.tokenizer.folder),
+    )
+
+
+def side_files(arguments: TrainArguments, tokenizer_dir: Path) -> dict[str, Path]:
+    """What a saved model has beside its weights: the tokenizer of its rows, and the chat template where a file was given."""
+    model_dir = Path(arguments.model.model_name_or_path)
+    files = {name: tokenizer_dir / name for name in TOKENIZER_FILES} | {GENERATION_FILE: model_dir / GENERATION_FILE}
+    if arguments.data.chat_template not in ("auto", "none"):
+        files["chat_template.jinja"] = Path(arguments.data.chat_template)
+    return {name: path for name, path in files.items() if path.is_file()}
+
+
+def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str, str]) -> None:
+    """Resume or start, fit, and leave the final model, the run log and the curves in output_dir. hashes: see ``describe_run``."""
+    settings = arguments.training
+    output_dir = Path(settings.output_dir)
+    run = describe_run(arguments, hashes, start.device)
+    state = resume_or_start(arguments, start, task, run)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    write_json(output_dir / RUN_FILE, {**run, "finished": False})
+    began = time.perf_counter()
+    log = RunLog(output_dir, state.step, settings.report_to)
+    progress = Progress(task.feed.total_steps, state.step, settings.disable_tqdm)
+    try:
+        if settings.do_train:
+            state = fit(task, settings, state, log, progress)
+        if settings.do_eval and settings.evaluation_strategy == "no":
+            run_evaluation(task, state, log, progress)
+    finally:
+        progress.close()
+        log.close()
+    seconds = time.perf_counter() - began
+    if settings.do_train:
+        save_policy(output_dir, task.policy, task.side_files)
+        draw_curves(read_metrics(output_dir), output_dir / CURVES_FILE, f"{arguments.command}: {output_dir.name}")
+    write_json(output_dir / RUN_FILE, {**run, "finished": True, "steps": state.step, "seconds": round(seconds, 1)})
+    left = f"the model, {METRICS_FILE} and {CURVES_FILE} are" if settings.do_train else f"{METRICS_FILE} is"
+    say(f"done in {seconds:.0f} s: {left} in {output_dir}")
+    if settings.do_train and arguments.data.chat_template == "none":
+        say("trained on plain text (chat_template none): give predict.py --chat_template none too")
+
+
+def resume_or_start(arguments: TrainArguments, start: Start, task: Task, run: dict) -> TrainState:
+    """Load the checkpoint that was asked for, or clear the way for a new run."""
+    output_dir = Path(arguments.training.output_dir)
+    if start.resume is None:
+        if arguments.training.resume_from_checkpoint is not None:
+            refuse_other_run(output_dir / RUN_FILE, run)
+        elif arguments.training.overwrite_output_dir:
+            remove_run(output_dir)
+        return TrainState()
+    old_steps = refuse_other_run(start.resume / RUN_FILE, run)
+    state = load_checkpoint(start.resume, task.policy, task.optimizer, task.precision)
+    say(f"resumed from {start.resume}: {state.step} of {task.feed.total_steps} steps done")
+    if old_steps:
+        say(f"note: {old_steps}; the learning rate now follows the new length")
+    aside = set_aside_later(output_dir, state.step)
+    if aside:
+        say(f"note: {', '.join(aside)} lie after it and were set aside (.abandoned)")
+    return state
