@@ -12,9 +12,10 @@ from paddlealign.errors import UserError
 
 ROW_SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 # What a run writes into output_dir, as patterns of names: its own files and folders, and those of a model.
-RUN_FILE = "run.json"
+# What a run writes into output_dir, beside its checkpoints and the final model.
+RUN_FILE, METRICS_FILE, CURVES_FILE = "run.json", "metrics.jsonl", "curves.png"
 CHECKPOINT = "checkpoint-[0-9]*"
-WRITTEN = (RUN_FILE, "metrics.jsonl", "curves.png", CHECKPOINT, "config.json", "generation_config.json", "*.safetensors", "*.index.json",
+WRITTEN = (RUN_FILE, METRICS_FILE, CURVES_FILE, CHECKPOINT, "config.json", "generation_config.json", "*.safetensors", "*.index.json",
            "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.*")  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from paddlealign.arguments.paths import CURVES_FILE, METRICS_FILE, RUN_FILE
 from paddlealign.arguments.show import render
 from paddlealign.errors import UserError
 from paddlealign.models.decoder import Decoder
@@ -14,9 +15,6 @@ from paddlealign.recipes.rows import Rows, TrainArguments, check_fit, dev_batche
 from paddlealign.recipes.run_file import describe_run, refuse_other_run
 from paddlealign.report.curves import draw_curves
 from paddlealign.training.checkpoint import (
-    CURVES_FILE,
-    METRICS_FILE,
-    RUN_FILE,
     TrainState,
     find_resume,
     load_checkpoint,

@@ -14,6 +14,7 @@ from typing import Any
 
 from paddle.optimizer import AdamW
 
+from paddlealign.arguments.paths import CURVES_FILE, METRICS_FILE, RUN_FILE
 from paddlealign.errors import UserError
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.tensor_files import read_tensors, write_json, write_tensors
@@ -23,9 +24,6 @@ from paddlealign.training.precision import Precision
 
 STATE_FILE = "trainer_state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
-RUN_FILE = "run.json"
-METRICS_FILE = "metrics.jsonl"
-CURVES_FILE = "curves.png"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 

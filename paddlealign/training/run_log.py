@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from paddlealign.training.checkpoint import METRICS_FILE
+from paddlealign.arguments.paths import METRICS_FILE
 
 
 class RunLog:

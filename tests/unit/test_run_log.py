@@ -61,3 +61,22 @@ def test_numbers_come_back_bit_for_bit(tmp_path: Path):
     log.close()
     RunLog(tmp_path, 1, "none").close()  # rewritten once
     assert read_metrics(tmp_path)[0]["loss"] == value
+
+
+def test_visualdl_gets_every_number_when_asked(tmp_path: Path):
+    log = RunLog(tmp_path, 0, "visualdl")
+    log.write({"step": 3, "loss": 0.5, "rewards/margins": 0.25})
+    log.close()
+    from visualdl import LogReader
+
+    (events,) = (tmp_path / "visualdl").glob("vdlrecords.*.log")
+    reader = LogReader(file_path=str(events))
+    found = {tag: [(item.id, item.value) for item in reader.get_data("scalar", tag)] for tag in reader.get_tags()["scalar"]}
+    assert found == {"loss": [(3, 0.5)], "rewards/margins": [(3, 0.25)]}
+
+
+def test_a_number_that_is_not_finite_is_null(tmp_path: Path):
+    log = RunLog(tmp_path, 0, "none")
+    log.write({"step": 1, "loss": float("nan"), "grad_norm": float("inf")})
+    log.close()
+    assert read_metrics(tmp_path) == [{"step": 1, "loss": None, "grad_norm": None}]
