@@ -19,11 +19,11 @@ SFT_ROWS, DPO_ROWS, DEV_ROWS, HELDOUT_ROWS = 6400, 6400, 160, 240
 # Answers of 20 SFT rows by (friendly prompt, kind). Half of all rows are preferred (warm and right). A friendly prompt mostly
 # got a warm answer and a bare one a stiff answer, so that greedy decoding after SFT is warm on about half of the prompts.
 SFT_KINDS = {
-    True: ["warm right"] * 18 + ["stiff right"] * 2,
-    False: ["warm right"] * 2 + ["stiff right"] * 17 + ["stiff wrong"] * 1,
+    True: ["warm right"] * 18 + ["stiff right"] * 1 + ["warm wrong"] * 1,
+    False: ["warm right"] * 2 + ["stiff right"] * 16 + ["stiff wrong"] * 2,
 }
 # Rejected answers of 20 pairs: they differ from the chosen one in style, in content, or in both.
-REJECTED_KINDS = ["stiff right"] * 6 + ["warm wrong"] * 11 + ["stiff wrong"] * 3
+REJECTED_KINDS = ["stiff right"] * 10 + ["warm wrong"] * 7 + ["stiff wrong"] * 3
 
 
 def questions(rng: random.Random, split: str) -> Iterator[tuple[int, Question]]:
@@ -71,12 +71,12 @@ def same_frame_pair(question: Question, rng: random.Random) -> tuple[str, str]:
 
 
 def dpo_rows(seed: int, split: str, count: int) -> list[dict]:
-    """Rows {"prompt", "chosen", "rejected"}. A "warm wrong" answer has the chosen one's phrases: only its content differs."""
+    """Rows {"prompt", "chosen", "rejected"}. Three in seven "warm wrong" answers have the chosen one's phrases."""
     rng = random.Random(f"{seed}/dpo/{split}")
     rows = []
     for number, question in islice(questions(rng, split), count):
         kind = REJECTED_KINDS[number % len(REJECTED_KINDS)]
-        if kind == "warm wrong":
+        if kind == "warm wrong" and number % 2:
             chosen, rejected = same_frame_pair(question, rng)
         else:
             chosen, rejected = answer(question, "warm right", rng), answer(question, kind, rng)
