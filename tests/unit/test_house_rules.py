@@ -229,6 +229,15 @@ def test_the_gpu_environment_differs_in_one_package():
     assert b == a.replace("paddlepaddle", "paddlepaddle-gpu")
 
 
+def test_the_readme_maps_every_file():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for path in python_files("paddlealign"):
+        if path.name != "__init__.py":
+            folder = f"{path.parent.relative_to(ROOT)}/"
+            section = readme.split(f"`{folder}`:", 1)[1].split("`paddlealign/", 1)[0] if f"`{folder}`:" in readme else ""
+            assert f"`{path.name}`" in section, f"README's file map does not name {path.relative_to(ROOT)}"
+
+
 # The rules themselves, each on a text that breaks it and on one that does not.
 
 
