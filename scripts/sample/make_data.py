@@ -71,12 +71,12 @@ def same_frame_pair(question: Question, rng: random.Random) -> tuple[str, str]:
 
 
 def dpo_rows(seed: int, split: str, count: int) -> list[dict]:
-    """Rows {"prompt", "chosen", "rejected"}. Three in seven "warm wrong" answers have the chosen one's phrases."""
+    """Rows {"prompt", "chosen", "rejected"}. One in seven "warm wrong" answers has the chosen one's phrases."""
     rng = random.Random(f"{seed}/dpo/{split}")
     rows = []
     for number, question in islice(questions(rng, split), count):
         kind = REJECTED_KINDS[number % len(REJECTED_KINDS)]
-        if kind == "warm wrong" and number % 2:
+        if kind == "warm wrong" and number % 4 == 1:
             chosen, rejected = same_frame_pair(question, rng)
         else:
             chosen, rejected = answer(question, "warm right", rng), answer(question, kind, rng)
