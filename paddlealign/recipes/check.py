@@ -32,7 +32,7 @@ def check_run(
     rows = sum(len(batch.example_ids) for batch in step.batches)
     tokens = sum(batch.token_count for batch in step.batches)
     cells = sum(batch.input_ids.size for batch in step.batches)
-    print(f"steps: {task.feed.total_steps:,}; the first takes {rows} rows in {len(step.batches)} micro-batches, {tokens:,} tokens")
+    print(f"steps: {task.feed.total_steps:,}; the first takes {rows} rows, {tokens:,} tokens, in micro-batches: {len(step.batches)}")
     print(f"padding: {1 - tokens / cells:.1%} of the first step's {cells:,} positions")
     print(memory_line(arguments, task, step.batches[0], frozen_copies))
     sums = evaluate(task.policy, step.batches[:1], task.objective, task.precision)

@@ -7,12 +7,13 @@ import numpy as np
 
 from paddlealign.arguments.parsing import DpoArguments
 from paddlealign.errors import UserError
+from paddlealign.models.config import read_config
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.weights import load_model
 from paddlealign.recipes.check import check_run
 from paddlealign.recipes.device import say
-from paddlealign.recipes.rows import Rows, prepare_rows
-from paddlealign.recipes.run import Start, begin, make_task, train
+from paddlealign.recipes.rows import Rows, check_fit, prepare_rows
+from paddlealign.recipes.run import Start, begin, check_resume, make_task, train
 from paddlealign.training.loop import Task
 from paddlealign.training.objective import Reference, dpo_objective
 from paddlealign.training.reference import (
@@ -34,7 +35,9 @@ def run(arguments: DpoArguments) -> None:
     """Align the policy with the preference pairs, held to a frozen reference. Raises UserError."""
     start = begin(arguments)
     rows = prepare_rows(arguments, "preference", score_all_turns=False)
+    check_fit(rows, read_config(reference_dir(arguments)), "ref_model_name_or_path")
     weights = weights_hash(reference_dir(arguments))
+    hashes = {**rows.hashes, "reference weights": weights}
     frozen = arguments.objective.reference_mode == "frozen"
     if frozen or arguments.training.check:  # a check looks at the first step only, without filling the cache
         model = model_reference(load_reference(arguments, start), start.precision)
@@ -47,9 +50,10 @@ def run(arguments: DpoArguments) -> None:
     if arguments.training.do_train and start.resume is None:
         check_start(arguments, task, references[0])
     if arguments.training.check:
+        check_resume(arguments, start, hashes)
         check_run(arguments, task, rows.train or rows.dev, rows.tokenizer, frozen_copies=int(frozen))
         return
-    train(arguments, start, task, {**rows.hashes, "reference weights": weights})
+    train(arguments, start, task, hashes)
 
 
 def reference_dir(arguments: DpoArguments) -> Path:

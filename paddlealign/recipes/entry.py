@@ -30,5 +30,14 @@ def main(command: Command, argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nstopped by the keyboard", file=sys.stderr)
-        return 130
+        return _stopped()
+    except (OSError, ImportError, SystemError) as error:
+        # Paddle wraps an interrupt that comes in the middle of its own work.
+        if "KeyboardInterrupt" not in str(error) and not isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            raise
+        return _stopped()
+
+
+def _stopped() -> int:
+    print("\nstopped by the keyboard; a training run goes on from its last checkpoint with --resume_from_checkpoint true", file=sys.stderr)
+    return 130

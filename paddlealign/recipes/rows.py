@@ -101,14 +101,14 @@ def dev_batches(arguments: TrainArguments, rows: Rows) -> Iterator[Batch]:
         yield make_batch(rows.dev, micro_batch, rows.tokenizer.pad_id)
 
 
-def check_fit(rows: Rows, config: DecoderConfig) -> None:
-    """The rows' tokens must be in the model's vocabulary, and should be within its trained length."""
+def check_fit(rows: Rows, config: DecoderConfig, key: str) -> None:
+    """The rows' tokens must be in a model's vocabulary, and should be within its trained length. key: names the model in messages."""
     examples = [*rows.train, *rows.dev]
     arrays = [array for example in examples for array in (example.prompt_ids, *(response.token_ids for response in example.responses))]
     highest = max(int(array.max()) for array in arrays if len(array))
     if highest >= config.vocab_size:
         raise UserError(
-            f"tokenizer_name_or_path: {rows.tokenizer.folder} gives token {highest}, but the model has {config.vocab_size} tokens; "
+            f"{key}: the tokenizer in {rows.tokenizer.folder} gives token {highest}, but the model has {config.vocab_size} tokens; "
             "use the tokenizer that belongs to the model"
         )
     longest = max(len(example.prompt_ids) + max(len(response.token_ids) for response in example.responses) for example in examples)

@@ -7,9 +7,10 @@ from pathlib import Path
 from paddlealign.arguments.paths import CURVES_FILE, METRICS_FILE, RUN_FILE
 from paddlealign.arguments.show import render
 from paddlealign.errors import UserError
+from paddlealign.models.config import read_config
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.tensor_files import write_json
-from paddlealign.models.weights import GENERATION_FILE, TOKENIZER_FILES
+from paddlealign.models.weights import GENERATION_FILE, TOKENIZER_FILES, find_weights
 from paddlealign.recipes.device import choose_device, say
 from paddlealign.recipes.rows import Rows, TrainArguments, check_fit, dev_batches, make_feed
 from paddlealign.recipes.run_file import describe_run, refuse_other_run
@@ -46,9 +47,19 @@ def begin(arguments: TrainArguments) -> Start:
     say(render(arguments))
     output_dir = Path(settings.output_dir)
     resume = find_resume(output_dir, settings.resume_from_checkpoint)
-    if not settings.check:
-        refuse_foreign_run(output_dir, settings.resume_from_checkpoint is not None, resume, settings.overwrite_output_dir)
+    resuming = settings.resume_from_checkpoint is not None
+    if settings.check:
+        try:
+            refuse_foreign_run(output_dir, resuming, resume, settings.overwrite_output_dir)
+        except UserError as error:
+            say(f"note: a start would be refused. {error}")
+    else:
+        refuse_foreign_run(output_dir, resuming, resume, settings.overwrite_output_dir)
         probe_folder(output_dir)
+    if resuming and resume is None:
+        say(f"note: {output_dir} holds no checkpoint yet; this starts at the first step")
+    read_config(arguments.model.model_name_or_path)  # a model that cannot be read is told before the rows are
+    find_weights(arguments.model.model_name_or_path)
     device = choose_device(settings.device)
     precision, remark = choose_precision(settings.bf16, settings.fp16, settings.fp16_opt_level, device)
     for note in (*arguments.notes, *([remark] if remark else [])):
@@ -71,7 +82,7 @@ def probe_folder(folder: Path) -> None:
 
 def make_task(arguments: TrainArguments, start: Start, rows: Rows, policy: Decoder, objective: Objective, dev_objective: Objective) -> Task:
     """Put together what the loop needs."""
-    check_fit(rows, policy.config)
+    check_fit(rows, policy.config, "model_name_or_path")
     settings = arguments.training
     return Task(
         policy=policy,
@@ -102,6 +113,8 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
     state = resume_or_start(arguments, start, task, run)
     output_dir.mkdir(parents=True, exist_ok=True)
     write_json(output_dir / RUN_FILE, {**run, "finished": False})
+    if settings.evaluation_strategy == "steps" and (settings.eval_steps or settings.logging_steps) > task.feed.total_steps:
+        say(f"note: nothing will be evaluated: eval_steps is above the run's {task.feed.total_steps} steps")
     began = time.perf_counter()
     log = RunLog(output_dir, state.step, settings.report_to)
     progress = Progress(task.feed.total_steps, state.step, settings.disable_tqdm)
@@ -116,12 +129,19 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
     seconds = time.perf_counter() - began
     if settings.do_train:
         save_policy(output_dir, task.policy, task.side_files)
-        draw_curves(read_metrics(output_dir), output_dir / CURVES_FILE, f"{arguments.command}: {output_dir.name}")
+        draw_curves(read_metrics(output_dir), output_dir / CURVES_FILE, f"{arguments.command.upper()}, {output_dir}")
     write_json(output_dir / RUN_FILE, {**run, "finished": True, "steps": state.step, "seconds": round(seconds, 1)})
     left = f"the model, {METRICS_FILE} and {CURVES_FILE} are" if settings.do_train else f"{METRICS_FILE} is"
     say(f"done in {seconds:.0f} s: {left} in {output_dir}")
     if settings.do_train and arguments.data.chat_template == "none":
         say("trained on plain text (chat_template none): give predict.py --chat_template none too")
+
+
+def check_resume(arguments: TrainArguments, start: Start, hashes: dict[str, str]) -> None:
+    """Under ``--check``: refuse a resume that a start would refuse, or say from where it would go on."""
+    if start.resume is not None:
+        refuse_other_run(start.resume / RUN_FILE, describe_run(arguments, hashes, start.device))
+        say(f"a start would go on from {start.resume}; what follows is told of the first step")
 
 
 def resume_or_start(arguments: TrainArguments, start: Start, task: Task, run: dict) -> TrainState:
@@ -135,6 +155,11 @@ def resume_or_start(arguments: TrainArguments, start: Start, task: Task, run: di
         return TrainState()
     old_steps = refuse_other_run(start.resume / RUN_FILE, run)
     state = load_checkpoint(start.resume, task.policy, task.optimizer, task.precision)
+    if state.step > task.feed.total_steps:
+        raise UserError(
+            f"max_steps, num_train_epochs: the run would end at step {task.feed.total_steps}, but {start.resume} is past that. "
+            "Raise them, or go on from an earlier checkpoint"
+        )
     say(f"resumed from {start.resume}: {state.step} of {task.feed.total_steps} steps done")
     if old_steps:
         say(f"note: {old_steps}; the learning rate now follows the new length")

@@ -4,7 +4,7 @@ from paddlealign.arguments.parsing import SftArguments
 from paddlealign.models.weights import load_model
 from paddlealign.recipes.check import check_run
 from paddlealign.recipes.rows import prepare_rows
-from paddlealign.recipes.run import begin, make_task, train
+from paddlealign.recipes.run import begin, check_resume, make_task, train
 from paddlealign.training.objective import sft_objective
 
 
@@ -16,6 +16,7 @@ def run(arguments: SftArguments) -> None:
     objective = sft_objective()
     task = make_task(arguments, start, rows, policy, objective, objective)
     if arguments.training.check:
+        check_resume(arguments, start, rows.hashes)
         check_run(arguments, task, rows.train or rows.dev, rows.tokenizer, frozen_copies=0)
         return
     train(arguments, start, task, rows.hashes)

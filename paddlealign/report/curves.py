@@ -5,6 +5,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 _TRAIN, _DEV, _SECOND = "#2563eb", "#dc2626", "#d97706"
 # A panel: its title, the metrics drawn in it with their label and colour.
@@ -47,6 +48,7 @@ def _draw_panel(axis: Axes, name: str, curves: list[tuple[str, str, str]], metri
             axis.plot(steps, values, color=colour, label=label, linewidth=1.6, marker="o" if len(points) < 12 else None, markersize=3)
     axis.set_title(name, fontsize=10)
     axis.set_xlabel("step", fontsize=9)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.25)
     axis.tick_params(labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from paddlealign.recipes.entry import main
-from tests.small_runs import make_checkpoint, write_rows
+from tests.small_runs import MODEL, make_checkpoint, write_rows
 
 TEMPLATE = (
     "{% for message in messages %}{{ message['role'] + ': ' + message['content'] }}"
@@ -112,3 +112,26 @@ def test_an_output_dir_that_cannot_be_written_is_told_before_anything_is_read(
 ):
     said = refusal("sft", words("sft", "a", "--output_dir", "/proc/nowhere/out"), capsys)
     assert said.startswith("error: output_dir: /proc/nowhere/out cannot be written")
+
+
+def test_a_run_cannot_be_resumed_past_its_end(words: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert main("sft", words("sft", "a")) == 0
+    before = (tmp_path / "a" / "model.safetensors").read_bytes()
+    said = refusal("sft", words("sft", "a", "--resume_from_checkpoint", "true", "--max_steps", 3), capsys)
+    assert "the run would end at step 3" in said
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() == before
+
+
+def test_check_tells_what_a_start_would_meet(words: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert main("sft", words("sft", "a")) == 0
+    assert main("sft", words("sft", "a", "--check", "true")) == 0
+    assert "a start would be refused" in capsys.readouterr().out
+    resume = ["--resume_from_checkpoint", "true", "--check", "true"]
+    assert main("sft", words("sft", "a", *resume)) == 0
+    assert "would go on from" in capsys.readouterr().out
+    assert "seed was 42, is 7" in refusal("sft", words("sft", "a", *resume, "--seed", 7), capsys)
+
+
+def test_a_reference_of_a_smaller_vocabulary_is_refused(words: Callable[..., list[str]], capsys: pytest.CaptureFixture):
+    said = refusal("dpo", words("dpo", "a", "--ref_model_name_or_path", MODEL), capsys)
+    assert said.startswith("error: ref_model_name_or_path: the tokenizer in") and "the model has 96 tokens" in said

@@ -111,7 +111,7 @@ def test_rows_of_which_none_is_left(refused: Callable[..., str], tmp_path: Path)
 
 def test_a_tokenizer_of_another_model(refused: Callable[..., str], checkpoint: Path, tmp_path: Path):
     message = refused("--model_name_or_path", MODEL, "--tokenizer_name_or_path", checkpoint)
-    assert "tokenizer_name_or_path" in message and "the model has 96 tokens" in message
+    assert "model_name_or_path: the tokenizer in" in message and "the model has 96 tokens" in message
     assert not (tmp_path / "out").exists()
 
 
