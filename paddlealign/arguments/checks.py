@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from paddlealign.arguments.degrees import PARALLEL_KEYS
 from paddlealign.arguments.fields import DataArguments, GenerationArguments, ObjectiveArguments, TrainingArguments
 from paddlealign.arguments.values import show
 
@@ -23,10 +24,15 @@ class Range(NamedTuple):
 
     def text(self) -> str:
         """For a message: "above 0", "0 to below 0.5"."""
-        low = f"{self.low:g}" if self.low_included else f"above {self.low:g}"
+        low = _plain(self.low) if self.low_included else f"above {_plain(self.low)}"
         if self.high == float("inf"):
             return f"{low} or more" if self.low_included else low
-        return f"{low} to {'' if self.high_included else 'below '}{self.high:g}"
+        return f"{low} to {'' if self.high_included else 'below '}{_plain(self.high)}"
+
+
+def _plain(number: float) -> str:
+    """Every digit of a whole number."""
+    return str(int(number)) if number == int(number) else f"{number:g}"
 
 
 _POSITIVE = Range(0, low_included=False)
@@ -60,11 +66,13 @@ RANGES: dict[str, Range] = {
     "top_p": Range(0, 1, low_included=False),
     "temperature": _POSITIVE,
     "repetition_penalty": _POSITIVE,
+    **{key: Range(-1) for key, kind in PARALLEL_KEYS.items() if kind is int},
 }
 _HINTS = {
     "save_total_limit": " or null for all",
     "temperature": "; for the likeliest token set decode_strategy to greedy_search",
     "max_steps": ", where -1 and 0 leave it to num_train_epochs",
+    **{key: ", where -1 and 0 ask for nothing" for key, kind in PARALLEL_KEYS.items() if kind is int},
 }
 
 
@@ -151,7 +159,9 @@ def _resolve_best(training: TrainingArguments, eval_steps: int | None, found: Re
         )
     elif evaluation == "no":
         found.changes["load_best_model_at_end"] = False
-        found.notes.append("load_best_model_at_end has nothing to choose from: evaluation_strategy and save_strategy are no.")
+        found.notes.append(
+            "load_best_model_at_end is switched off, it has nothing to choose from: evaluation_strategy and save_strategy are no."
+        )
     elif evaluation == "steps" and eval_steps and training.save_steps % eval_steps:
         found.problems.append(
             f"load_best_model_at_end needs save_steps to be a multiple of eval_steps; {training.save_steps} is none of {eval_steps}."
@@ -179,14 +189,17 @@ def unread_keys(sections: Mapping[str, Any], sources: Mapping[str, str]) -> list
     training, data = sections.get("training"), sections.get("data")
     if isinstance(training, TrainingArguments):
         picks = training.load_best_model_at_end or training.early_stopping_patience is not None
+        unpicked = "neither load_best_model_at_end nor early_stopping_patience is on"
+        if sources.get("load_best_model_at_end") == "derived":
+            unpicked = "load_best_model_at_end is off in this run"
         rules += [
             (training.evaluation_strategy != "steps", "eval_steps", f"evaluation_strategy is {training.evaluation_strategy}"),
             (training.save_strategy != "steps", "save_steps", f"save_strategy is {training.save_strategy}"),
             (training.max_steps > 0, "num_train_epochs", f"max_steps is {training.max_steps}"),
             (training.warmup_steps > 0, "warmup_ratio", f"warmup_steps is {training.warmup_steps}"),
             (not training.bf16 and not training.fp16, "fp16_opt_level", "neither bf16 nor fp16 is true"),
-            (not picks, "metric_for_best_model", "neither load_best_model_at_end nor early_stopping_patience is on"),
-            (not picks, "greater_is_better", "neither load_best_model_at_end nor early_stopping_patience is on"),
+            (not picks, "metric_for_best_model", unpicked),
+            (not picks, "greater_is_better", unpicked),
             (training.early_stopping_patience is None, "early_stopping_threshold", "early_stopping_patience is unset"),
             (not training.do_train, "save_total_limit", "do_train is false"),
             (not training.do_eval, "dev_dataset_path", "do_eval is false and evaluation_strategy no"),
@@ -220,5 +233,5 @@ def resolve(command: str, sections: Mapping[str, Any], sources: Mapping[str, str
         found.problems.extend(part.problems)
         found.changes.update(part.changes)
         found.notes.extend(part.notes)
-    found.notes.extend(unread_keys(resolved, sources))
+    found.notes.extend(unread_keys(resolved, {**sources, **dict.fromkeys(found.changes, "derived")}))
     return resolved, found

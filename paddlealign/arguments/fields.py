@@ -8,6 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 DEFAULT_MARK = " Default: "
+# A ~ at the start of these values is the user's home folder. chat_template and resume_from_checkpoint may be words, which have none.
+PATH_KEYS = frozenset({
+    "model_name_or_path", "tokenizer_name_or_path", "dataset_name_or_path", "train_dataset_path", "dev_dataset_path", "chat_template",
+    "output_dir", "resume_from_checkpoint", "ref_model_name_or_path", "reference_cache_dir", "data_file", "output_file",
+})  # fmt: skip
 
 
 def _key(meaning: str, default: Any, *, choices: tuple[str, ...] = (), metavar: str = "") -> Any:

@@ -66,6 +66,24 @@ ALIASES: dict[str, Alias] = {
     "sharding_degree": Alias("sharding_parallel_degree", commands=_EVERY),
 }
 
+# Names that users try, and the keys that they may mean: the first that the command has is proposed.
+NEAREST: dict[str, tuple[str, ...]] = {
+    "lr": ("learning_rate",),
+    "epochs": ("num_train_epochs",),
+    "batch_size": ("per_device_train_batch_size",),
+    "train_batch_size": ("per_device_train_batch_size",),
+    "eval_batch_size": ("per_device_eval_batch_size", "batch_size"),
+    "per_device_eval_batch_size": ("batch_size",),
+    "per_device_train_batch_size": ("batch_size",),
+    "dataset_name_or_path": ("data_file",),
+    "dev_dataset_path": ("data_file",),
+    "data_file": ("dataset_name_or_path",),
+    "output_dir": ("output_file",),
+    "output_file": ("output_dir",),
+    "model": ("model_name_or_path",),
+    "model_path": ("model_name_or_path",),
+}
+
 _FULL = "this version trains all weights; leave the key out, or train the adapter with PaddleNLP and merge it into the checkpoint first"
 _QUANT = "quantised weights are not in this version; start from the float checkpoint"
 _OTHER_LOSS = "it belongs to a loss that is not in this version"

@@ -42,8 +42,9 @@ def read_argument_file(path: Path) -> list[Given]:
         raise UserError(f'{path}: an argument file is one JSON object, {{"key": value, ...}}; this one is a {_kind(content)}.')
     if twice:
         key = twice[0]
-        lines = " and ".join(str(line) for line in _lines_of_key(text, key))
-        raise UserError(f"{path}: the key {key} stands there twice (lines {lines}). Keep one of them.")
+        lines = list(dict.fromkeys(_lines_of_key(text, key)))
+        places = f"lines {' and '.join(map(str, lines))}" if len(lines) > 1 else f"line {lines[0]}, twice" if lines else "twice"
+        raise UserError(f"{path}: the key {key} stands there twice ({places}). Keep one of them.")
     return [Given(key, value, "file", f"{path}, line {(_lines_of_key(text, key) or [1])[0]}") for key, value in content.items()]
 
 

@@ -4,6 +4,7 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_type_hints, overload
 
 from paddlealign.arguments.checks import range_problem, resolve
@@ -11,6 +12,7 @@ from paddlealign.arguments.command_line import split_command_line
 from paddlealign.arguments.degrees import PARALLEL_KEYS, parallel_notes, read_environment
 from paddlealign.arguments.fields import (
     MAIN_SCRIPTS,
+    PATH_KEYS,
     SECTIONS,
     DataArguments,
     GenerationArguments,
@@ -19,7 +21,7 @@ from paddlealign.arguments.fields import (
     SftObjectiveArguments,
     TrainingArguments,
 )
-from paddlealign.arguments.foreign import ALIASES, HINTS, ONLY
+from paddlealign.arguments.foreign import ALIASES, HINTS, NEAREST, ONLY
 from paddlealign.arguments.given import Given, list_problems
 from paddlealign.arguments.json_file import read_argument_file
 from paddlealign.arguments.paddlenlp_parser import format_help, parse_sections
@@ -116,7 +118,7 @@ def parse(command: Command, argv: Sequence[str], environment: Mapping[str, str] 
     """
     text = format_help(command, argv)
     if text is not None:
-        print(text)
+        print(text, flush=True)  # here, where a closed pipe is caught
         raise SystemExit(0)
     known = known_fields(command)
     path, from_words = split_command_line(argv, _kinds(command, known))
@@ -129,9 +131,10 @@ def parse(command: Command, argv: Sequence[str], environment: Mapping[str, str] 
     if not from_file and not from_words:
         raise UserError(f"{path}: there is no key in it. {MAIN_SCRIPTS[command]} --help lists the keys.")
 
+    _refuse_other_commands_file(command, path, from_file)
     problems: list[str] = []
     notes: list[str] = []
-    merged = _merge(command, from_file, from_words, known, problems, notes)
+    merged = _prefer_words_data(_merge(command, from_file, from_words, known, problems, notes), notes)
     values, asked, hinted = _read_values(command, merged, known, problems)
     problems += [f"{key} must be set: {item.help}" for key, item in known.items() if item.required and key not in merged]
     if problems:
@@ -182,6 +185,30 @@ def _merge(
     return {key: given for key, given in merged.items() if not (_is_empty(given) and _is_known(key, known))}
 
 
+def _prefer_words_data(merged: Mapping[str, Given], notes: list[str]) -> dict[str, Given]:
+    """A data set named on the command line takes the place of the file's data keys, which would win over it otherwise."""
+    root = merged.get("dataset_name_or_path")
+    if root is None or root.source != "command line":
+        return dict(merged)
+    replaced = [key for key in ("train_dataset_path", "dev_dataset_path") if key in merged and merged[key].source == "file"]
+    if replaced:
+        notes.append(f"dataset_name_or_path on the command line takes the place of {' and '.join(replaced)} in the file.")
+    return {key: given for key, given in merged.items() if key not in replaced}
+
+
+def _refuse_other_commands_file(command: str, path: Path | None, from_file: Sequence[Given]) -> None:
+    """Raise UserError where a file fits another command by at least three keys more: one line says more than a line a key."""
+    names = [ALIASES[given.key].key if given.key in ALIASES else given.key for given in from_file if not _is_empty(given)]
+    fits = {name: sum(key in known_fields(name) for key in names) for name in SECTIONS}
+    most = max(fits.values())
+    if most - fits[command] < 3:
+        return
+    best = [name for name in fits if fits[name] == most]
+    kind = "training" if len(best) > 1 else {"sft": "SFT", "dpo": "DPO", "predict": "prediction"}[best[0]]
+    article = "an" if kind == "SFT" else "a"
+    raise UserError(f"{path}: this is {article} {kind} file; start {' or '.join(MAIN_SCRIPTS[name] for name in best)} with it.")
+
+
 def _is_empty(given: Given) -> bool:
     return given.value is None or given.value in ("", [])
 
@@ -208,13 +235,20 @@ def _read_values(
                 if value not in (None, []):
                     values[key] = value
             elif key in PARALLEL_KEYS:
-                asked[key] = _value(key, given, PARALLEL_KEYS[key])
+                value = _value(key, given, PARALLEL_KEYS[key])
+                problem = range_problem(key, value)
+                if problem:
+                    raise ValueError(problem)
+                if value is not None:
+                    asked[key] = value
             elif key in ONLY:
                 _check_only(key, _value(key, given, ONLY[key].kind))
             elif key in HINTS:
                 if _value(key, given, HINTS[key].kind) not in (None, *HINTS[key].off):
                     told.setdefault(HINTS[key].why, []).append(key)
             else:
+                if isinstance(given.value, dict):
+                    raise ValueError("nesting is not allowed: write the keys themselves.")
                 raise ValueError(_unknown(command, given.key, known))
         except ValueError as error:
             problems.append(f"{given.where}: {name}: {error}")
@@ -236,7 +270,12 @@ def _value(key: str, given: Given, kind: type, choices: tuple[str, ...] = ()) ->
         value = "stage1" if str(value).lower() == "true" else ""
     elif value == "None" and kind is not list:
         value = None
-    return None if value is None else convert(value, kind, typed=given.source == "file", choices=choices)
+    if value is None:
+        return None
+    result = convert(value, kind, typed=given.source == "file", choices=choices)
+    if key not in PATH_KEYS:
+        return result
+    return [os.path.expanduser(path) for path in result] if isinstance(result, list) else os.path.expanduser(result)
 
 
 def _check_only(key: str, value: Any) -> None:
@@ -248,9 +287,12 @@ def _check_only(key: str, value: Any) -> None:
 
 
 def _unknown(command: str, key: str, known: Mapping[str, Field]) -> str:
+    meant = next((name for name in NEAREST.get(key, ()) if name in known), None)
     others = [name for name in SECTIONS if name != command and key in known_fields(name)]
     if others:
-        return f"is a key of {' and '.join(MAIN_SCRIPTS[name] for name in others)}, not of {MAIN_SCRIPTS[command]}. Remove it."
+        return f"is a key of {' and '.join(MAIN_SCRIPTS[name] for name in others)}, not of {MAIN_SCRIPTS[command]}. " + (
+            f"Did you mean {meant}?" if meant else "Remove it."
+        )
     names = [*known, *ALIASES, *ONLY, *HINTS, *PARALLEL_KEYS]
-    near = difflib.get_close_matches(key.replace("-", "_"), names, n=1)
+    near = [meant] if meant else difflib.get_close_matches(key.replace("-", "_"), names, n=1)
     return f"unknown key. Did you mean {near[0]}?" if near else f"unknown key. {MAIN_SCRIPTS[command]} --help lists the keys."

@@ -195,7 +195,7 @@ def _fit(example: Example, limits: Limits, bos_id: int | None, source: str) -> E
         cut = [_cut_response(response, room) for response in example.responses]
         count = sum(len(response.token_ids) > room for response in example.responses)
         return Encoded(Example(example.prompt_ids, tuple(cut)), responses_cut=count)
-    return Refusal("too long", too_long=True)
+    return Refusal("too long", too_long=True, prompt=prompt, longest=prompt + longest)
 
 
 def _cut_prompt(ids: np.ndarray, room: int, bos_id: int | None) -> np.ndarray:
@@ -231,5 +231,7 @@ def _nothing_left(report: EncodingReport, limits: Limits) -> str:
     reasons = [f"{count} refused: {reason} (first: {report.refused_at[reason]})" for reason, count in report.refused.items()]
     if report.dropped_too_long:
         long = f"{report.dropped_too_long} too long for src_length {limits.src_length} and max_length {limits.max_length}"
-        reasons.append(f"{long} with truncation {limits.truncation}")
+        found = f"the longest prompt has {report.longest_prompt} tokens, the longest prompt and response {report.longest_row}"
+        remedy = "raise src_length or max_length, or set truncation to truncate_prompt or truncate_response"
+        reasons.append(f"{long} with truncation {limits.truncation} ({found}): {remedy}")
     return f"none of {report.rows} rows can be used: " + ("; ".join(reasons) or "there are none") + "."

@@ -18,10 +18,15 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a record gives no example. ``too_long``: by the limits, not by its content."""
+    """Why a record gives no example. ``too_long``: by the limits, not by its content.
+
+    prompt, longest: for a row that is too long, tokens of its prompt, and of the prompt with its longest response.
+    """
 
     reason: str
     too_long: bool = False
+    prompt: int = field(default=0, compare=False)
+    longest: int = field(default=0, compare=False)
 
 
 @dataclass
@@ -30,12 +35,15 @@ class EncodingReport:
 
     refused: reason -> count; refused_at: reason -> the first row it concerns. prompts_truncated counts rows, responses_truncated
     responses. altered_turns: earlier answers that the chat template changes and that are therefore not scored.
+    longest_prompt, longest_row: tokens of the longest prompt and of the longest prompt and response among the rows dropped as too long.
     tokens: prompts once, responses each. scored_tokens: those that the loss counts.
     """
 
     rows: int = 0
     kept: int = 0
     dropped_too_long: int = 0
+    longest_prompt: int = 0
+    longest_row: int = 0
     prompts_truncated: int = 0
     responses_truncated: int = 0
     altered_turns: int = 0
@@ -56,6 +64,8 @@ class EncodingReport:
             self.scored_tokens += outcome.example.scored_count
         elif outcome.too_long:
             self.dropped_too_long += 1
+            self.longest_prompt = max(self.longest_prompt, outcome.prompt)
+            self.longest_row = max(self.longest_row, outcome.longest)
         else:
             self.refused[outcome.reason] += 1
             self.refused_at.setdefault(outcome.reason, source)

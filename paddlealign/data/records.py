@@ -18,7 +18,7 @@ ROLES = ("system", "user", "assistant")
 SHOWN_PROBLEMS = 5
 ROW_FORMS = {
     "sft": '{"src", "tgt"} (texts, or lists of turns) or {"messages": [{"role", "content"}, ...]}',
-    "preference": '{"prompt", "chosen", "rejected"} or {"src", "tgt", "response": [a, b], "sort": [1, 0]}',
+    "preference": '{"prompt", "chosen", "rejected"} (texts or messages) or {"src", "tgt", "response": [a, b], "sort": [1, 0]}',
     "prompt": '{"src"}, {"prompt"} or {"messages": [{"role", "content"}, ...]}',
 }
 
@@ -71,7 +71,7 @@ def read_rows(paths: Sequence[Path], kind: str) -> tuple[list[tuple[dict[str, An
             try:
                 records, reasons = _checked(row, where, parse)
             except _BadRowError as error:
-                problems.append(f"{where}: {error}")
+                problems.append(f"{where}: {error}{_other_command(row, kind)}")
                 continue
             refused.update(reasons)
             result += [(row, record) for record in records]
@@ -121,16 +121,53 @@ def _sft_records(row: dict[str, Any], where: str) -> _Parsed:
 
 
 def _preference_records(row: dict[str, Any], where: str) -> _Parsed:
-    """{prompt, chosen, rejected} with n paired answers: n records; {src, tgt, response, sort}: one."""
+    """{prompt, chosen, rejected} with texts or messages, n paired answers: n records; {src, tgt, response, sort}: one."""
     if "response" in row or "sort" in row:
         return _sorted_record(row, where)
-    _need(row, ("prompt", "chosen", "rejected"))
+    _need(row, ("chosen", "rejected"))
+    if any(isinstance(row[key], list) and any(isinstance(item, dict) for item in row[key]) for key in ("chosen", "rejected")):
+        return _message_pair(row, where)
+    _need(row, ("prompt",))
     messages = _prompt_messages(row, "prompt")
     chosen, rejected = _texts(row["chosen"], "chosen"), _texts(row["rejected"], "rejected")
     if len(chosen) != len(rejected):
         raise _BadRowError(f"{len(chosen)} chosen and {len(rejected)} rejected answers; they are paired in order and must be as many.")
     records = [Record(messages, pair, False, where) for pair in zip(chosen, rejected, strict=True) if pair[0] != pair[1]]
     return records, ["chosen equals rejected"] * (len(chosen) - len(records))
+
+
+def _message_pair(row: dict[str, Any], where: str) -> _Parsed:
+    """Answers as messages: the last of each is the answer; what stands before it is the prompt, alike in both."""
+    chosen, rejected = _messages(row["chosen"], "chosen"), _messages(row["rejected"], "rejected")
+    for key, messages in (("chosen", chosen), ("rejected", rejected)):
+        if messages[-1].role != "assistant":
+            raise _BadRowError(f'the last message of {key} has role "{messages[-1].role}"; it must be "assistant", the answer.')
+    before = chosen[:-1]
+    if before != rejected[:-1]:
+        raise _BadRowError("chosen and rejected differ before their last message; the turns in front of the two answers must be the same.")
+    given = _prompt_messages(row, "prompt") if row.get("prompt") else ()
+    if not before and not given:
+        raise _BadRowError("there is no prompt: neither the key prompt nor turns in front of the answers.")
+    prompt = _with_system(row, before, "chosen") if before else given
+    if prompt[-1].role != "user":
+        raise _BadRowError(f'the message in front of the answers has role "{prompt[-1].role}"; it must be "user".')
+    if given and given != prompt:
+        raise _BadRowError("the turns in front of the answers are not those of prompt. Make them the same, or leave one of the two out.")
+    if chosen == rejected:
+        return [], ["chosen equals rejected"]
+    return [Record(prompt, (chosen[-1].content, rejected[-1].content), False, where)], []
+
+
+def _other_command(row: object, kind: str) -> str:
+    """Which command reads a row that has the form of another kind."""
+    if not isinstance(row, dict):
+        return ""
+    pair = {"response", "sort"} <= row.keys() or {"chosen", "rejected"} <= row.keys()
+    if kind == "sft" and pair:
+        return " Use dpo_main.py for such rows."
+    if kind == "preference" and not row.keys() & {"chosen", "rejected", "response", "sort"} and row.keys() & {"tgt", "messages"}:
+        return " Use sft_main.py for such rows."
+    return ""
 
 
 def _sorted_record(row: dict[str, Any], where: str) -> _Parsed:

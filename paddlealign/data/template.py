@@ -132,7 +132,7 @@ def _refuse_reserved(template: Template, messages: Sequence[Message]) -> None:
         texts[0] = texts[0].removeprefix(template.named_tokens.get("bos_token", ""))
     for token in template.reserved:
         if any(token in text for text in texts):
-            raise RowRefusedError(f"the text holds the special token {token}")
+            raise RowRefusedError(f"the text holds the special token {token} (remove it from the text)")
 
 
 def _locate(template: Template, whole: str, prompts: list[str], frame: list[str], turns: list[str], response: str) -> Rendered:

@@ -15,7 +15,7 @@ from paddlealign.arguments.parsing import known_fields
 from paddlealign.errors import UserError
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc", "Zs", "Zl", "Zp")), min_size=1, max_size=12).filter(
-    lambda text: text.lower() not in ("none", "null", "true", "false") and not text.startswith("-") and "," not in text
+    lambda text: text.lower() not in ("none", "null", "true", "false") and not text.startswith(("-", "~")) and "," not in text
 )
 
 WORDS = ["--seed", "--do_train", "1", "-1", "x", "--", "-", "--=", "--no_", "--dev_dataset_path", "--a=b", ""]

@@ -103,6 +103,9 @@ def test_the_last_of_a_repeated_word_counts(tmp_path):
         ("train_dataset_path", [1], "a list of texts"),
         ("save_total_limit", 0, "1 or more or null for all"),
         ("warmup_ratio", 1.5, "allowed: 0 to 1"),
+        ("seed", -1, "allowed: 0 to 4294967295."),
+        ("tensor_parallel_degree", -3, "allowed: -1 or more"),
+        ("training", {"seed": 1}, "nesting is not allowed: write the keys themselves"),
     ],
 )
 def test_a_wrong_value_names_line_key_value_and_what_is_allowed(tmp_path, key, value, said):
@@ -130,6 +133,8 @@ def test_the_line_is_the_right_one(tmp_path):
         (["-seed", "1"], "unexpected -seed"),
         (["--learning-rate", "1"], "unknown key. Did you mean learning_rate?"),
         (["--learning_rat", "1"], "Did you mean learning_rate?"),
+        (["--lr", "1"], "Did you mean learning_rate?"),
+        (["--batch_size", "1"], "Did you mean per_device_train_batch_size?"),
     ],
 )
 def test_mistakes_on_the_command_line(tmp_path, words, said):

@@ -63,6 +63,7 @@ def test_json_mistakes_have_line_column_and_a_hint(tmp_path, text, line, column,
     ("text", "said"),
     [
         ('{\n"seed": 1,\n"seed": 2}', "the key seed stands there twice (lines 2 and 3)"),
+        ('{"seed": 1, "seed": 2}', "the key seed stands there twice (line 1, twice)"),
         ("[1]", "one JSON object"),
         ('{"learning_rate": NaN}', "NaN is not a JSON value"),
         ("{}", "there is no key in it"),

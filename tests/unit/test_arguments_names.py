@@ -1,11 +1,12 @@
 """The names of keys: aliases, refused keys, hints, keys of other commands, parallel degrees, combinations."""
 
 import json
+from dataclasses import fields
 
 import pytest
 
 from paddlealign.arguments import parse
-from paddlealign.arguments.fields import SECTIONS
+from paddlealign.arguments.fields import PATH_KEYS, SECTIONS
 from paddlealign.arguments.foreign import ALIASES, HINTS, ONLY
 from paddlealign.arguments.parsing import known_fields
 from paddlealign.errors import UserError
@@ -216,3 +217,60 @@ def test_an_unknown_key_is_refused_even_when_it_is_null(tmp_path):
 def test_best_weights_that_no_checkpoint_can_hold_are_told(tmp_path):
     keys = {"evaluation_strategy": "steps", "eval_steps": 100, "save_steps": 500, "max_steps": 100, "load_best_model_at_end": True}
     assert any("only the last weights to take" in note for note in run(tmp_path, **keys).notes)
+
+
+def test_a_data_set_on_the_command_line_wins_over_the_files_data_keys(tmp_path):
+    files = {"train_dataset_path": "t.json", "dev_dataset_path": "d.json"}
+    arguments = run(tmp_path, "sft", "--dataset_name_or_path", "X", **files)
+    data = arguments.data
+    assert (data.dataset_name_or_path, data.train_dataset_path, data.dev_dataset_path) == ("X", None, None)
+    assert [note for note in arguments.notes if "takes the place of train_dataset_path and dev_dataset_path in the file" in note]
+    kept = run(tmp_path, "sft", "--dataset_name_or_path", "X", "--dev_dataset_path", "e.json", **files).data
+    assert (kept.train_dataset_path, kept.dev_dataset_path) == (None, ["e.json"])
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    arguments = run(tmp_path, "sft", "--output_dir=~/o", model_name_or_path="~/m", train_dataset_path=["~/a", "b~"])
+    assert (arguments.training.output_dir, arguments.model.model_name_or_path) == ("/home/me/o", "/home/me/m")
+    assert arguments.data.train_dataset_path == ["/home/me/a", "b~"]
+
+
+def test_every_path_key_is_expanded():
+    paths = {"DIR", "FILE", "PATH", "DIR|true", "auto|none|FILE"}
+    found = {item.name for parts in SECTIONS.values() for part in parts.values() for item in fields(part)
+             if item.metadata.get("metavar") in paths}  # fmt: skip
+    assert found == PATH_KEYS
+
+
+def test_the_keys_of_predict_are_proposed_for_those_of_training(tmp_path):
+    assert "Did you mean batch_size?" in refused(tmp_path, "predict", per_device_eval_batch_size=1)
+    assert "Did you mean data_file?" in refused(tmp_path, "predict", dataset_name_or_path="d")
+
+
+@pytest.mark.parametrize(
+    ("file", "command", "said"),
+    [
+        ("sft", "predict", "this is a training file; start sft_main.py or dpo_main.py with it"),
+        ("predict", "sft", "this is a prediction file; start predict.py with it"),
+        ("dpo", "sft", "this is a DPO file; start dpo_main.py with it"),
+    ],
+)
+def test_the_file_of_another_command_is_one_line(tmp_path, file, command, said):
+    more = {
+        "sft": {"seed": 1},
+        "predict": {"batch_size": 2, "output_file": "o", "top_p": 0.5},
+        "dpo": {"beta": 0.1, "label_smoothing": 0.1, "reference_mode": "frozen"},
+    }
+    path = tmp_path / "args.json"
+    path.write_text(json.dumps({**BASE[file], **more[file]}), encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        parse(command, [str(path)], {})
+    assert str(caught.value) == f"{path}: {said}."
+
+
+def test_a_switch_that_was_turned_off_is_called_so(tmp_path):
+    keys = {"load_best_model_at_end": True, "save_strategy": "no", "metric_for_best_model": "accuracy"}
+    (first, second) = run(tmp_path, "sft", **keys).notes
+    assert "load_best_model_at_end is switched off" in first
+    assert "metric_for_best_model (load_best_model_at_end is off in this run)" in second

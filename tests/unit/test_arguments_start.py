@@ -1,5 +1,6 @@
 """Starting a command: which modules are loaded, how errors come out, the reference page, the versions."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,15 @@ def test_ctrl_c_ends_politely(monkeypatch, capsys):
     monkeypatch.setattr(entry, "parse", interrupt)
     assert entry.main("sft", []) == 130
     assert "stopped by the keyboard" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_is_no_error():
+    """As under ``--help | head``: the pipe has no reader any more."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "sft_main.py", "--help"], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_the_reference_page_is_in_step():

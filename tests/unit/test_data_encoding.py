@@ -76,7 +76,7 @@ def test_one_bos_one_scored_eos(letters):
 def test_special_tokens_in_a_text_are_refused(letters, record):
     """Each would be a second BOS, or an end in the middle of the row."""
     outcome = run(letters, record)
-    assert outcome in [Refusal(f"the text holds the special token {token}") for token in "<>"]
+    assert outcome in [Refusal(f"the text holds the special token {token} (remove it from the text)") for token in "<>"]
 
 
 def test_a_stop_token_in_a_framed_text_is_refused_and_counted():
@@ -90,15 +90,17 @@ def test_a_stop_token_in_a_framed_text_is_refused_and_counted():
     ]
     report = encode_all(records, tokenizer, template, Limits(100)).report
     assert report.kept == 2  # a turn's opening ends nothing
-    assert dict(report.refused) == {f"the text holds the special token <|{name}|>": 1 for name in ("im_end", "endoftext")}
+    assert dict(report.refused) == {
+        f"the text holds the special token <|{name}|> (remove it from the text)": 1 for name in ("im_end", "endoftext")
+    }
     llama = Tokenizer.load(GOLDEN / "llama")
     assert run(llama, sft("<s>Hello", "hello </s>")).example.responses[0].token_ids[-1] == llama.eos_id
     framed = encode(sft("<s>Hello", "hello"), llama, load_template(llama), Limits(100))
-    assert framed == Refusal("the text holds the special token <s>")
+    assert framed == Refusal("the text holds the special token <s> (remove it from the text)")
 
 
 def test_a_special_token_in_a_prompt_to_answer_names_the_row(letters):
-    with pytest.raises(UserError, match=r"rows\.json:3: the text holds the special token >\."):
+    with pytest.raises(UserError, match=r"rows\.json:3: the text holds the special token > \(remove it from the text\)\."):
         encode_prompt(sft("a>b", ""), letters, load_template(letters, "none"))
 
 
@@ -265,6 +267,20 @@ def test_a_bos_is_added_where_the_template_writes_none(tmp_path):
     ids = encode(sft("Hello", "hello"), tokenizer, load_template(tokenizer, str(path)), Limits(100)).example.prompt_ids
     assert ids[0] == tokenizer.bos_id
     assert (ids == tokenizer.bos_id).sum() == 1
+
+
+def test_rows_that_are_all_too_long_bring_their_lengths_and_the_remedy(letters):
+    records = [sft("ab", "d"), sft("abdef", "d"), sft("a", "defde")]
+    said = r"longest prompt has 6 tokens, the longest prompt and response 8\): raise src_length or max_length, or set truncation"
+    with pytest.raises(UserError, match=said):
+        encode_all(records, letters, load_template(letters, "none"), Limits(2, 1))
+
+
+def test_describe_keeps_spaces_at_their_tokens():
+    llama = Tokenizer.load(GOLDEN / "llama")
+    messages = (Message("user", "Hi"), Message("assistant", "Hello!"), Message("user", " User:"))
+    outcome = run(llama, Record(messages, (" Fine",), True, "r:1"))
+    assert "⟦Hello!</s>⟧ User:⟦ Fine</s>⟧" in describe(outcome.example, llama)
 
 
 def test_describe_marks_the_scored_tokens(letters):
