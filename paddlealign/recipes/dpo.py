@@ -12,7 +12,7 @@ from paddlealign.models.decoder import Decoder
 from paddlealign.models.weights import load_model
 from paddlealign.recipes.check import check_run
 from paddlealign.recipes.device import say
-from paddlealign.recipes.rows import Rows, check_fit, prepare_rows
+from paddlealign.recipes.rows import Rows, check_vocabulary, prepare_rows
 from paddlealign.recipes.run import Start, begin, check_resume, make_task, train
 from paddlealign.training.loop import Task
 from paddlealign.training.objective import Reference, dpo_objective
@@ -35,7 +35,7 @@ def run(arguments: DpoArguments) -> None:
     """Align the policy with the preference pairs, held to a frozen reference. Raises UserError."""
     start = begin(arguments)
     rows = prepare_rows(arguments, "preference", score_all_turns=False)
-    check_fit(rows, read_config(reference_dir(arguments)), "ref_model_name_or_path")
+    check_vocabulary(rows, read_config(reference_dir(arguments)), "ref_model_name_or_path")
     weights = weights_hash(reference_dir(arguments))
     hashes = {**rows.hashes, "reference weights": weights}
     frozen = arguments.objective.reference_mode == "frozen"

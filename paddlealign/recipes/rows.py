@@ -101,8 +101,8 @@ def dev_batches(arguments: TrainArguments, rows: Rows) -> Iterator[Batch]:
         yield make_batch(rows.dev, micro_batch, rows.tokenizer.pad_id)
 
 
-def check_fit(rows: Rows, config: DecoderConfig, key: str) -> None:
-    """The rows' tokens must be in a model's vocabulary, and should be within its trained length. key: names the model in messages."""
+def check_vocabulary(rows: Rows, config: DecoderConfig, key: str) -> None:
+    """The rows' tokens must be in a model's vocabulary. key: names the model in the message."""
     examples = [*rows.train, *rows.dev]
     arrays = [array for example in examples for array in (example.prompt_ids, *(response.token_ids for response in example.responses))]
     highest = max(int(array.max()) for array in arrays if len(array))
@@ -111,6 +111,12 @@ def check_fit(rows: Rows, config: DecoderConfig, key: str) -> None:
             f"{key}: the tokenizer in {rows.tokenizer.folder} gives token {highest}, but the model has {config.vocab_size} tokens; "
             "use the tokenizer that belongs to the model"
         )
-    longest = max(len(example.prompt_ids) + max(len(response.token_ids) for response in example.responses) for example in examples)
+
+
+def note_length(rows: Rows, config: DecoderConfig) -> None:
+    """Say so where a row is longer than what the model was made for."""
+    longest = max(
+        len(example.prompt_ids) + max(len(response.token_ids) for response in example.responses) for example in [*rows.train, *rows.dev]
+    )
     if longest > config.max_positions:
         say(f"note: the longest row has {longest} tokens, the model was made for {config.max_positions}; consider a lower max_length")

@@ -12,7 +12,7 @@ from paddlealign.models.decoder import Decoder
 from paddlealign.models.tensor_files import write_json
 from paddlealign.models.weights import GENERATION_FILE, TOKENIZER_FILES, find_weights
 from paddlealign.recipes.device import choose_device, say
-from paddlealign.recipes.rows import Rows, TrainArguments, check_fit, dev_batches, make_feed
+from paddlealign.recipes.rows import Rows, TrainArguments, check_vocabulary, dev_batches, make_feed, note_length
 from paddlealign.recipes.run_file import describe_run, refuse_other_run
 from paddlealign.report.curves import draw_curves
 from paddlealign.training.checkpoint import (
@@ -82,7 +82,8 @@ def probe_folder(folder: Path) -> None:
 
 def make_task(arguments: TrainArguments, start: Start, rows: Rows, policy: Decoder, objective: Objective, dev_objective: Objective) -> Task:
     """Put together what the loop needs."""
-    check_fit(rows, policy.config, "model_name_or_path")
+    check_vocabulary(rows, policy.config, "model_name_or_path")
+    note_length(rows, policy.config)
     settings = arguments.training
     return Task(
         policy=policy,

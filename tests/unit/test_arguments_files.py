@@ -12,19 +12,7 @@ from paddlealign.arguments.foreign import ALIASES, HINTS, ONLY
 from paddlealign.arguments.parsing import known_fields
 from paddlealign.arguments.show import arguments_dict, render
 from paddlealign.errors import UserError
-
-SFT = {"model_name_or_path": "m", "dataset_name_or_path": "d", "output_dir": "o", "do_train": True}
-DPO = {"model_name_or_path": "m", "train_dataset_path": "t.jsonl", "dev_dataset_path": "v.jsonl", "output_dir": "o", "do_train": True}
-PREDICT = {"model_name_or_path": "m", "data_file": "rows.jsonl"}
-BASE = {"sft": SFT, "dpo": DPO, "predict": PREDICT}
-
-
-def run(tmp_path, command="sft", *words, **keys):
-    """Parse the command's least file with more keys in it, and more words behind it."""
-    path = tmp_path / "args.json"
-    path.write_text(json.dumps({**BASE[command], **keys}, indent=2), encoding="utf-8")
-    return parse(command, [str(path), *words], {})
-
+from tests.least_arguments import SFT, run
 
 # ---- the file itself
 
