@@ -11,7 +11,7 @@ from paddlealign.errors import UserError
 PYTHON_FROM, PYTHON_BELOW = (3, 10), (3, 13)
 # what the code imports itself; the rest of requirements.txt is there for these
 DIRECT = (
-    "paddlepaddle", "paddlenlp", "numpy", "safetensors", "tokenizers", "sentencepiece", "jinja2", "omegaconf", "tqdm", "matplotlib",
+    "paddlepaddle", "paddlenlp", "numpy", "tokenizers", "jinja2", "omegaconf", "tqdm", "matplotlib",
 )  # fmt: skip
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
 

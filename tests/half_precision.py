@@ -58,6 +58,7 @@ def install(patch: pytest.MonkeyPatch) -> HalfKernels:
     kernels = HalfKernels()
     functional = paddle.nn.functional
     real_matmul, real_linear, real_adamw = paddle.matmul, functional.linear, paddle._C_ops.adamw_
+    real_gelu, real_layer_norm = functional.gelu, functional.layer_norm
     real_add, real_add_in_place = Tensor.__add__, Tensor.add_
 
     def matmul(x: Tensor, y: Tensor, transpose_x: bool = False, transpose_y: bool = False) -> Tensor:
@@ -68,6 +69,16 @@ def install(patch: pytest.MonkeyPatch) -> HalfKernels:
 
     def rounded(real: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         return lambda x: real(x.astype("float32")).astype(x.dtype)
+
+    def gelu(x: Tensor, approximate: bool = False) -> Tensor:
+        return real_gelu(x.astype("float32"), approximate).astype(x.dtype)
+
+    def layer_norm(input: Tensor, normalized_shape: list[int], weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:  # noqa: A002 - Paddle's name
+        """As on a GPU: one dtype for all, the mean and the variance in float32."""
+        if {weight.dtype, bias.dtype} != {input.dtype}:
+            raise TypeError(f"a layer norm of {input.dtype} with {weight.dtype} and {bias.dtype}")
+        wide, scale, shift = (tensor.astype("float32") for tensor in (input, weight, bias))
+        return real_layer_norm(wide, normalized_shape, scale, shift, epsilon).astype(input.dtype)
 
     def add(x: Tensor, y: object) -> Tensor:
         kernels.note("+", x, y)
@@ -102,6 +113,8 @@ def install(patch: pytest.MonkeyPatch) -> HalfKernels:
 
     patch.setattr(paddle, "matmul", matmul)
     patch.setattr(functional, "linear", linear)
+    patch.setattr(functional, "gelu", gelu)
+    patch.setattr(paddle.nn.layer.norm, "layer_norm", layer_norm)
     patch.setattr(functional, "silu", rounded(functional.silu))
     patch.setattr(functional, "sigmoid", rounded(functional.sigmoid))
     patch.setattr(paddle._C_ops, "adamw_", adamw)

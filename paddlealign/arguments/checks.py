@@ -1,11 +1,13 @@
 """What values may be, alone and together, and what follows from them. Pure functions of the filled dataclasses."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from paddlealign.arguments.decoding import decoding_problems, unread_decoding_keys
 from paddlealign.arguments.degrees import PARALLEL_KEYS
-from paddlealign.arguments.fields import DataArguments, GenerationArguments, ObjectiveArguments, TrainingArguments
+from paddlealign.arguments.fields import DataArguments, GenerationArguments, ObjectiveArguments, TargetArguments, TrainingArguments
 from paddlealign.arguments.values import show
 
 
@@ -66,6 +68,14 @@ RANGES: dict[str, Range] = {
     "top_p": Range(0, 1, low_included=False),
     "temperature": _POSITIVE,
     "repetition_penalty": _POSITIVE,
+    "min_length": Range(0),
+    "no_repeat_ngram_size": Range(0),
+    "num_return_sequences": Range(1),
+    "num_beams": Range(1),
+    "num_beam_groups": Range(1),
+    "diversity_rate": Range(0, 100),
+    "length_penalty": Range(-10, 10),
+    "penalty_alpha": Range(0, 1, low_included=False),
     **{key: Range(-1) for key, kind in PARALLEL_KEYS.items() if kind is int},
 }
 _HINTS = {
@@ -174,13 +184,30 @@ def _resolve_best(training: TrainingArguments, eval_steps: int | None, found: Re
 
 
 def resolve_generation(generation: GenerationArguments) -> Resolved:
-    """A prediction needs rows or a person."""
-    found = Resolved([], {}, [])
+    """A prediction needs rows or a person, and one way of generating."""
+    found = Resolved(decoding_problems(generation), {}, [])
     if not generation.interactive and not generation.data_file:
         found.problems.append("data_file is not set: give a file of rows, or interactive true to chat.")
     elif not generation.interactive and generation.data_file == generation.output_file:
         found.problems.append(f"data_file and output_file are the same file, {generation.data_file}. Set another output_file.")
     return found
+
+
+def shard_bytes(text: str) -> int:
+    """A size such as 5GB, 500 MB or 1000000 in bytes; ValueError where it is none. Units are powers of 1000, as HuggingFace's."""
+    match = re.fullmatch(r"0*([1-9]\d*)\s*(KB|MB|GB|)", text.strip(), re.ASCII | re.IGNORECASE)
+    if not match:
+        raise ValueError(f"{show(text)} is not allowed; allowed: a number with KB, MB or GB, such as 5GB, or of bytes.")
+    return int(match[1]) * 1000 ** ("", "KB", "MB", "GB").index(match[2].upper())
+
+
+def resolve_target(target: TargetArguments) -> Resolved:
+    """The size of a shard must be one."""
+    try:
+        shard_bytes(target.max_shard_size)
+    except ValueError as error:
+        return Resolved([f"max_shard_size: {error}"], {}, [])
+    return Resolved([], {}, [])
 
 
 def unread_keys(sections: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:
@@ -212,9 +239,7 @@ def unread_keys(sections: Mapping[str, Any], sources: Mapping[str, str]) -> list
     if isinstance(objective, ObjectiveArguments):
         rules.append((objective.reference_mode == "frozen", "reference_cache_dir", "reference_mode is frozen"))
     if isinstance(generation, GenerationArguments):
-        greedy = generation.decode_strategy == "greedy_search"
-        rules += [(greedy, key, "decode_strategy is greedy_search") for key in ("top_k", "top_p", "temperature", "seed")]
-        rules += [(generation.interactive, key, "interactive is true") for key in ("data_file", "output_file", "batch_size")]
+        rules += [(True, key, why) for key, why in unread_decoding_keys(generation)]
     void = [f"{key} ({why})" for holds, key, why in rules if holds and sources.get(key, "default") in ("file", "command line")]
     return [f"Not read in this run: {', '.join(void)}."] if void else []
 
@@ -227,6 +252,8 @@ def resolve(command: str, sections: Mapping[str, Any], sources: Mapping[str, str
         parts["data"] = resolve_data(sections["data"], sections["training"], sources)
     if "generation" in sections:
         parts["generation"] = resolve_generation(sections["generation"])
+    if "target" in sections:
+        parts["target"] = resolve_target(sections["target"])
     resolved = {name: replace(section, **parts[name].changes) if name in parts else section for name, section in sections.items()}
     found = Resolved([], {}, [])
     for part in parts.values():

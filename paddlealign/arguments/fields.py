@@ -45,6 +45,11 @@ class ModelArguments:
 
     model_name_or_path: str = _required("Folder of a HuggingFace checkpoint (config.json, *.safetensors, tokenizer files).", "DIR")
     tokenizer_name_or_path: Optional[str] = _key("Folder of the tokenizer, where it is not the model's.", None, metavar="DIR")
+    allow_pickle: bool = _key(
+        "Read weights from pytorch_model.bin where there is no safetensors file. Such a file is a pickle, which can ask for any code to be "
+        "run; here it gets tensors and nothing else.",
+        False,
+    )
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,11 @@ class TrainingArguments:
     overwrite_output_dir: bool = _key(
         "Start anew in an output_dir that already holds a run: its run.json, metrics.jsonl, curves.png and checkpoints are removed, its "
         "model files are replaced at the end, and nothing else is touched.",
+        False,
+    )
+    resize_vocab: bool = _key(
+        "Where the tokenizer has more tokens than the model (and the reference), grow its embedding and head; each new row is the mean of "
+        "the old ones.",
         False,
     )
     do_train: bool = _key("Train.", False)
@@ -204,14 +214,52 @@ class GenerationArguments:
     output_file: str = _key("File that the rows with their output are written to, one JSON object a line.", "output.json", metavar="FILE")
     interactive: bool = _key("Chat in the terminal instead of reading data_file.", False)
     check: bool = _key("Read the rows and the model, report them, and stop without generating.", False)
-    batch_size: int = _key("Rows generated together; it changes speed and memory, not greedy text.", 1, metavar="ROWS")
+    batch_size: int = _key(
+        "Rows generated together, each with its num_beams, top_k (contrastive_search) or num_return_sequences texts; it changes speed and "
+        "memory, not the text.",
+        1,
+        metavar="ROWS",
+    )
     src_length: int = _key("Longest prompt, in tokens; a longer one is cut at its start.", 1024, metavar="TOKENS")
     max_length: int = _key("Most NEW tokens per row, without the prompt.", 1024, metavar="TOKENS")
-    decode_strategy: str = _key("Take the likeliest token, or draw one.", "sampling", choices=("sampling", "greedy_search"))
-    top_k: int = _key("Draw among the k likeliest tokens; 0: among all.", 0, metavar="TOKENS")
+    min_length: int = _key("Least NEW tokens per row before the model may end it; a stop string ends it all the same.", 0, metavar="TOKENS")
+    stop_strings: Optional[str] = _key(
+        "Texts that end an answer, which is cut before them: a JSON list, or one text. A special token in it ends the answer too.",
+        None,
+        metavar="TEXTS",
+    )
+    decode_strategy: str = _key(
+        "Draw a token, take the likeliest one, search for the likeliest text (diverse texts where num_beam_groups is above 1), or take "
+        "likely tokens that do not repeat what stands there.",
+        "sampling",
+        choices=("sampling", "greedy_search", "beam_search", "contrastive_search"),
+    )
+    num_return_sequences: int = _key(
+        "Answers per row: so many draws, or the best beams. Above 1 the row's output is a list of texts, under beams the best first.",
+        1,
+        metavar="N",
+    )
+    top_k: int = _key(
+        "sampling: draw among the k likeliest tokens, 0 for all. contrastive_search: choose among them, 2 or more.", 0, metavar="TOKENS"
+    )
     top_p: float = _key("Draw among the likeliest tokens that together hold this probability, above 0 to 1.", 0.7, metavar="SHARE")
     temperature: float = _key("Logits are divided by this before drawing; above 0.", 0.95, metavar="NUMBER")
     repetition_penalty: float = _key("Factor that lowers tokens already seen; 1 is off.", 1.0, metavar="FACTOR")
+    no_repeat_ngram_size: int = _key("No run of so many tokens comes twice, the prompt's included; 0 is off.", 0, metavar="TOKENS")
+    num_beams: int = _key("beam_search: texts followed at once in each row, 2 or more.", 1, metavar="N")
+    num_beam_groups: int = _key("beam_search: groups of beams that keep away from each other; num_beams is a multiple.", 1, metavar="N")
+    diversity_rate: float = _key(
+        "beam_search with groups: what a token's log-probability loses for each beam of an earlier group with it.", 0.0, metavar="NUMBER"
+    )
+    length_penalty: float = _key(
+        "beam_search: an answer's sum of log-probabilities is divided by its length to this power; larger favours longer answers.",
+        1.0,
+        metavar="NUMBER",
+    )
+    early_stopping: bool = _key("beam_search: end a row when num_beams answers are found, not when no better one is to be expected.", False)
+    penalty_alpha: float = _key(
+        "contrastive_search: weight of unlikeness to the text so far against probability, above 0 to 1.", 0.6, metavar="SHARE"
+    )
     seed: int = _key("Seed of the draws.", 42, metavar="N")
     chat_template: str = _key(
         "auto: the tokenizer's own template where it has one, plain text otherwise; none: plain text; or the path of a .jinja file.",
@@ -226,9 +274,34 @@ class GenerationArguments:
     )
 
 
+@dataclass(frozen=True)
+class TargetArguments:
+    """What a model is written as (export)."""
+
+    _argument_group_name = "target"
+
+    output_dir: str = _required("Folder that the model is written to; it must not hold a model yet.", "DIR")
+    format: str = _key(
+        "Whose layout is written: HuggingFace's, which transformers and this project read, or the one of PaddleNLP 3.0.0b4.",
+        "huggingface",
+        choices=("huggingface", "paddlenlp"),
+    )
+    dtype: str = _key(
+        "Number format of the written weights; auto: the one that config.json names, float32 where it names none.",
+        "auto",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    max_shard_size: str = _key(
+        "Weights above this size are written in several files: a number with KB, MB or GB (powers of 1000), or of bytes.",
+        "5GB",
+        metavar="SIZE",
+    )
+
+
 SECTIONS: dict[str, dict[str, type]] = {
     "sft": {"model": ModelArguments, "data": DataArguments, "training": TrainingArguments, "objective": SftObjectiveArguments},
     "dpo": {"model": ModelArguments, "data": DataArguments, "training": TrainingArguments, "objective": ObjectiveArguments},
     "predict": {"model": ModelArguments, "generation": GenerationArguments},
+    "export": {"model": ModelArguments, "target": TargetArguments},
 }
-MAIN_SCRIPTS = {"sft": "sft_main.py", "dpo": "dpo_main.py", "predict": "predict.py"}
+MAIN_SCRIPTS = {"sft": "sft_main.py", "dpo": "dpo_main.py", "predict": "predict.py", "export": "python -m paddlealign.export"}

@@ -55,6 +55,8 @@ ALIASES: dict[str, Alias] = {
     "max_prompt_len": Alias("src_length"),
     "max_prompt_length": Alias("src_length"),
     "max_new_tokens": Alias("max_length", commands=("predict",)),
+    "min_new_tokens": Alias("min_length", commands=("predict",)),
+    "diversity_penalty": Alias("diversity_rate", commands=("predict",)),
     "task_name_or_path": Alias("dataset_name_or_path"),
     "intokens": Alias("zero_padding"),
     "ref_model": Alias("ref_model_name_or_path"),
@@ -175,7 +177,6 @@ ONLY: dict[str, OnlyValue] = {
     "use_fake_parameter": OnlyValue(bool, (False,), _PLAIN_PREDICT),
     "export_precache": OnlyValue(bool, (False,), _PLAIN_PREDICT),
     "cachekv_int8_type": OnlyValue(str, (), _PLAIN_PREDICT),
-    "min_length": OnlyValue(int, (0, 1), "an answer may end as soon as the model ends it"),
     "model_type": OnlyValue(str, (), "the kind of model is read from its config.json"),
 }
 

@@ -1,6 +1,7 @@
 """From the words on the command line to the filled dataclasses: file, names, values, PdArgumentParser, cross-checks."""
 
 import difflib
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -19,6 +20,7 @@ from paddlealign.arguments.fields import (
     ModelArguments,
     ObjectiveArguments,
     SftObjectiveArguments,
+    TargetArguments,
     TrainingArguments,
 )
 from paddlealign.arguments.foreign import ALIASES, HINTS, NEAREST, ONLY
@@ -28,7 +30,7 @@ from paddlealign.arguments.paddlenlp_parser import format_help, parse_sections
 from paddlealign.arguments.values import convert, plain_kind, show
 from paddlealign.errors import UserError
 
-Command = Literal["sft", "dpo", "predict"]
+Command = Literal["sft", "dpo", "predict", "export"]
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,20 @@ class PredictArguments:
     command: Literal["predict"] = "predict"
 
 
-Arguments = SftArguments | DpoArguments | PredictArguments
-_RESULT: dict[str, type] = {"sft": SftArguments, "dpo": DpoArguments, "predict": PredictArguments}
+@dataclass(frozen=True)
+class ExportArguments:
+    """All that paddlealign.export was told; see SftArguments."""
+
+    model: ModelArguments
+    target: TargetArguments
+    sources: Mapping[str, str]
+    notes: tuple[str, ...]
+    file: str | None
+    command: Literal["export"] = "export"
+
+
+Arguments = SftArguments | DpoArguments | PredictArguments | ExportArguments
+_RESULT: dict[str, type] = {"sft": SftArguments, "dpo": DpoArguments, "predict": PredictArguments, "export": ExportArguments}
 
 
 class Field(NamedTuple):
@@ -108,6 +122,8 @@ def parse(command: Literal["sft"], argv: Sequence[str], environment: Mapping[str
 def parse(command: Literal["dpo"], argv: Sequence[str], environment: Mapping[str, str] | None = None) -> DpoArguments: ...
 @overload
 def parse(command: Literal["predict"], argv: Sequence[str], environment: Mapping[str, str] | None = None) -> PredictArguments: ...
+@overload
+def parse(command: Literal["export"], argv: Sequence[str], environment: Mapping[str, str] | None = None) -> ExportArguments: ...
 
 
 def parse(command: Command, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Arguments:
@@ -204,8 +220,8 @@ def _refuse_other_commands_file(command: str, path: Path | None, from_file: Sequ
     if most - fits[command] < 3:
         return
     best = [name for name in fits if fits[name] == most]
-    kind = "training" if len(best) > 1 else {"sft": "SFT", "dpo": "DPO", "predict": "prediction"}[best[0]]
-    article = "an" if kind == "SFT" else "a"
+    kind = "training" if len(best) > 1 else {"sft": "SFT", "dpo": "DPO", "predict": "prediction", "export": "export"}[best[0]]
+    article = "an" if kind in ("SFT", "export") else "a"
     raise UserError(f"{path}: this is {article} {kind} file; start {' or '.join(MAIN_SCRIPTS[name] for name in best)} with it.")
 
 
@@ -262,6 +278,8 @@ def _value(key: str, given: Given, kind: type, choices: tuple[str, ...] = ()) ->
         value = value.removeprefix("eval_")
     elif key == "chat_template" and value in ("None", "none"):
         value = "none"
+    elif key == "stop_strings" and isinstance(value, list):
+        value = json.dumps(value, ensure_ascii=False)  # one text, for the commas and spaces in it
     elif key == "report_to" and isinstance(value, list) and len(value) == 1:
         value = value[0]
     elif key == "resume_from_checkpoint" and str(value).lower() in ("true", "false"):

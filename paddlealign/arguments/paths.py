@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from paddlealign.arguments.fields import DataArguments, TrainingArguments
 from paddlealign.arguments.given import list_problems
-from paddlealign.arguments.parsing import Arguments, DpoArguments, PredictArguments
+from paddlealign.arguments.parsing import Arguments, DpoArguments, ExportArguments, PredictArguments
 from paddlealign.errors import UserError
 
 ROW_SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
@@ -52,6 +52,13 @@ def check_paths(arguments: Arguments) -> None:
                 problems.append(f"data_file: {generation.data_file} is not a file.")
             if Path(generation.output_file).is_dir():
                 problems.append(f"output_file: {generation.output_file} is a folder; name a file.")
+    elif isinstance(arguments, ExportArguments):
+        output = Path(arguments.target.output_dir)
+        found = output.is_dir() and (_holds(output, "config.json") or _holds(output, "*.safetensors"))
+        if output.exists() and not output.is_dir():
+            problems.append(f"output_dir: {output} is a file; name a folder.")
+        elif found:
+            problems.append(f"output_dir: {output} holds a model already ({found}). Name another folder.")
     else:
         _check_template(arguments.data.chat_template, problems)
         folders = {key: getattr(arguments.model, key) for key in ("model_name_or_path", "tokenizer_name_or_path")}

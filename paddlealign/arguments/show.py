@@ -57,7 +57,11 @@ def _bare(value: Any) -> str:
 def reference_page() -> str:
     """The whole text of docs/arguments.md, from the dataclasses and the tables of other keys."""
     parts = [_INTRO]
-    for title, commands in (("sft_main.py and dpo_main.py", ("sft", "dpo")), ("predict.py", ("predict",))):
+    for title, commands in (
+        ("sft_main.py and dpo_main.py", ("sft", "dpo")),
+        ("predict.py", ("predict",)),
+        (MAIN_SCRIPTS["export"], ("export",)),
+    ):
         parts.append(f"## {title}\n")
         done: set[tuple[str, ...]] = set()
         for command in commands:
@@ -110,6 +114,8 @@ Where a default or a meaning differs from PaddleNLP's:
 - `do_eval` with `evaluation_strategy` no evaluates once, after training; PaddleNLP switches to every `eval_steps`.
 - `resume_from_checkpoint` is honoured, and nothing is resumed without it.
 - `greedy_zero_padding` packs without `zero_padding` too.
+- `length_penalty` is the power of the length that a sum of log-probabilities is divided by, as in transformers; PaddleNLP takes the
+  power of (5 + length) / 6. `diversity_rate` works between groups only; PaddleNLP's siblings search (one group) is refused.
 """
 
 _PARALLEL = (

@@ -85,7 +85,7 @@ def encode_prompt(record: Record, tokenizer: Tokenizer, template: Template, src_
     Raises UserError naming the row where the chat template cannot render it, or where a text holds a special token.
     """
     try:
-        text = render_prompt(template, record.messages)
+        text = render_prompt(template, record.messages, record.tools)
     except RowRefusedError as error:
         raise UserError(f"{record.source}: {error}.") from None
     ids = _with_bos(tokenizer.encode(text), tokenizer).ids

@@ -4,16 +4,24 @@ A record is what the user wrote, an example is the same in tokens, and a batch i
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation. ``role`` is "system", "user" or "assistant"."""
+    """One turn of a conversation.
+
+    role: "system", "user", "assistant" or "tool" (what a tool answered). content: None only where an assistant calls tools without a text.
+    tool_calls: an assistant's calls, as JSON objects as the row has them. tool_call_id, name: of the call that a tool answers.
+    """
 
     role: str
-    content: str
+    content: str | None
+    tool_calls: tuple[dict[str, Any], ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -21,15 +29,18 @@ class Record:
     """One row as the user means it, before any template or token.
 
     messages: the turns before the response (it may be empty: then the response is the whole text).
-    responses: one text for SFT; chosen, then rejected, for preference rows; none where only a prompt is given (predict).
+    responses: one for SFT; chosen, then rejected, for preference rows; none where only a prompt is given (predict). Each is a text, or an
+    assistant's message where it calls tools.
     score_all_turns: score the assistant turns inside ``messages`` too (SFT on a whole conversation).
     source: "file:line" for error messages.
+    tools: the functions that may be called, as JSON objects as the row has them; None where the row has no such key.
     """
 
     messages: tuple[Message, ...]
-    responses: tuple[str, ...]
+    responses: tuple[str | Message, ...]
     score_all_turns: bool
     source: str
+    tools: tuple[dict[str, Any], ...] | None = None
 
 
 @dataclass(frozen=True)

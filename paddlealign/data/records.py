@@ -6,18 +6,19 @@ cannot teach anything (chosen equals rejected, equal sort) is refused and counte
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from paddlealign.data.example import Message, Record
+from paddlealign.data.message_rows import BadRowError, read_messages, read_text, read_texts, read_tools, shown, type_of
 from paddlealign.data.sources import read_source
 from paddlealign.errors import UserError
 
-ROLES = ("system", "user", "assistant")
 SHOWN_PROBLEMS = 5
+ASKING = ("user", "tool")  # the roles after which a model answers
 ROW_FORMS = {
-    "sft": '{"src", "tgt"} (texts, or lists of turns) or {"messages": [{"role", "content"}, ...]}',
+    "sft": '{"src", "tgt"} (texts, or lists of turns) or {"messages": [{"role", "content"}, ...]}; "tools": [...] beside them',
     "preference": '{"prompt", "chosen", "rejected"} (texts or messages) or {"src", "tgt", "response": [a, b], "sort": [1, 0]}',
     "prompt": '{"src"}, {"prompt"} or {"messages": [{"role", "content"}, ...]}',
 }
@@ -35,10 +36,6 @@ class ReadReport:
     records: int
     refused: dict[str, int]
     warnings: tuple[str, ...]
-
-
-class _BadRowError(Exception):
-    """A row that is not in any form that its kind allows. The text says what was found and what is allowed."""
 
 
 def read_records(paths: Sequence[Path], kind: str) -> tuple[list[Record], ReadReport]:
@@ -70,7 +67,7 @@ def read_rows(paths: Sequence[Path], kind: str) -> tuple[list[tuple[dict[str, An
             where = f"{path}:{line}"
             try:
                 records, reasons = _checked(row, where, parse)
-            except _BadRowError as error:
+            except BadRowError as error:
                 problems.append(f"{where}: {error}{_other_command(row, kind)}")
                 continue
             refused.update(reasons)
@@ -85,11 +82,11 @@ def read_rows(paths: Sequence[Path], kind: str) -> tuple[list[tuple[dict[str, An
 def _raise_problems(problems: list[str], rows: int, kind: str) -> None:
     if not problems:
         return
-    shown = "\n  ".join(problems[:SHOWN_PROBLEMS])
+    first = "\n  ".join(problems[:SHOWN_PROBLEMS])
     more = f"\n  ... and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
     noun = "row is" if len(problems) == 1 else "rows are"
     raise UserError(
-        f"{len(problems)} data {noun} wrong (of {max(rows, len(problems))}):\n  {shown}{more}\n"
+        f"{len(problems)} data {noun} wrong (of {max(rows, len(problems))}):\n  {first}{more}\n"
         f"Allowed rows: {ROW_FORMS[kind]}. Mend or remove them; none is skipped silently."
     )
 
@@ -99,21 +96,23 @@ _Parsed = tuple[list[Record], list[str]]
 
 def _checked(row: object, where: str, parse: Callable[[dict[str, Any], str], _Parsed]) -> _Parsed:
     if not isinstance(row, dict):
-        raise _BadRowError(f"found a {_type(row)}, a row is a JSON object.")
-    return parse(row, where)
+        raise BadRowError(f"found a {type_of(row)}, a row is a JSON object.")
+    records, reasons = parse(row, where)
+    tools = read_tools(row.get("tools"))
+    return [replace(record, tools=tools) for record in records], reasons
 
 
 def _sft_records(row: dict[str, Any], where: str) -> _Parsed:
     """{messages}, or {src, tgt}: one record."""
     if "messages" in row:
-        messages = _with_system(row, _messages(row["messages"], "messages"), "messages")
+        messages = _with_system(row, read_messages(row["messages"], "messages"), "messages")
         if messages[-1].role != "assistant":
-            raise _BadRowError(f'the last message has role "{messages[-1].role}"; in an SFT row it must be "assistant".')
-        return [Record(messages[:-1], (messages[-1].content,), True, where)], []
+            raise BadRowError(f'the last message has role "{messages[-1].role}"; in an SFT row it must be "assistant".')
+        return [Record(messages[:-1], (_answer(messages[-1]),), True, where)], []
     _need(row, ("src", "tgt"))
-    sources, targets = _texts(row["src"], "src", may_be_empty=True), _texts(row["tgt"], "tgt")
+    sources, targets = read_texts(row["src"], "src", may_be_empty=True), read_texts(row["tgt"], "tgt")
     if len(sources) != len(targets):
-        raise _BadRowError(f"src has {len(sources)} turns and tgt has {len(targets)}; they must be as many.")
+        raise BadRowError(f"src has {len(sources)} turns and tgt has {len(targets)}; they must be as many.")
     turns = _interleave(sources, targets[:-1])
     if len(sources) == 1 and not sources[0]:
         turns = ()  # no prompt: the response is the whole text
@@ -129,33 +128,38 @@ def _preference_records(row: dict[str, Any], where: str) -> _Parsed:
         return _message_pair(row, where)
     _need(row, ("prompt",))
     messages = _prompt_messages(row, "prompt")
-    chosen, rejected = _texts(row["chosen"], "chosen"), _texts(row["rejected"], "rejected")
+    chosen, rejected = read_texts(row["chosen"], "chosen"), read_texts(row["rejected"], "rejected")
     if len(chosen) != len(rejected):
-        raise _BadRowError(f"{len(chosen)} chosen and {len(rejected)} rejected answers; they are paired in order and must be as many.")
+        raise BadRowError(f"{len(chosen)} chosen and {len(rejected)} rejected answers; they are paired in order and must be as many.")
     records = [Record(messages, pair, False, where) for pair in zip(chosen, rejected, strict=True) if pair[0] != pair[1]]
     return records, ["chosen equals rejected"] * (len(chosen) - len(records))
 
 
 def _message_pair(row: dict[str, Any], where: str) -> _Parsed:
     """Answers as messages: the last of each is the answer; what stands before it is the prompt, alike in both."""
-    chosen, rejected = _messages(row["chosen"], "chosen"), _messages(row["rejected"], "rejected")
+    chosen, rejected = read_messages(row["chosen"], "chosen"), read_messages(row["rejected"], "rejected")
     for key, messages in (("chosen", chosen), ("rejected", rejected)):
         if messages[-1].role != "assistant":
-            raise _BadRowError(f'the last message of {key} has role "{messages[-1].role}"; it must be "assistant", the answer.')
+            raise BadRowError(f'the last message of {key} has role "{messages[-1].role}"; it must be "assistant", the answer.')
     before = chosen[:-1]
     if before != rejected[:-1]:
-        raise _BadRowError("chosen and rejected differ before their last message; the turns in front of the two answers must be the same.")
+        raise BadRowError("chosen and rejected differ before their last message; the turns in front of the two answers must be the same.")
     given = _prompt_messages(row, "prompt") if row.get("prompt") else ()
     if not before and not given:
-        raise _BadRowError("there is no prompt: neither the key prompt nor turns in front of the answers.")
+        raise BadRowError("there is no prompt: neither the key prompt nor turns in front of the answers.")
     prompt = _with_system(row, before, "chosen") if before else given
-    if prompt[-1].role != "user":
-        raise _BadRowError(f'the message in front of the answers has role "{prompt[-1].role}"; it must be "user".')
+    if prompt[-1].role not in ASKING:
+        raise BadRowError(f'the message in front of the answers has role "{prompt[-1].role}"; it must be "user" or "tool".')
     if given and given != prompt:
-        raise _BadRowError("the turns in front of the answers are not those of prompt. Make them the same, or leave one of the two out.")
+        raise BadRowError("the turns in front of the answers are not those of prompt. Make them the same, or leave one of the two out.")
     if chosen == rejected:
         return [], ["chosen equals rejected"]
-    return [Record(prompt, (chosen[-1].content, rejected[-1].content), False, where)], []
+    return [Record(prompt, (_answer(chosen[-1]), _answer(rejected[-1])), False, where)], []
+
+
+def _answer(message: Message) -> str | Message:
+    """A response: the text, or the message where it calls tools."""
+    return message if message.tool_calls else message.content or ""
 
 
 def _other_command(row: object, kind: str) -> str:
@@ -173,15 +177,15 @@ def _other_command(row: object, kind: str) -> str:
 def _sorted_record(row: dict[str, Any], where: str) -> _Parsed:
     """PaddleNLP's pair: the answer with the higher sort is chosen."""
     _need(row, ("src", "response", "sort"))
-    sources = _texts(row["src"], "src")
-    targets = _texts(row["tgt"], "tgt", may_be_empty=len(sources) == 1) if row.get("tgt") else ()
+    sources = read_texts(row["src"], "src")
+    targets = read_texts(row["tgt"], "tgt", may_be_empty=len(sources) == 1) if row.get("tgt") else ()
     if len(targets) != len(sources) - 1:
-        raise _BadRowError(f"src has {len(sources)} turns and tgt has {len(targets)}; tgt holds the earlier answers, one fewer than src.")
-    answers, sort = _texts(row["response"], "response"), row["sort"]
+        raise BadRowError(f"src has {len(sources)} turns and tgt has {len(targets)}; tgt holds the earlier answers, one fewer than src.")
+    answers, sort = read_texts(row["response"], "response"), row["sort"]
     if len(answers) != 2:
-        raise _BadRowError(f"response holds {len(answers)} answers; it must hold two.")
+        raise BadRowError(f"response holds {len(answers)} answers; it must hold two.")
     if not isinstance(sort, list) or len(sort) != 2 or not all(isinstance(x, (int, float)) for x in sort):
-        raise _BadRowError(f"sort is {_shown(sort)}; it must be two numbers, the higher one for the chosen answer.")
+        raise BadRowError(f"sort is {shown(sort)}; it must be two numbers, the higher one for the chosen answer.")
     if sort[0] == sort[1]:
         return [], ["both answers have the same sort"]
     if answers[0] == answers[1]:
@@ -193,17 +197,17 @@ def _sorted_record(row: dict[str, Any], where: str) -> _Parsed:
 def _prompt_records(row: dict[str, Any], where: str) -> _Parsed:
     """{messages}, {src, tgt?} or {prompt}. An answer that stands at the end is the reference answer, not part of the prompt."""
     if "messages" in row:
-        messages = _with_system(row, _messages(row["messages"], "messages"), "messages")
+        messages = _with_system(row, read_messages(row["messages"], "messages"), "messages")
         if messages[-1].role == "assistant":
             messages = messages[:-1]
-        if not messages or messages[-1].role != "user":
-            raise _BadRowError("messages holds no user message to answer.")
+        if not messages or messages[-1].role not in ASKING:
+            raise BadRowError("messages holds no user message to answer.")
         return [Record(messages, (), False, where)], []
     if "src" in row:
-        sources = _texts(row["src"], "src")
-        targets = _texts(row["tgt"], "tgt", may_be_empty=True)[: len(sources) - 1] if len(sources) > 1 and "tgt" in row else ()
+        sources = read_texts(row["src"], "src")
+        targets = read_texts(row["tgt"], "tgt", may_be_empty=True)[: len(sources) - 1] if len(sources) > 1 and "tgt" in row else ()
         if len(targets) != len(sources) - 1:
-            raise _BadRowError(f"src has {len(sources)} turns and tgt has {len(targets)}; every earlier turn needs its answer.")
+            raise BadRowError(f"src has {len(sources)} turns and tgt has {len(targets)}; every earlier turn needs its answer.")
         return [Record(_system(row) + _interleave(sources, targets), (), False, where)], []
     _need(row, ("prompt",))
     return [Record(_prompt_messages(row, "prompt"), (), False, where)], []
@@ -213,13 +217,13 @@ def _prompt_messages(row: dict[str, Any], key: str) -> tuple[Message, ...]:
     """A prompt: a text, a list of turns that a user begins and ends, or a list of messages that a user ends."""
     value = row[key]
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        messages = _messages(value, key)
-        if messages[-1].role != "user":
-            raise _BadRowError(f'the last message of {key} has role "{messages[-1].role}"; it must be "user".')
+        messages = read_messages(value, key)
+        if messages[-1].role not in ASKING:
+            raise BadRowError(f'the last message of {key} has role "{messages[-1].role}"; it must be "user" or "tool".')
         return _with_system(row, messages, key)
-    turns = _texts(value, key)
+    turns = read_texts(value, key)
     if len(turns) % 2 == 0:
-        raise _BadRowError(f"{key} has {len(turns)} turns; user and assistant take turns and the user has the last one: an odd number.")
+        raise BadRowError(f"{key} has {len(turns)} turns; user and assistant take turns and the user has the last one: an odd number.")
     return _system(row) + _interleave(turns[0::2], turns[1::2])
 
 
@@ -237,66 +241,19 @@ def _system(row: dict[str, Any]) -> tuple[Message, ...]:
     """The row's ``system`` text as a message, if it has one."""
     if not row.get("system"):
         return ()
-    return (Message("system", _text(row["system"], "system")),)
+    return (Message("system", read_text(row["system"], "system")),)
 
 
 def _with_system(row: dict[str, Any], messages: tuple[Message, ...], key: str) -> tuple[Message, ...]:
     """The messages behind the row's ``system`` text; they may not begin with a system message of their own then."""
     system = _system(row)
     if system and messages[0].role == "system":
-        raise _BadRowError(f"the row has a system text, and {key} begins with a system message too. Keep one of them.")
+        raise BadRowError(f"the row has a system text, and {key} begins with a system message too. Keep one of them.")
     return system + messages
-
-
-def _messages(value: object, key: str) -> tuple[Message, ...]:
-    if not isinstance(value, list) or not value:
-        raise _BadRowError(f"{key} is {_shown(value)}; it must be a list of messages.")
-    messages = []
-    for index, item in enumerate(value):
-        name = f"{key}[{index}]"
-        if not isinstance(item, dict) or "role" not in item or "content" not in item:
-            raise _BadRowError(f'{name} is {_shown(item)}; a message is {{"role", "content"}}.')
-        if item["role"] not in ROLES:
-            raise _BadRowError(f"{name} has role {_shown(item['role'])}; allowed are {', '.join(ROLES)}.")
-        if item["role"] == "system" and index:
-            raise _BadRowError(f"{name} is a system message; only the first message may be one.")
-        messages.append(Message(item["role"], _text(item["content"], f"{name}.content", item["role"] != "assistant")))
-    return tuple(messages)
-
-
-def _texts(value: object, key: str, may_be_empty: bool = False) -> tuple[str, ...]:
-    """A text or a list of texts, as a tuple."""
-    if isinstance(value, list):
-        if not value:
-            raise _BadRowError(f"{key} is an empty list.")
-        return tuple(_text(item, f"{key}[{index}]", may_be_empty) for index, item in enumerate(value))
-    return (_text(value, key, may_be_empty),)
-
-
-def _text(value: object, key: str, may_be_empty: bool = False) -> str:
-    if not isinstance(value, str):
-        raise _BadRowError(f"{key} is {_shown(value)}; it must be a text.")
-    if not may_be_empty and not value.strip():
-        raise _BadRowError(f"{key} is empty.")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise _BadRowError(f"{key} holds half a surrogate pair (\\u{ord(value[error.start]):04x}), which is no character.") from None
-    return value
 
 
 def _need(row: dict[str, Any], keys: Sequence[str]) -> None:
     missing = [key for key in keys if key not in row]
     if missing:
         found = ", ".join(repr(key) for key in list(row)[:8]) or "no key at all"
-        raise _BadRowError(f"no {' and no '.join(repr(key) for key in missing)}; found {found}.")
-
-
-def _type(value: object) -> str:
-    names = {list: "list", str: "text", bool: "boolean", int: "number", float: "number", type(None): "null", dict: "object"}
-    return names.get(type(value), type(value).__name__)
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return f"{_type(value)} {text if len(text) <= 40 else text[:37] + '...'}" if value is not None else "null"
+        raise BadRowError(f"no {' and no '.join(repr(key) for key in missing)}; found {found}.")

@@ -1,60 +1,53 @@
 """A conversation as one text, with the places in it that are scored.
 
 A chat template is a program: it may strip, drop or add text around what it is given. So the places are found by rendering the same
-conversation with marks instead of the answers and by comparing; where that does not fit, the row is refused and never guessed at.
+conversation with marks instead of the answers and by comparing (answer_spans.py).
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
+from paddlealign.data.answer_spans import (
+    CallingTurn,
+    Ends,
+    Rendered,
+    RowRefusedError,
+    common_length,
+    holds,
+    locate_answer,
+    locate_calls,
+    locate_turns,
+    mark,
+    split_at_marks,
+)
 from paddlealign.data.example import Message, Record
 from paddlealign.data.jinja_template import compile_template
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.errors import UserError
-
-# Characters for private use: no data holds them, no template treats them as anything but text.
-_MARK = "\ue000answer-{}\ue001"
-_MARK_PATTERN = re.compile("\ue000answer-\\d+\ue001")
-
-
-class RowRefusedError(Exception):
-    """A row that the template cannot render, or whose answer cannot be found in the rendered text. The text is the reason."""
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """A conversation with one response as text.
-
-    spans: (start, end) characters that are scored, in order; each includes the turn's end token. The last ends where the text ends.
-    boundary: where the first response begins; what lies before is the prompt.
-    altered_turns: earlier assistant turns that the template changes (as those that drop <think> from them), left unscored.
-    """
-
-    text: str
-    spans: tuple[tuple[int, int], ...]
-    boundary: int
-    altered_turns: int = 0
 
 
 @dataclass(frozen=True)
 class Template:
     """How conversations become text. ``compiled`` None: the turns are joined as they are, with an EOS after every answer.
 
-    name: "none", "tokenizer" or the file, for messages. end_token: what ends an assistant's turn. end_pattern: matches any special
-    token that may end one. stop_ids: the ids that end a generated answer. reserved: the special tokens that only the template and the
-    tokenizer write (BOS and whatever ends a turn or a text): a text of the data that holds one is refused.
+    with_tools: the checkpoint's own template for rows with tools, where it has one. name: "none", "tokenizer" or the file, for messages.
+    end_token: what ends an assistant's turn. stop_ids: the ids that end a generated answer. reserved: the special tokens that only the
+    template and the tokenizer write (BOS and whatever ends a turn or a text): a text of the data that holds one is refused.
     """
 
     name: str
     compiled: jinja2.Template | None
+    with_tools: jinja2.Template | None
     named_tokens: dict[str, str]
     end_token: str
-    end_pattern: re.Pattern[str]
+    ends: Ends
     stop_ids: tuple[int, ...]
     reserved: tuple[str, ...]
     fingerprint: str
@@ -62,6 +55,7 @@ class Template:
 
 def load_template(tokenizer: Tokenizer, choice: str = "auto") -> Template:
     """The template of the ``chat_template`` key: "auto" (the tokenizer's, else none), "none", or the path of a jinja file."""
+    for_tools = tokenizer.tool_template if choice == "auto" else None
     if choice == "none" or (choice == "auto" and tokenizer.chat_template is None):
         source, name = None, "none"
     elif choice == "auto":
@@ -72,140 +66,172 @@ def load_template(tokenizer: Tokenizer, choice: str = "auto") -> Template:
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"chat_template: {choice!r} cannot be read ({error}). Give auto, none or the path of a jinja file.") from None
     ends = [text for text in tokenizer.special_tokens if text not in (tokenizer.named_tokens.get("bos_token"), "")]
-    ends = sorted({*ends, tokenizer.eos_token}, key=len, reverse=True)
+    any_end = _any_of([*ends, tokenizer.eos_token])
     template = Template(
         name=name,
         compiled=None if source is None else compile_template(source, name),
+        with_tools=None if for_tools is None else compile_template(for_tools, name),
         named_tokens=tokenizer.named_tokens,
         end_token=tokenizer.eos_token,
-        end_pattern=re.compile("|".join(re.escape(text) for text in ends)),
+        ends=Ends(any_end, any_end, tokenizer.eos_token),
         stop_ids=tokenizer.stop_ids,
         reserved=(),
-        fingerprint=hashlib.sha256((source or "").encode()).hexdigest(),
+        fingerprint=hashlib.sha256(((source or "") + (for_tools or "")).encode()).hexdigest(),
     )
     end_token = _find_end_token(template)
     end_id = tokenizer.special_tokens.get(end_token, tokenizer.eos_id)
     stop_ids = tuple(dict.fromkeys([*tokenizer.stop_ids, end_id]))
     stops = [text for text, index in tokenizer.special_tokens.items() if index in stop_ids]
     named = [tokenizer.named_tokens[key] for key in ("bos_token", "eos_token") if key in tokenizer.named_tokens]
-    return replace(template, end_token=end_token, stop_ids=stop_ids, reserved=tuple(dict.fromkeys([*named, end_token, *stops])))
+    reserved = tuple(dict.fromkeys([*named, end_token, *stops]))
+    ends_with = Ends(any_end, _any_of([tokenizer.eos_token, end_token, *stops]), tokenizer.eos_token)
+    return replace(template, end_token=end_token, ends=ends_with, stop_ids=stop_ids, reserved=reserved)
+
+
+def _any_of(texts: Sequence[str]) -> re.Pattern[str]:
+    """A pattern for any of some texts, longer ones first."""
+    return re.compile("|".join(re.escape(text) for text in sorted(set(texts), key=len, reverse=True)))
 
 
 def render(template: Template, record: Record) -> tuple[Rendered, ...]:
     """The text of the record's conversation with each of its responses. Raises RowRefusedError."""
-    for response in record.responses:
-        _refuse_reserved(template, [*record.messages, Message("assistant", response)])
+    answers = [response if isinstance(response, Message) else Message("assistant", response) for response in record.responses]
+    for answer in answers:
+        _refuse_reserved(template, [*record.messages, answer], record.tools)
     if template.compiled is None or not record.messages:
-        return tuple(_join(template, record, response) for response in record.responses)
+        _refuse_tools([*record.messages, *answers], record.tools)
+        return tuple(_join(template, record, answer.content or "") for answer in answers)
     messages = [_as_dict(template, message) for message in record.messages]
     scored = [i for i, message in enumerate(messages) if message["role"] == "assistant"] if record.score_all_turns else []
-    marked = [{**message, "content": _MARK.format(i)} if i in scored else message for i, message in enumerate(messages)]
-    answer = {"role": "assistant", "content": _MARK.format(len(messages))}
-    frame = _MARK_PATTERN.split(_run(template, marked + [answer]))
-    if len(frame) != len(scored) + 2:
-        raise RowRefusedError("the chat template does not show every assistant turn exactly once")
-    prompts = [_run(template, messages[:i], add_generation_prompt=True) for i in [*scored, len(messages)]]
-    turns = [messages[i]["content"] for i in scored]
+    plain = [i for i in scored if "tool_calls" not in messages[i]]
+    _refuse_unseen_tools(template, messages, record.tools)
+    marked = [{**message, "content": mark(i)} if i in plain else message for i, message in enumerate(messages)]
+    prompts = [_run(template, messages[:i], record.tools, add_generation_prompt=True) for i in [*plain, len(messages)]]
+    turns = [messages[i]["content"] for i in plain]
     result = []
-    for response in record.responses:
-        answer = _as_dict(template, Message("assistant", response))
-        result.append(_locate(template, _run(template, messages + [answer]), prompts, frame, turns, answer["content"]))
+    for answer in answers:
+        last = _as_dict(template, answer)
+        whole = _run(template, [*messages, last], record.tools)
+        calls = _locate_calls(template, [*messages, last], record.tools, whole)
+        shown = last if answer.tool_calls else {**last, "content": mark(len(messages))}
+        frame = split_at_marks(_run(template, [*marked, shown], record.tools))
+        if len(frame) != len(plain) + 2 - bool(answer.tool_calls):
+            raise RowRefusedError("the chat template does not show every assistant turn exactly once")
+        if answer.tool_calls:
+            rendered = _called(template, whole, prompts, frame, turns, answer, calls[len(messages)])
+        else:
+            rendered = locate_answer(template.ends, whole, prompts, frame, turns, last["content"])
+        result.append(_with_calls(rendered, [calls[i] for i in scored if i in calls]))
     return tuple(result)
 
 
-def render_prompt(template: Template, messages: Sequence[Message]) -> str:
+def render_prompt(template: Template, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None = None) -> str:
     """The text after which the model is to answer. Raises RowRefusedError."""
-    _refuse_reserved(template, messages)
+    _refuse_reserved(template, messages, tools)
     if template.compiled is None or not messages:
+        _refuse_tools(messages, tools)
         return _join_turns(template, messages)[0]
-    return _run(template, [_as_dict(template, message) for message in messages], add_generation_prompt=True)
+    shown = [_as_dict(template, message) for message in messages]
+    _refuse_unseen_tools(template, shown, tools)
+    return _run(template, shown, tools, add_generation_prompt=True)
 
 
-def _refuse_reserved(template: Template, messages: Sequence[Message]) -> None:
+def _refuse_reserved(template: Template, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None) -> None:
     """Refuse texts that would become a BOS or an end token in the middle of a row.
 
     An end token at the end of an answer is allowed, and so is the BOS at the beginning of a text that no template frames: each stands
     where one is written anyway, and is written once.
     """
-    texts = [_without_end(template, message.content) if message.role == "assistant" else message.content for message in messages]
+    contents = [(message.role, message.content or "") for message in messages]
+    texts = [_without_end(template, content) if role == "assistant" else content for role, content in contents]
     if texts and (template.compiled is None or (len(messages) == 1 and messages[0].role == "assistant")):
         texts[0] = texts[0].removeprefix(template.named_tokens.get("bos_token", ""))
+    texts += [json.dumps(value, ensure_ascii=False) for value in [tools, *(message.tool_calls for message in messages)] if value]
     for token in template.reserved:
         if any(token in text for text in texts):
             raise RowRefusedError(f"the text holds the special token {token} (remove it from the text)")
 
 
-def _locate(template: Template, whole: str, prompts: list[str], frame: list[str], turns: list[str], response: str) -> Rendered:
-    """Find the answers in the whole text.
-
-    frame: what the template writes before, between and after the answers (n + 2 texts for n earlier turns and the response).
-    turns: the earlier answers that are scored. prompts: the text with the generation prompt before each answer.
-    """
-    tail, prompt = frame[-1], prompts[-1]
-    if not whole.endswith(tail):
-        raise RowRefusedError("the chat template ends differently depending on the answer; the end of the answer cannot be found")
-    spans, cursor, altered = _locate_turns(template, whole, prompts, frame, turns)
-    content_end = len(whole) - len(tail)
-    framed = whole.startswith(frame[-2], cursor)
-    frame_start = cursor + (len(frame[-2]) if framed else _common_length(whole[cursor:content_end], frame[-2]))
-    if whole.startswith(prompt) and cursor <= len(prompt) <= content_end:
-        start = len(prompt)  # what generation starts from decides, also where the template puts more before an answer
-    elif framed:
-        start = frame_start
-    else:
-        raise RowRefusedError("the chat template's generation prompt is no beginning of the whole text; the answer's start cannot be found")
-    if not _holds(whole[min(start, frame_start) : content_end], response):
-        raise RowRefusedError("the chat template drops a part of the answer (set chat_template to one that keeps it)")
-    ending = _through_end(template, tail)
-    if ending:
-        text = whole[:content_end] + ending
-    else:
-        text = whole[:content_end] + tail.rstrip() + template.named_tokens["eos_token"]
-    spans.append((start, len(text)))
-    return Rendered(text, tuple(spans), spans[0][0], altered)
+def _refuse_tools(messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None) -> None:
+    """Turns that are only joined have no form for tools."""
+    if tools or any(message.tool_calls or message.role == "tool" for message in messages):
+        raise RowRefusedError("tools, tool calls and tool results need a chat template and a prompt (see the key chat_template)")
 
 
-def _locate_turns(
-    template: Template, whole: str, prompts: list[str], frame: list[str], turns: list[str]
-) -> tuple[list[tuple[int, int]], int, int]:
-    """The spans of the earlier answers, where the last one's content ends, and how many were not found as they are."""
-    spans: list[tuple[int, int]] = []
-    cursor = 0
-    for number, content in enumerate(turns):
-        before, after = frame[number], frame[number + 1]
-        if not whole.startswith(before, cursor):
-            return spans, cursor, len(turns) - len(spans)
-        start = cursor + len(before)
-        ending = _through_end(template, after)
-        # The last text before the response may differ (a template may add to it), so it is held to its end token only.
-        follows = ending or after
-        fitting = next((text for text in (content, content.strip()) if whole.startswith(text + follows, start)), None)
-        if fitting is None:
-            cursor = whole.find(after, start)
-            if cursor < 0:
-                return spans, start, len(turns) - len(spans)
-            continue
-        generated = whole.startswith(prompts[number]) and cursor <= len(prompts[number]) <= start
-        cursor = start + len(fitting)
-        spans.append((len(prompts[number]) if generated else start, cursor + len(ending)))
-    return spans, cursor, len(turns) - len(spans)
+def _refuse_unseen_tools(template: Template, messages: list[dict[str, Any]], tools: Sequence[dict[str, Any]] | None) -> None:
+    """A model must not learn to call functions that it was not told of."""
+    if not tools:
+        return
+    text = _run(template, messages, [_named(tool, mark(number)) for number, tool in enumerate(tools)])
+    for number, tool in enumerate(tools):
+        if mark(number) not in text:
+            name = function_of(tool)["name"]
+            raise RowRefusedError(f"the chat template does not show the tool {name} (set chat_template to one that does)")
 
 
-def _common_length(first: str, second: str) -> int:
-    """How many characters two texts have in common at their beginning."""
-    pairs = zip(first, second, strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
+def function_of(value: dict[str, Any]) -> dict[str, Any]:
+    """The function of a tool or of a call: under the key ``function``, or the object itself."""
+    return value.get("function", value)
 
 
-def _through_end(template: Template, text: str) -> str:
-    """The text up to and with its first end token; empty where it holds none."""
-    match = template.end_pattern.search(text)
-    return text[: match.end()] if match else ""
+def _named(value: dict[str, Any], name: str) -> dict[str, Any]:
+    """The same tool or call under another name."""
+    function = {**function_of(value), "name": name}
+    return {**value, "function": function} if "function" in value else function
 
 
-def _holds(text: str, response: str) -> bool:
-    """Whether the response stands in the text; white space may differ."""
-    return response in text or "".join(response.split()) in "".join(text.split())
+def _locate_calls(
+    template: Template, messages: list[dict[str, Any]], tools: Sequence[dict[str, Any]] | None, whole: str
+) -> dict[int, tuple[int, int] | None]:
+    """Where the turns that call tools stand in the whole text: place of the message -> span, None where the template alters it."""
+    calling = [i for i, message in enumerate(messages) if "tool_calls" in message]
+    results = [i for i, message in enumerate(messages) if message["role"] == "tool"]
+    if not calling and not results:
+        return {}
+    names = {i: tuple(function_of(call)["name"] for call in messages[i]["tool_calls"]) for i in calling}
+    marked = [_with_marks(message) if i in calling else message for i, message in enumerate(messages)]
+    answered = [{**message, "content": mark(i)} if i in results else message for i, message in enumerate(marked)]
+    if len(split_at_marks(_run(template, answered, tools))) != sum(map(len, names.values())) + len(results) + 1:
+        raise RowRefusedError(
+            "the chat template does not show every tool call and result exactly once (set chat_template to one that does)"
+        )
+    turns = []
+    for i in calling:
+        before, prompt = _run(template, messages[:i], tools), _run(template, messages[:i], tools, add_generation_prompt=True)
+        opening = prompt.removeprefix(before) if prompt.startswith(before) else ""
+        head = split_at_marks(_run(template, [*messages[:i], marked[i]], tools))[0]
+        # Mistral shows the system text only where a question comes last; there the turn begins where an answer in words would.
+        words = split_at_marks(_run(template, [*messages[:i], {"role": "assistant", "content": mark(0)}], tools))[0]
+        start = len(prompt) if head.startswith(prompt) else common_length(head, words)
+        turns.append(CallingTurn(names[i], opening, head[start:]))
+    frame = split_at_marks(_run(template, marked, tools))
+    return dict(zip(calling, locate_calls(template.ends, whole, frame, turns), strict=True))
+
+
+def _with_marks(message: dict[str, Any]) -> dict[str, Any]:
+    """The message with marks instead of the names of the functions that it calls."""
+    return {**message, "tool_calls": [_named(call, mark(number)) for number, call in enumerate(message["tool_calls"])]}
+
+
+def _called(
+    template: Template, whole: str, prompts: list[str], frame: list[str], turns: list[str], answer: Message, span: tuple[int, int] | None
+) -> Rendered:
+    """The conversation that ends in tool calls: they are scored from the generation prompt to their end token."""
+    if span is None:
+        raise RowRefusedError("the tool calls cannot be found in what the chat template makes of them, or no end token follows them")
+    if not holds(whole[span[0] : span[1]], answer.content or ""):
+        raise RowRefusedError("the chat template drops the text beside the tool calls (set chat_template to one that keeps it)")
+    spans, _, altered = locate_turns(template.ends, whole, prompts, frame, turns)
+    spans.append(span)
+    return Rendered(whole[: span[1]], tuple(spans), spans[0][0], altered)
+
+
+def _with_calls(rendered: Rendered, calls: list[tuple[int, int] | None]) -> Rendered:
+    """Score the earlier turns that call tools as well."""
+    if not calls:
+        return rendered
+    spans = tuple(sorted([*rendered.spans, *(span for span in calls if span is not None)]))
+    return replace(rendered, spans=spans, boundary=spans[0][0], altered_turns=rendered.altered_turns + calls.count(None))
 
 
 def _join(template: Template, record: Record, response: str) -> Rendered:
@@ -222,10 +248,10 @@ def _join_turns(template: Template, messages: Sequence[Message]) -> tuple[str, l
     for message in messages:
         start = len(text)
         if message.role == "assistant":
-            text += _without_end(template, message.content) + template.named_tokens["eos_token"]
+            text += _without_end(template, message.content or "") + template.named_tokens["eos_token"]
             answers.append((start, len(text)))
         else:
-            text += message.content
+            text += message.content or ""
     return text, answers
 
 
@@ -237,16 +263,28 @@ def _without_end(template: Template, content: str) -> str:
     return content
 
 
-def _as_dict(template: Template, message: Message) -> dict[str, str]:
-    content = _without_end(template, message.content) if message.role == "assistant" else message.content
-    return {"role": message.role, "content": content}
+def _as_dict(template: Template, message: Message) -> dict[str, Any]:
+    """A message as chat templates read it; what it does not have is left out."""
+    content = message.content
+    if message.role == "assistant" and content is not None:
+        content = _without_end(template, content)
+    calls = list(message.tool_calls) or None
+    fields = {"content": content, "tool_calls": calls, "tool_call_id": message.tool_call_id, "name": message.name}
+    return {"role": message.role, **{key: value for key, value in fields.items() if value is not None}}
 
 
-def _run(template: Template, messages: list[dict[str, str]], add_generation_prompt: bool = False) -> str:
-    assert template.compiled is not None
+def _run(
+    template: Template, messages: list[dict[str, Any]], tools: Sequence[dict[str, Any]] | None, add_generation_prompt: bool = False
+) -> str:
+    compiled = template.with_tools if tools is not None and template.with_tools is not None else template.compiled
+    assert compiled is not None
     try:
-        return template.compiled.render(
-            messages=messages, tools=None, documents=None, add_generation_prompt=add_generation_prompt, **template.named_tokens
+        return compiled.render(
+            messages=messages,
+            tools=None if tools is None else list(tools),
+            documents=None,
+            add_generation_prompt=add_generation_prompt,
+            **template.named_tokens,
         )
     except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError, OverflowError) as error:
         raise RowRefusedError(f"the chat template raises: {error}") from None
@@ -256,10 +294,10 @@ def _find_end_token(template: Template) -> str:
     """What the template writes after an answer, up to its first special token; the EOS where it writes none."""
     if template.compiled is None:
         return template.end_token
-    question = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK.format(0)}]
+    question = [{"role": "user", "content": "a"}, {"role": "assistant", "content": mark(0)}]
     try:
-        tail = _MARK_PATTERN.split(_run(template, question))[-1]
+        tail = split_at_marks(_run(template, question, None))[-1]
     except RowRefusedError:
         return template.end_token
-    match = template.end_pattern.search(tail)
+    match = template.ends.any.search(tail)
     return match.group() if match else template.end_token

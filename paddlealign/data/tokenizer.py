@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from paddlealign.data.token_models import AddedToken, JsonModel, SentencePieceModel, Tokens
+from paddlealign.data.token_models import TokenModel, Tokens
+from paddlealign.data.tokenizer_files import file_text, read_json, read_tokenizer_file
 from paddlealign.errors import UserError
 
 _SPECIAL_KEYS = ("bos_token", "eos_token", "pad_token", "unk_token")
@@ -22,10 +23,10 @@ class Tokenizer:
     bos_id: None where the checkpoint names no BOS. add_bos: whether a text begins with it.
     stop_ids: the ids that end a generated text by the checkpoint's own files (with the chat template's end of turn: ``Template.stop_ids``).
     special_tokens: text -> id. named_tokens: bos_token, eos_token, ... as a chat template reads them.
-    fingerprint: hex; changes when ids could change.
+    fingerprint: hex; changes when ids could change. tool_template: the chat template for rows with tools, where there is one of its own.
     """
 
-    model: JsonModel | SentencePieceModel
+    model: TokenModel
     bos_id: int | None
     eos_id: int
     add_bos: bool
@@ -33,6 +34,7 @@ class Tokenizer:
     special_tokens: dict[str, int]
     named_tokens: dict[str, str]
     chat_template: str | None
+    tool_template: str | None
     fingerprint: str
     folder: Path
 
@@ -59,6 +61,11 @@ class Tokenizer:
         return self.eos_id
 
     @property
+    def size(self) -> int:
+        """The highest id and one: the rows that an embedding needs."""
+        return self.model.size()
+
+    @property
     def eos_token(self) -> str:
         """The EOS as text."""
         return self.named_tokens["eos_token"]
@@ -67,33 +74,26 @@ class Tokenizer:
 def _load(folder: Path) -> Tokenizer:
     if not folder.is_dir():
         raise UserError(f"tokenizer: there is no folder {str(folder)!r}.")
-    config = _read_json(folder / "tokenizer_config.json")
+    config = read_json(folder / "tokenizer_config.json")
     named = _named_tokens(folder, config)
-    json_file, spm_file = folder / "tokenizer.json", folder / "tokenizer.model"
-    model: JsonModel | SentencePieceModel
-    if json_file.is_file():
-        model, file = JsonModel(json_file, named.values()), json_file
-    elif spm_file.is_file():
-        prefix_space, legacy = config.get("add_prefix_space"), config.get("legacy")
-        model = SentencePieceModel(spm_file, _added_tokens(folder, config), prefix_space is not False, bool(legacy))
-        file = spm_file
-    else:
-        raise UserError(f"{folder}: no tokenizer.json and no tokenizer.model in this folder; one of them is needed.")
+    read = read_tokenizer_file(folder, config, list(named.values()))
+    model = TokenModel(read.content, read.file)
+    own_bos, own_eos = (None if text is None else model.token_to_id(text) for text in (read.bos, read.eos))
 
     eos_ids = _id_list(folder / "generation_config.json", "eos_token_id") or _id_list(folder / "config.json", "eos_token_id")
-    _fill_from_ids(named, "eos_token", [model.last_id, *eos_ids], model)
+    _fill_from_ids(named, "eos_token", [own_eos, *eos_ids], model)
     if "bos_token" not in config or config["bos_token"] is not None:  # null is an answer: this model has none
-        own = model.first_id if isinstance(model, SentencePieceModel) else None
-        _fill_from_ids(named, "bos_token", [own, *_id_list(folder / "config.json", "bos_token_id")], model)
+        _fill_from_ids(named, "bos_token", [own_bos, *_id_list(folder / "config.json", "bos_token_id")], model)
     if "eos_token" not in named:
         raise UserError(f"{folder}: no eos_token in tokenizer_config.json and no eos_token_id in generation_config.json or config.json.")
     eos_id = _known_id(model, named["eos_token"], "eos_token", folder)
     bos_id = _known_id(model, named["bos_token"], "bos_token", folder) if "bos_token" in named else None
     says = config.get("add_bos_token")
-    add_bos = bos_id is not None and (model.first_id == bos_id if says is None else bool(says))
-    template = _chat_template(folder, config)
-    resolved = [named, add_bos, config.get("legacy"), config.get("add_prefix_space"), sorted(model.special_tokens().items()), template]
-    fingerprint = hashlib.sha256(file.read_bytes() + json.dumps(resolved, sort_keys=True).encode()).hexdigest()
+    begins = read.bos is not None or model.first_id == bos_id  # LLaMA's tokenizer.model puts its BOS first, a tokenizer.json says so
+    add_bos = bos_id is not None and (begins if says is None else bool(says))
+    templates = _chat_templates(folder, config)
+    resolved = [read.content, named, add_bos, templates]
+    fingerprint = hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()
     return Tokenizer(
         model=model,
         bos_id=bos_id,
@@ -102,29 +102,17 @@ def _load(folder: Path) -> Tokenizer:
         stop_ids=tuple(dict.fromkeys([eos_id, *eos_ids])),
         special_tokens=model.special_tokens(),
         named_tokens=named,
-        chat_template=template,
+        chat_template=templates.get("default"),
+        tool_template=templates.get("tool_use"),
         fingerprint=fingerprint,
         folder=folder,
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, or an empty one where there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text("utf-8-sig"))
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}).") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: found a {type(value).__name__}, a JSON object is needed.")
-    return value
-
-
 def _named_tokens(folder: Path, config: dict[str, Any]) -> dict[str, str]:
     """bos_token, eos_token, pad_token, unk_token as texts; those that are null, blank (old LLaMA) or not named are left out."""
     named: dict[str, str] = {}
-    special_map = _read_json(folder / "special_tokens_map.json")
+    special_map = read_json(folder / "special_tokens_map.json")
     for key in _SPECIAL_KEYS:
         text = _token_text(config.get(key))
         if key not in config or text == "":
@@ -143,24 +131,14 @@ def _token_text(value: object) -> str | None:
     return value if value.strip() else ""
 
 
-def _added_tokens(folder: Path, config: dict[str, Any]) -> list[AddedToken]:
-    """The tokens beside a sentencepiece model, from tokenizer_config.json or the older added_tokens.json."""
-    added = {text: AddedToken(text, int(index)) for text, index in _read_json(folder / "added_tokens.json").items()}
-    for index, value in (config.get("added_tokens_decoder") or {}).items():
-        if isinstance(value, dict) and value.get("content"):
-            special, lstrip, rstrip = (bool(value.get(key)) for key in ("special", "lstrip", "rstrip"))
-            added[value["content"]] = AddedToken(value["content"], int(index), special, lstrip, rstrip)
-    return list(added.values())
-
-
-def _fill_from_ids(named: dict[str, str], key: str, ids: Sequence[int | None], model: JsonModel | SentencePieceModel) -> None:
+def _fill_from_ids(named: dict[str, str], key: str, ids: Sequence[int | None], model: TokenModel) -> None:
     """Name a token by the first of these ids that is known, where the tokenizer's JSON files do not name it."""
     known = [token for index in ids if index is not None and (token := model.id_to_token(index)) is not None]
     if key not in named and known:
         named[key] = known[0]
 
 
-def _known_id(model: JsonModel | SentencePieceModel, token: str, key: str, folder: Path) -> int:
+def _known_id(model: TokenModel, token: str, key: str, folder: Path) -> int:
     index = model.token_to_id(token)
     if index is None:
         raise UserError(f"{folder}/tokenizer_config.json: {key} is {token!r}, which the vocabulary does not hold.")
@@ -169,19 +147,19 @@ def _known_id(model: JsonModel | SentencePieceModel, token: str, key: str, folde
 
 def _id_list(path: Path, key: str) -> list[int]:
     """The ids that a JSON file gives for a key: one, a list of them, or null. Old LLaMA files say -1 where they mean none."""
-    value = _read_json(path).get(key)
+    value = read_json(path).get(key)
     ids = [] if value is None else value if isinstance(value, list) else [value]
     if any(isinstance(item, bool) or not isinstance(item, int) for item in ids):
         raise UserError(f"{path}: {key} is {json.dumps(value)}; a token id, a list of them, or null was expected.")
     return [item for item in ids if item >= 0]
 
 
-def _chat_template(folder: Path, config: dict[str, Any]) -> str | None:
-    """The chat template: chat_template.jinja (transformers 5) before tokenizer_config.json's and the older chat_template.json."""
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text("utf-8")
-    value = config.get("chat_template") or _read_json(folder / "chat_template.json").get("chat_template")
-    if isinstance(value, list):  # named templates: [{"name": "default", "template": ...}, ...]
-        value = {item.get("name"): item.get("template") for item in value if isinstance(item, dict)}.get("default")
-    return value if isinstance(value, str) and value else None
+def _chat_templates(folder: Path, config: dict[str, Any]) -> dict[str, str]:
+    """The chat templates by name: chat_template.jinja (transformers 5) before tokenizer_config.json's and the older chat_template.json."""
+    value = config.get("chat_template") or read_json(folder / "chat_template.json").get("chat_template")
+    items = value if isinstance(value, list) else [{"name": "default", "template": value}]
+    named = {item.get("name"): item.get("template") for item in items if isinstance(item, dict)}
+    files = {"default": folder / "chat_template.jinja", "tool_use": folder / "additional_chat_templates" / "tool_use.jinja"}
+    if files["default"].is_file():
+        named = {name: file_text(file) for name, file in files.items() if file.is_file()}
+    return {str(name): text for name, text in named.items() if isinstance(text, str) and text}

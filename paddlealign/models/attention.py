@@ -5,6 +5,9 @@ example or its branch ends (FlashMask, Wang et al. 2024, the causal one-column f
 kernel takes these indices. Everywhere else the same is computed here in blocks of queries, each against those runs of
 keys that at least one of its queries may see. No [length, length] matrix exists: scores live as long as their block, and what is kept
 is a mask for each block from its first key that not every query sees, which is at the diagonal or at an example's start.
+
+A layer with a sliding window sees in addition only keys fewer than ``window`` positions back. Positions, not columns, count: a response
+that lies behind another one is as near to the prompt as the first.
 """
 
 import functools
@@ -18,7 +21,7 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 from paddle.nn.functional.flash_attention import flashmask_attention
 
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+Attend = Callable[[int, Tensor, Tensor, Tensor, int | None], Tensor]
 
 QUERY_BLOCK = 256
 KEY_BLOCK = 64
@@ -55,25 +58,50 @@ def _key_runs(seen: np.ndarray) -> tuple[tuple[int, int], ...]:
     return tuple(runs)
 
 
-def plan_blocks(visible_until: np.ndarray) -> list[_Block]:
+def _visible(until: np.ndarray, positions: np.ndarray, window: int | None, queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Which queries [q, 1] of a row see which keys [k]: bool [q, k]. until, positions: the row's, [length]."""
+    seen = (keys <= queries) & (until[keys] > queries)
+    return seen if window is None else seen & (positions[queries] - positions[keys] < window)
+
+
+def plan_blocks(visible_until: np.ndarray, position_ids: np.ndarray, window: int | None) -> list[_Block]:
     """Cut each row into blocks of queries with the keys that they can see.
 
-    visible_until: int32 [rows, length]. Every query sees itself at least, so no block is without keys.
+    visible_until: int32 [rows, length]. position_ids: int64 [rows, length]. window: how many positions back a query sees, its own
+    included; None: all. Every query sees itself at least, so no block is without keys.
     """
     blocks = []
     length = visible_until.shape[1]
-    for row, until in enumerate(visible_until):
+    for row, (until, positions) in enumerate(zip(visible_until, position_ids, strict=True)):
         for start in range(0, length, QUERY_BLOCK):
             stop = min(start + QUERY_BLOCK, length)
-            runs = _key_runs(until[:stop] > start)
-            keys = np.concatenate([np.arange(first, last) for first, last in runs])
             queries = np.arange(start, stop)[:, None]
-            visible = (keys <= queries) & (until[keys] > queries)
+            seen = until[:stop] > start
+            if window is not None:
+                seen = _visible(until, positions, window, queries, np.arange(stop)).any(axis=0)
+            runs = _key_runs(seen)
+            keys = np.concatenate([np.arange(first, last) for first, last in runs])
+            visible = _visible(until, positions, window, queries, keys)
             partly = np.flatnonzero(~visible.all(axis=0))
             clear = int(partly[0]) if len(partly) else len(keys)
             bias = paddle.to_tensor(np.where(visible[:, clear:], 0.0, HIDDEN_SCORE).astype("float32")) if len(partly) else None
             blocks.append(_Block(row, start, stop, runs, clear, bias))
     return blocks
+
+
+def window_indices(visible_until: np.ndarray, position_ids: np.ndarray, window: int | None) -> np.ndarray | None:
+    """``visible_until`` for a layer with a window, or None where row indices cannot say it.
+
+    They cannot where a prompt has several responses and is longer, with one of them, than the window: the prompt's first tokens would
+    have to vanish in the middle of one response and come back for the next. All arrays [rows, length].
+    """
+    if window is None or position_ids.max() < window:
+        return visible_until
+    columns = np.arange(visible_until.shape[1])
+    last = np.take_along_axis(position_ids, visible_until - 1, axis=1)
+    if (last - position_ids != visible_until - 1 - columns).any():
+        return None
+    return np.minimum(visible_until, columns + window).astype(np.int32)
 
 
 def _gather(x: Tensor, block: _Block) -> Tensor:
@@ -159,19 +187,30 @@ def _scatter(total: Tensor, block: _Block, part: Tensor) -> None:
         done += stop - start
 
 
-def packed_attention(visible_until: np.ndarray) -> Attend:
+def packed_attention(visible_until: np.ndarray, position_ids: np.ndarray) -> Attend:
     """Make the ``attend`` that a decoder calls in training.
 
-    visible_until: int32 [rows, 1, length, 1], as in a batch. The returned function takes (layer, q, k, v) with q [rows, length, heads,
-    head_dim] and k, v [rows, length, kv_heads, head_dim], all of one dtype, and returns q's shape and dtype. On a GPU in half
-    precision it is Paddle's flash-mask kernel, otherwise the blocks of this file, planned once for all layers.
+    visible_until: int32 [rows, 1, length, 1]; position_ids: int64 [rows, length]; as in a batch. The returned function takes (layer, q, k,
+    v, window) with q [rows, length, heads, head_dim] and k, v [rows, length, kv_heads, head_dim], all of one dtype, and returns q's shape
+    and dtype. On a GPU in half precision it is Paddle's flash-mask kernel wherever row indices can say what is seen, otherwise the
+    blocks of this file, planned once for all layers of a window.
     """
-    indices = functools.cache(lambda: paddle.to_tensor(visible_until))
-    blocks = functools.cache(lambda: plan_blocks(visible_until[:, 0, :, 0]))
+    until, longest = visible_until[:, 0, :, 0], int(position_ids.max()) + 1
 
-    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    @functools.cache
+    def indices(window: int | None) -> Tensor | None:
+        rows = window_indices(until, position_ids, window)
+        return None if rows is None else paddle.to_tensor(rows[:, None, :, None])
+
+    blocks = functools.cache(lambda window: plan_blocks(until, position_ids, window))
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+        if window is not None and window >= longest:
+            window = None
         if q.place.is_gpu_place() and q.dtype != paddle.float32:
-            return flashmask_attention(q, k, v, indices(), causal=True)
-        return _BlockAttention.apply(q, k, v, blocks(), q.shape[-1] ** -0.5)
+            rows = indices(window)
+            if rows is not None:
+                return flashmask_attention(q, k, v, rows, causal=True)
+        return _BlockAttention.apply(q, k, v, blocks(window), q.shape[-1] ** -0.5)
 
     return attend

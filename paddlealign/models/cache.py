@@ -31,19 +31,20 @@ class KeyValueCache:
         self.bias = paddle.to_tensor(bias)
         # Padding is seen by itself alone, the prompt's tokens by all that follow.
         until = np.where(visible, self.length, np.arange(self.length) + 1).astype(np.int32)
-        self._attend_prompt = packed_attention(until.reshape([rows, 1, self.length, 1]))
+        columns = np.tile(np.arange(self.length), (rows, 1))
+        self._attend_prompt = packed_attention(until.reshape([rows, 1, self.length, 1]), columns)
 
     def _spare(self) -> int:
         """Columns from ``length`` to the next full block, at least one."""
         return BLOCK - self.length % BLOCK
 
-    def attend_prompt(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend_prompt(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
         """``attend`` for the prompts, see ``models.attention``; the layers come in order. Keeps k and v."""
         for kept, new in ((self.keys, k), (self.values, v)):
             rows, _, kv_heads, head_dim = new.shape
             spare = paddle.zeros([rows, kv_heads, self._spare(), head_dim], new.dtype)
             kept.append(paddle.concat([new.transpose([0, 2, 1, 3]), spare], axis=2))
-        return self._attend_prompt(layer, q, k, v)
+        return self._attend_prompt(layer, q, k, v, window)
 
     def make_room(self) -> None:
         """Prepare for one more token in every row; to be called before each step."""
@@ -56,19 +57,22 @@ class KeyValueCache:
         self.bias[:, :, :, self.length] = 0.0
         self.length += 1
 
-    def attend_token(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend_token(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
         """``attend`` for one new token per row: q [rows, 1, heads, head_dim], k and v [rows, 1, kv_heads, head_dim].
 
         Query heads that share a key head stand together, so keys and values are never repeated.
         """
         rows, _, heads, head_dim = q.shape
         kv_heads = k.shape[2]
-        key, value, last = self.keys[layer], self.values[layer], self.length - 1
+        key, value, bias, last = self.keys[layer], self.values[layer], self.bias, self.length - 1
         key[:, :, last : last + 1] = k.reshape([rows, kv_heads, 1, head_dim])
         value[:, :, last : last + 1] = v.reshape([rows, kv_heads, 1, head_dim])
+        if window is not None and window < self.length:
+            first = self.length - window
+            key, value, bias = key[:, :, first:], value[:, :, first:], bias[..., first:]
         scaled = (q * head_dim**-0.5).reshape([rows, kv_heads, heads // kv_heads, head_dim])
         scores = paddle.matmul(scaled, key, transpose_y=True)
-        weights = functional.softmax(scores + self.bias if scores.dtype == paddle.float32 else scores.astype("float32") + self.bias)
+        weights = functional.softmax(scores + bias if scores.dtype == paddle.float32 else scores.astype("float32") + bias)
         weights = weights if weights.dtype == value.dtype else weights.astype(value.dtype)
         return paddle.matmul(weights, value).reshape([rows, 1, heads, head_dim])
 

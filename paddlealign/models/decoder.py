@@ -1,7 +1,8 @@
 """The decoder: one description, `DecoderConfig`, covers the LLaMA family and its relatives.
 
-Parameters bear HuggingFace's names; linear weights are Paddle's [in, out], the transpose of HuggingFace's. The decoder knows neither
-masks nor caches: it is given ``attend``, and training and generation each bring their own.
+Parameters bear the names that HuggingFace gives LLaMA's, whatever the family (``models.layout`` has the others); linear weights are
+Paddle's [in, out], the transpose of HuggingFace's. The decoder knows neither masks nor caches: it is given ``attend``, and training and
+generation each bring their own.
 """
 
 import paddle
@@ -9,8 +10,9 @@ from paddle import Tensor, nn
 from paddle.distributed.fleet.utils import recompute as recomputed
 
 from paddlealign.models.attention import Attend
-from paddlealign.models.config import DecoderConfig, rope_frequencies
+from paddlealign.models.config import DecoderConfig
 from paddlealign.models.kernels import rms_norm, rotary, rotary_tables, swiglu
+from paddlealign.models.rope import frequencies, text_lengths
 
 _ZEROS = nn.initializer.Constant(0.0)
 
@@ -22,7 +24,7 @@ def _linear(inputs: int, outputs: int, bias: bool) -> nn.Linear:
 
 
 class RMSNorm(nn.Layer):
-    """See ``kernels.rms_norm``. weight: [hidden]."""
+    """See ``kernels.rms_norm``. weight: [size]."""
 
     def __init__(self, size: int, epsilon: float) -> None:
         super().__init__()
@@ -30,8 +32,16 @@ class RMSNorm(nn.Layer):
         self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., hidden] to the same."""
+        """[..., size] to the same."""
         return rms_norm(x, self.weight, self.epsilon)
+
+
+def _norm(config: DecoderConfig) -> nn.Layer:
+    """A norm of the hidden states, as the family has it."""
+    if config.norm == "rms":
+        return RMSNorm(config.hidden_size, config.norm_eps)
+    zeros = paddle.ParamAttr(initializer=_ZEROS)
+    return nn.LayerNorm(config.hidden_size, config.norm_eps, weight_attr=zeros, bias_attr=zeros)
 
 
 class Attention(nn.Layer):
@@ -39,50 +49,59 @@ class Attention(nn.Layer):
 
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
-        self.layer, self.head_dim = layer, config.head_dim
+        self.layer, self.head_dim, self.window = layer, config.head_dim, config.windows[layer]
         queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
         self.q_proj = _linear(config.hidden_size, queries, config.qkv_bias)
         self.k_proj = _linear(config.hidden_size, keys, config.qkv_bias)
         self.v_proj = _linear(config.hidden_size, keys, config.qkv_bias)
         self.o_proj = _linear(queries, config.hidden_size, config.output_bias)
+        self.q_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         """x: [rows, length, hidden]; cos, sin: see ``kernels.rotary_tables``. Returns x's shape."""
         heads = [*x.shape[:2], -1, self.head_dim]
-        q = rotary(self.q_proj(x).reshape(heads), cos, sin)
-        k = rotary(self.k_proj(x).reshape(heads), cos, sin)
-        mixed = attend(self.layer, q, k, self.v_proj(x).reshape(heads))
+        q, k = self.q_proj(x).reshape(heads), self.k_proj(x).reshape(heads)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        mixed = attend(self.layer, rotary(q, cos, sin), rotary(k, cos, sin), self.v_proj(x).reshape(heads), self.window)
         return self.o_proj(mixed.reshape([*x.shape[:2], -1]))
 
 
 class MLP(nn.Layer):
-    """The gated feed-forward block."""
+    """The feed-forward block, with a gate (swiglu) or without (gelu)."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.gate_proj = _linear(config.hidden_size, config.intermediate_size, config.mlp_bias)
+        self.activation = config.activation
+        if self.activation == "swiglu":
+            self.gate_proj = _linear(config.hidden_size, config.intermediate_size, config.mlp_bias)
         self.up_proj = _linear(config.hidden_size, config.intermediate_size, config.mlp_bias)
         self.down_proj = _linear(config.intermediate_size, config.hidden_size, config.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., hidden] to the same."""
-        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
+        up = self.up_proj(x)
+        if self.activation == "swiglu":
+            return self.down_proj(swiglu(self.gate_proj(x), up))
+        return self.down_proj(nn.functional.gelu(up, approximate=self.activation == "gelu_tanh"))
 
 
 class DecoderLayer(nn.Layer):
-    """Attention, then the MLP, each behind a norm and beside a residual."""
+    """Attention, then the MLP, each behind a norm and beside a residual; or both side by side."""
 
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
+        self.parallel = config.parallel_residual
         self.self_attn = Attention(config, layer)
         self.mlp = MLP(config)
-        self.input_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.input_layernorm = _norm(config)
+        self.post_attention_layernorm = _norm(config)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         """x: [rows, length, hidden]. Returns the same shape."""
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, attend)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        attended = x + self.self_attn(self.input_layernorm(x), cos, sin, attend)
+        return attended + self.mlp(self.post_attention_layernorm(x if self.parallel else attended))
 
 
 class DecoderBody(nn.Layer):
@@ -93,12 +112,16 @@ class DecoderBody(nn.Layer):
         zeros = paddle.ParamAttr(initializer=_ZEROS)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, weight_attr=zeros)
         self.layers = nn.LayerList([DecoderLayer(config, layer) for layer in range(config.num_layers)])
-        self.norm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.frequencies = paddle.to_tensor(rope_frequencies(config), dtype="float32")
+        self.norm = _norm(config)
+        self.rope = config.rope
+        self.frequencies = paddle.to_tensor(frequencies(config.rope), dtype="float32")
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, attend: Attend, recompute: bool) -> Tensor:
         """See ``Decoder.forward``."""
-        cos, sin = rotary_tables(position_ids, self.frequencies)
+        turns = self.frequencies
+        if self.rope.kind == "dynamic":
+            turns = paddle.to_tensor(frequencies(self.rope, text_lengths(position_ids.numpy())), dtype="float32").unsqueeze(2)
+        cos, sin = rotary_tables(position_ids, turns, self.rope.attention_factor)
         x = self.embed_tokens(input_ids)
         for layer in self.layers:
             x = recomputed(layer, x, cos, sin, attend) if recompute else layer(x, cos, sin, attend)

@@ -43,15 +43,16 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
-    """Rotate the two halves of the last axis by the angle whose cosine and sine are given; ``back`` turns the other way."""
-    wide = x.astype("float32")
+    """Rotate the two halves of what is turned by the angle whose cosine and sine are given; ``back`` turns the other way."""
     half = cos.shape[-1]
-    first, second = wide[..., :half], wide[..., half:]
+    first, second = x[..., :half].astype("float32"), x[..., half : 2 * half].astype("float32")
     if back:
         turned = [(first * cos).add_(second * sin), (second * cos).subtract_(first * sin)]
     else:
         turned = [(first * cos).subtract_(second * sin), (second * cos).add_(first * sin)]
-    return paddle.concat(turned, axis=-1).astype(x.dtype)
+    if 2 * half == x.shape[-1]:
+        return paddle.concat(turned, axis=-1).astype(x.dtype)
+    return paddle.concat([*(part.astype(x.dtype) for part in turned), x[..., 2 * half :]], axis=-1)
 
 
 class _Rotary(PyLayer):
@@ -62,25 +63,25 @@ class _Rotary(PyLayer):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        # A rotation's transpose is the rotation back. The tables need no gradient.
+        # A rotation's transpose is the rotation back, scaled alike. The tables need no gradient.
         cos, sin = ctx.saved_tensor()
         return _rotate(grad, cos, sin, back=True)
 
 
 def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding in HuggingFace's layout: the head's first half turned against its second half (Su et al. 2021).
+    """Rotary position embedding in HuggingFace's layout: the first half of what is turned against its second half (Su et al. 2021).
 
-    x: [rows, length, heads, head_dim]; cos, sin: float32 [rows, length, 1, head_dim / 2], from ``rotary_tables``, which must
-    not require a gradient. Returns x's shape and dtype; the rotation is done in float32.
+    x: [rows, length, heads, head_dim]; cos, sin: float32 [rows, length, 1, dim / 2], from ``rotary_tables``, which must not require a
+    gradient. Elements from ``dim`` on stay as they are. Returns x's shape and dtype; the rotation is done in float32.
     """
     return _Rotary.apply(x, cos, sin)
 
 
-def rotary_tables(position_ids: Tensor, frequencies: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Cosine and sine for each position: two float32 [rows, length, 1, head_dim / 2].
+def rotary_tables(position_ids: Tensor, frequencies: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Cosine and sine for each position: two float32 [rows, length, 1, dim / 2].
 
-    position_ids: int64 [rows, length]. frequencies: float32 [head_dim / 2], radians per position. scale: a factor on both tables
-    (the attention factor of some rope scalings).
+    position_ids: int64 [rows, length]. frequencies: float32 [dim / 2] or [rows, length, 1, dim / 2], radians per position. scale: a factor
+    on both tables (the attention factor of some rope scalings).
     """
     angles = position_ids.astype("float32").unsqueeze(-1).unsqueeze(-1) * frequencies
     cos, sin = paddle.cos(angles), paddle.sin(angles)

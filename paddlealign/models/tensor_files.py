@@ -1,22 +1,22 @@
-"""Named arrays in safetensors files: read one tensor at a time, written one tensor at a time, and never half written.
+"""Named arrays in safetensors files: described by the header, read by offset, written one tensor at a time, and never half written.
 
-The safetensors library reads. It cannot write without holding every tensor of the file in memory at once, and the format is a
-length, a JSON header and the raw bytes; so the writing is done here, and a test holds the files to be the library's byte for byte.
+The format is a length, a JSON header and the raw bytes. Its library maps the whole file to read it and holds all tensors to write it, so
+both are done here; tests hold the files to be the library's byte for byte, and read what it writes.
 """
 
 import json
+import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from paddlealign.errors import UserError
+from paddlealign.models.tensor_places import TensorPlace, numpy_dtype, read_all, row_strides
 
 # In the library's order: within a file, tensors stand by dtype (last of these first), then by name.
 CODES: dict[str, str] = {
@@ -34,6 +34,22 @@ CODES: dict[str, str] = {
     "int64": "I64",
     "uint64": "U64",
 }
+# What else a file may hold, with its bits: kept under its own name, and never read.
+_UNREAD_CODES = {
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+    "F8_E5M2": 8,
+    "F8_E4M3": 8,
+    "F8_E8M0": 8,
+    "F8_E5M2FNUZ": 8,
+    "F8_E4M3FNUZ": 8,
+    "C64": 64,
+}
+_NAMES = {code: name for name, code in CODES.items()}
+# The library's own limit.
+_LONGEST_HEADER = 100_000_000
+_LFS_POINTER = b"version https://git-lfs"
 
 
 @dataclass(frozen=True)
@@ -50,32 +66,73 @@ class TensorSpec:
         return int(np.prod(self.shape, dtype=np.int64)) * numpy_dtype(self.dtype).itemsize
 
 
-def numpy_dtype(name: str) -> np.dtype:
-    """The NumPy dtype of that name; "bfloat16" is ml_dtypes' own."""
-    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
-
-
-@contextmanager
-def open_tensors(path: Path) -> Iterator[Any]:
-    """Open a safetensors file for reading; a damaged one is a UserError.
-
-    Gives the library's handle: keys(), metadata(), get_slice(name).get_shape(), get_tensor(name) as a NumPy array.
-    """
+def read_header(path: Path) -> dict[str, TensorPlace]:
+    """Where each tensor of a safetensors file lies, in the order of its header. What is not a whole, sound file is a UserError."""
     try:
-        with safe_open(str(path), framework="np") as file:
-            yield file
-    except SafetensorError as error:
-        raise UserError(
-            f"{path}: not a whole safetensors file ({error}). It is damaged or was not copied or downloaded completely; fetch it again."
-        ) from None
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            first = file.read(len(_LFS_POINTER))
+            if first == _LFS_POINTER:
+                raise UserError(
+                    f"{path}: this is Git LFS's pointer to the weights, not the weights. Fetch them: git lfs pull, in that folder."
+                )
+            length = int.from_bytes(first[:8], "little")
+            if size < 8 or length > min(size - 8, _LONGEST_HEADER):
+                said = f"its header would have {length:,} bytes, the file has {size:,}" if size >= 8 else f"it has {size} bytes"
+                raise _damaged(path, said)
+            file.seek(8)
+            text = file.read(length)
     except FileNotFoundError:
         raise UserError(f"{path}: not found.") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}.") from None
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict):
+        raise _damaged(path, "its header is not a JSON object")
+    entries = {name: _entry(path, name, entry) for name, entry in header.items() if name != "__metadata__"}
+    begun = 0
+    for name, (_, begin, end) in sorted(entries.items(), key=lambda item: item[1][1:]):
+        if begin != begun:
+            raise _damaged(path, f"the bytes of {name} begin at {begin:,}, where {begun:,} was expected")
+        begun = end
+    if begun != size - 8 - length:
+        raise _damaged(path, f"its tensors take {begun:,} bytes, {size - 8 - length:,} are there")
+    return {
+        name: TensorPlace(path, spec.dtype, spec.shape, 8 + length + begin, row_strides(spec.shape))
+        for name, (spec, begin, _) in entries.items()
+    }
+
+
+def _damaged(path: Path, why: str) -> UserError:
+    return UserError(
+        f"{path}: not a whole safetensors file: {why}. It is damaged or was not copied or downloaded completely; fetch it again."
+    )
+
+
+def _entry(path: Path, name: str, entry: Any) -> tuple[TensorSpec, int, int]:
+    """One entry of a header, checked: the tensor, and where its bytes begin and end behind the header."""
+    try:
+        code, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+    except (TypeError, KeyError, ValueError):
+        raise _damaged(path, f"its header does not describe {name} by dtype, shape and two data_offsets") from None
+    if not isinstance(shape, list) or any(type(number) is not int or number < 0 for number in (*shape, begin, end)):
+        raise _damaged(path, f"its header gives {name} the shape {shape} and the offsets {begin}, {end}")
+    if code not in (*_NAMES, *_UNREAD_CODES):
+        raise _damaged(path, f"its header gives {name} the dtype {code!r}, which the format does not have")
+    spec = TensorSpec(name, _NAMES.get(code, code), tuple(shape))
+    bits = _UNREAD_CODES.get(code) or 8 * numpy_dtype(spec.dtype).itemsize
+    needed = (math.prod(shape) * bits + 7) // 8
+    if end - begin != needed:
+        raise _damaged(path, f"{name} as {code} {shape} takes {needed:,} bytes, but its header gives it {end - begin:,}")
+    return spec, begin, end
 
 
 def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
     """Read a whole safetensors file: its arrays by name."""
-    with open_tensors(Path(path)) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}
+    return {name: read_all(place) for name, place in read_header(Path(path)).items()}
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
@@ -106,6 +163,7 @@ def write_streamed(path: Path, specs: Sequence[TensorSpec], produce: Callable[[s
             if array.dtype.name != spec.dtype or array.shape != spec.shape:
                 raise ValueError(f"{spec.name}: {spec.dtype} {spec.shape} announced, {array.dtype.name} {array.shape} given")
             file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            del array  # before the next is made
 
     _write_atomically(path, write)
 

@@ -1,9 +1,10 @@
 """A chat in the terminal: the history is kept, answers appear as they are generated."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from paddlealign.data.encoding import encode_prompt
 from paddlealign.data.example import Message, Record
+from paddlealign.data.streaming import growing_text
 from paddlealign.data.template import Template
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.errors import UserError
@@ -78,20 +79,3 @@ def say_answer(tokens: Iterable[int], tokenizer: Tokenizer, stop_ids: tuple[int,
         print(" (stopped)", end="")
     print()
     return text
-
-
-def growing_text(tokens: Iterable[int], tokenizer: Tokenizer, stop_ids: tuple[int, ...]) -> Iterator[str]:
-    """The text of the tokens in pieces, as soon as each is certain: half a character waits for its other bytes."""
-    ids: list[int] = []
-    shown = ""
-    text = ""
-    for token in tokens:
-        if token in stop_ids:
-            break
-        ids.append(token)
-        text = tokenizer.decode(ids)
-        if not text.endswith("\ufffd") and text.startswith(shown):
-            yield text[len(shown) :]
-            shown = text
-    if text != shown and text.startswith(shown):
-        yield text[len(shown) :]

@@ -12,8 +12,8 @@ from paddlealign.models.decoder import Decoder
 from paddlealign.models.weights import load_model
 from paddlealign.recipes.check import check_run
 from paddlealign.recipes.device import say
-from paddlealign.recipes.rows import Rows, check_vocabulary, prepare_rows
-from paddlealign.recipes.run import Start, begin, check_resume, make_task, train
+from paddlealign.recipes.rows import Rows, check_shared_prompts, check_vocabulary, prepare_rows, vocabulary_size
+from paddlealign.recipes.run import Start, begin, check_resume, load_policy, make_task, train
 from paddlealign.training.loop import Task
 from paddlealign.training.objective import Reference, dpo_objective
 from paddlealign.training.reference import (
@@ -35,16 +35,22 @@ def run(arguments: DpoArguments) -> None:
     """Align the policy with the preference pairs, held to a frozen reference. Raises UserError."""
     start = begin(arguments)
     rows = prepare_rows(arguments, "preference", score_all_turns=False)
-    check_vocabulary(rows, read_config(reference_dir(arguments)), "ref_model_name_or_path")
-    weights = weights_hash(reference_dir(arguments))
+    reference_config = read_config(reference_dir(arguments))
+    reference_size = vocabulary_size(arguments, rows, reference_config)
+    check_vocabulary(rows, reference_size, "ref_model_name_or_path")
+    for key, folder in (("model_name_or_path", arguments.model.model_name_or_path), ("ref_model_name_or_path", reference_dir(arguments))):
+        check_shared_prompts(rows, read_config(folder), key)
+    weights = weights_hash(reference_dir(arguments), arguments.model.allow_pickle)
+    if reference_size > reference_config.vocab_size:
+        weights += f" grown to {reference_size} tokens"
     hashes = {**rows.hashes, "reference weights": weights}
     frozen = arguments.objective.reference_mode == "frozen"
     if frozen or arguments.training.check:  # a check looks at the first step only, without filling the cache
-        model = model_reference(load_reference(arguments, start), start.precision)
+        model = model_reference(load_reference(arguments, start, reference_size), start.precision)
         references = (model, model)
     else:
-        references = cached_references(arguments, start, rows, weights)
-    policy = load_model(arguments.model.model_name_or_path, start.precision.weights_dtype)
+        references = cached_references(arguments, start, rows, weights, reference_size)
+    policy = load_policy(arguments, start, rows)
     objective, dev_objective = (dpo_objective(it, arguments.objective.beta, arguments.objective.label_smoothing) for it in references)
     task = make_task(arguments, start, rows, policy, objective, dev_objective)
     if arguments.training.do_train and start.resume is None:
@@ -61,18 +67,19 @@ def reference_dir(arguments: DpoArguments) -> Path:
     return Path(arguments.objective.ref_model_name_or_path or arguments.model.model_name_or_path)
 
 
-def load_reference(arguments: DpoArguments, start: Start) -> Decoder:
-    """Read the reference model, frozen."""
-    model = load_model(str(reference_dir(arguments)), start.precision.weights_dtype)
+def load_reference(arguments: DpoArguments, start: Start, vocab_size: int) -> Decoder:
+    """Read the reference model, frozen, with the vocabulary that ``rows.vocabulary_size`` gives it."""
+    model = load_model(reference_dir(arguments), start.precision.weights_dtype, vocab_size, arguments.model.allow_pickle)
     for parameter in model.parameters():
         parameter.stop_gradient = True
     return model
 
 
-def cached_references(arguments: DpoArguments, start: Start, rows: Rows, weights: str) -> tuple[Reference, Reference]:
+def cached_references(arguments: DpoArguments, start: Start, rows: Rows, weights: str, vocab_size: int) -> tuple[Reference, Reference]:
     """The reference's log-probs of train and dev pairs from the cache; what is not there is computed once and kept.
 
-    weights: the hash of the reference's weights. The model is only loaded where something is missing, and let go afterwards.
+    weights: the hash of the reference's weights. vocab_size: see ``load_reference``. The model is only loaded where something is missing,
+    and let go afterwards.
     """
     folder = Path(arguments.objective.reference_cache_dir or Path(arguments.training.output_dir) / "reference")
     dtype = f"{start.precision.dtype} {start.precision.level}"
@@ -85,7 +92,7 @@ def cached_references(arguments: DpoArguments, start: Start, rows: Rows, weights
         if logps is not None and examples:
             say(f"reference: log-probs of {len(examples)} {split} pairs read from {folder}")
         elif examples:
-            model = model or load_reference(arguments, start)
+            model = model or load_reference(arguments, start, vocab_size)
             logps = compute_logps(model, examples, rows.tokenizer.pad_id, start.precision, f"reference log-probs, {split}", show)
             write_cache(folder, name, logps)
             say(f"reference: log-probs of {len(examples)} {split} pairs computed with {reference_dir(arguments)}, kept in {folder}")

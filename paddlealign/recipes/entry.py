@@ -1,4 +1,4 @@
-"""What the three commands do alike: read the arguments, run the recipe, and end politely."""
+"""What the commands do alike: read the arguments, run the recipe, and end politely."""
 
 import importlib
 import os

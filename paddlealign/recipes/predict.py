@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from paddlealign.arguments.decoding import split_stop_strings, text_keys
 from paddlealign.arguments.fields import GenerationArguments
 from paddlealign.arguments.parsing import PredictArguments
 from paddlealign.arguments.show import render
@@ -23,6 +24,7 @@ from paddlealign.models.weights import find_weights, load_model
 from paddlealign.recipes.chat import chat
 from paddlealign.recipes.device import choose_device, say
 from paddlealign.recipes.prediction_file import OUTPUT_KEY, append_outputs, prepare_output
+from paddlealign.recipes.stop_strings import cut_at_stop, special_stop_ids, stop_finder
 
 # Rows are sorted by length among this many batches, and written after them.
 WINDOW_BATCHES = 8
@@ -48,18 +50,18 @@ def run(arguments: PredictArguments) -> None:
     dtype = choose_dtype(generation.dtype, config, device)
     tokenizer = Tokenizer.load(arguments.model.tokenizer_name_or_path or folder)
     template = load_template(tokenizer, generation.chat_template)
-    settings = generation_settings(generation, template.stop_ids)
+    settings = generation_settings(generation, tokenizer, template)
     if generation.interactive:
         if generation.check:
-            load_model(folder, dtype)
+            load_model(folder, dtype, allow_pickle=arguments.model.allow_pickle)
             say("check: the model and its tokenizer are whole; ready to chat")
         else:
-            chat(load_model(folder, dtype), tokenizer, template, settings, generation.src_length)
+            chat(load_model(folder, dtype, allow_pickle=arguments.model.allow_pickle), tokenizer, template, settings, generation.src_length)
         return
     refuse_same_file(generation)
     rows = read_prompts(generation, tokenizer, template, config)
     if generation.check:
-        load_model(folder, dtype)
+        load_model(folder, dtype, allow_pickle=arguments.model.allow_pickle)
         say(f"check: the model is whole. The first prompt:\n{tokenizer.decode(rows[0].prompt, skip_special=False)}")
         return
     output_file = Path(generation.output_file)
@@ -87,17 +89,29 @@ def choose_dtype(wanted: str, config: DecoderConfig, device: str) -> str:
     return config.dtype if wanted == "auto" else wanted
 
 
-def generation_settings(generation: GenerationArguments, stop_ids: tuple[int, ...]) -> GenerationSettings:
+def generation_settings(generation: GenerationArguments, tokenizer: Tokenizer, template: Template) -> GenerationSettings:
     """What the arguments mean to models.generation."""
+    stop_strings = split_stop_strings(generation.stop_strings)
+    contrastive = generation.decode_strategy == "contrastive_search"
     return GenerationSettings(
         max_new_tokens=generation.max_length,
-        stop_ids=stop_ids,
+        min_new_tokens=generation.min_length,
+        stop_ids=tuple(dict.fromkeys([*template.stop_ids, *special_stop_ids(stop_strings, tokenizer)])),
+        holds_stop=stop_finder(stop_strings, tokenizer),
+        num_return_sequences=generation.num_return_sequences,
+        repetition_penalty=generation.repetition_penalty,
+        no_repeat_ngram_size=generation.no_repeat_ngram_size,
         do_sample=generation.decode_strategy == "sampling",
         temperature=generation.temperature,
         top_k=generation.top_k,
         top_p=generation.top_p,
-        repetition_penalty=generation.repetition_penalty,
         seed=generation.seed,
+        num_beams=generation.num_beams,
+        num_beam_groups=generation.num_beam_groups,
+        diversity_rate=generation.diversity_rate,
+        length_penalty=generation.length_penalty,
+        early_stopping=generation.early_stopping,
+        penalty_alpha=generation.penalty_alpha if contrastive else 0.0,
     )
 
 
@@ -144,17 +158,14 @@ def prompt_row(
 def output_settings(arguments: PredictArguments, dtype: str, tokenizer: Tokenizer, template: Template) -> dict[str, Any]:
     """What the outputs depend on, to be kept beside them: model, tokenizer, template and generation keys."""
     generation, folder = arguments.generation, Path(arguments.model.model_name_or_path)
-    files = {path.resolve() for path in find_weights(folder).values()}
-    keys = ["src_length", "max_length", "decode_strategy", "repetition_penalty"]
-    if generation.decode_strategy == "sampling":
-        keys += ["top_k", "top_p", "temperature", "seed"]
+    files = {path.resolve() for path in find_weights(folder, arguments.model.allow_pickle).values()}
     return {
         "model": str(folder.resolve()),
         "weights": sorted(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files),
         "dtype": dtype,
         "tokenizer": tokenizer.fingerprint,
         "template": template.fingerprint,
-        **{key: getattr(generation, key) for key in keys},
+        **{key: getattr(generation, key) for key in text_keys(generation)},
     }
 
 
@@ -162,26 +173,28 @@ def predict_rows(
     arguments: PredictArguments, rows: list[PromptRow], done: int, settings: GenerationSettings, tokenizer: Tokenizer, dtype: str
 ) -> None:
     """Generate for all rows from ``done`` on, and append them window by window."""
-    model = load_model(arguments.model.model_name_or_path, dtype)
-    batch_size = arguments.generation.batch_size
-    output_file = Path(arguments.generation.output_file)
+    model = load_model(arguments.model.model_name_or_path, dtype, allow_pickle=arguments.model.allow_pickle)
+    generation = arguments.generation
+    batch_size, output_file = generation.batch_size, Path(generation.output_file)
+    stop_strings = split_stop_strings(generation.stop_strings)
     tokens = 0
     with tqdm(total=len(rows), initial=done, unit="row", dynamic_ncols=True, disable=None) as bar:
 
-        def finished(_: int, output: list[int]) -> None:
+        def finished(_: int, answers: list[list[int]]) -> None:
             nonlocal tokens
-            tokens += len(output)
+            tokens += sum(map(len, answers))
             bar.set_postfix({"tokens": f"{tokens:,}"}, refresh=False)
             bar.update()
 
         for start in range(done, len(rows), batch_size * WINDOW_BATCHES):
             window = rows[start : start + batch_size * WINDOW_BATCHES]
             places = range(start, start + len(window))
-            outputs = generate(model, [row.prompt for row in window], settings, batch_size, places, finished)
-            texts = [decode_answer(tokenizer, output, settings.stop_ids) for output in outputs]
-            append_outputs(output_file, [row.row for row in window], texts)
+            answers = generate(model, [row.prompt for row in window], settings, batch_size, places, finished)
+            texts = [[decode_answer(tokenizer, answer, settings.stop_ids, stop_strings) for answer in found] for found in answers]
+            outputs = texts if generation.num_return_sequences > 1 else [text for [text] in texts]
+            append_outputs(output_file, [row.row for row in window], outputs)
 
 
-def decode_answer(tokenizer: Tokenizer, output: list[int], stop_ids: tuple[int, ...]) -> str:
-    """The text of an answer without its end token."""
-    return tokenizer.decode(output[:-1] if output and output[-1] in stop_ids else output)
+def decode_answer(tokenizer: Tokenizer, answer: list[int], stop_ids: tuple[int, ...], stop_strings: tuple[str, ...]) -> str:
+    """The text of an answer without its end token, and cut where it holds a stop string."""
+    return cut_at_stop(tokenizer.decode(answer[:-1] if answer and answer[-1] in stop_ids else answer), stop_strings)

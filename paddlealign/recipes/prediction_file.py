@@ -76,8 +76,8 @@ def _count_done(output_file: Path, rows: Sequence[dict[str, Any]], advice: str) 
     return done
 
 
-def append_outputs(output_file: Path, rows: Sequence[dict[str, Any]], outputs: Sequence[str]) -> None:
-    """Append finished rows and bring them to the disk."""
+def append_outputs(output_file: Path, rows: Sequence[dict[str, Any]], outputs: Sequence[str | list[str]]) -> None:
+    """Append finished rows, each with its text or its list of texts, and bring them to the disk."""
     lines = [as_line({**row, OUTPUT_KEY: output}) for row, output in zip(rows, outputs, strict=True)]
     with open(output_file, "ab") as file:
         file.write("".join(f"{line}\n" for line in lines).encode("utf-8", errors="replace"))

@@ -1,7 +1,7 @@
 """The rows of a training run: read, encoded, told, and held against the model."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from paddlealign.arguments.parsing import DpoArguments, SftArguments
@@ -101,22 +101,42 @@ def dev_batches(arguments: TrainArguments, rows: Rows) -> Iterator[Batch]:
         yield make_batch(rows.dev, micro_batch, rows.tokenizer.pad_id)
 
 
-def check_vocabulary(rows: Rows, config: DecoderConfig, key: str) -> None:
+def vocabulary_size(arguments: TrainArguments, rows: Rows, config: DecoderConfig) -> int:
+    """Rows that a model's embedding and head shall have: its own, or the tokenizer's where these are more and resize_vocab is on."""
+    return max(config.vocab_size, rows.tokenizer.size) if arguments.training.resize_vocab else config.vocab_size
+
+
+def check_vocabulary(rows: Rows, vocab_size: int, key: str) -> None:
     """The rows' tokens must be in a model's vocabulary. key: names the model in the message."""
     examples = [*rows.train, *rows.dev]
     arrays = [array for example in examples for array in (example.prompt_ids, *(response.token_ids for response in example.responses))]
     highest = max(int(array.max()) for array in arrays if len(array))
-    if highest >= config.vocab_size:
+    if highest >= vocab_size:
         raise UserError(
-            f"{key}: the tokenizer in {rows.tokenizer.folder} gives token {highest}, but the model has {config.vocab_size} tokens; "
-            "use the tokenizer that belongs to the model"
+            f"{key}: the tokenizer in {rows.tokenizer.folder} gives token {highest}, but the model has {vocab_size} tokens; "
+            "use the tokenizer that belongs to the model, or, where tokens were added to it, set resize_vocab to true"
         )
+
+
+def check_shared_prompts(rows: Rows, config: DecoderConfig, key: str) -> None:
+    """Dynamic rotary angles depend on the text's length, so beyond the trained length a prompt differs from answer to answer."""
+    longest = longest_text([example for example in [*rows.train, *rows.dev] if len(example.responses) > 1])
+    if config.rope.kind == "dynamic" and longest > config.rope.original_positions:
+        raise UserError(
+            f"{key}: this model's rope type is dynamic, which turns a prompt otherwise for each of its answers once they are longer than "
+            f"{config.rope.original_positions} tokens; the longest pair has {longest}. Set max_length to {config.rope.original_positions}."
+        )
+
+
+def longest_text(examples: Sequence[Example]) -> int:
+    """Tokens of the longest prompt with one of its responses; 0 where there are no examples."""
+    return max(
+        (len(example.prompt_ids) + max(len(response.token_ids) for response in example.responses) for example in examples), default=0
+    )
 
 
 def note_length(rows: Rows, config: DecoderConfig) -> None:
     """Say so where a row is longer than what the model was made for."""
-    longest = max(
-        len(example.prompt_ids) + max(len(response.token_ids) for response in example.responses) for example in [*rows.train, *rows.dev]
-    )
+    longest = longest_text([*rows.train, *rows.dev])
     if longest > config.max_positions:
         say(f"note: the longest row has {longest} tokens, the model was made for {config.max_positions}; consider a lower max_length")

@@ -10,9 +10,10 @@ from paddlealign.errors import UserError
 from paddlealign.models.config import read_config
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.tensor_files import write_json
-from paddlealign.models.weights import GENERATION_FILE, TOKENIZER_FILES, find_weights
+from paddlealign.models.weight_files import files_beside
+from paddlealign.models.weights import find_weights, load_model
 from paddlealign.recipes.device import choose_device, say
-from paddlealign.recipes.rows import Rows, TrainArguments, check_vocabulary, dev_batches, make_feed, note_length
+from paddlealign.recipes.rows import Rows, TrainArguments, check_vocabulary, dev_batches, make_feed, note_length, vocabulary_size
 from paddlealign.recipes.run_file import describe_run, refuse_other_run
 from paddlealign.report.curves import draw_curves
 from paddlealign.training.checkpoint import (
@@ -59,7 +60,7 @@ def begin(arguments: TrainArguments) -> Start:
     if resuming and resume is None:
         say(f"note: {output_dir} holds no checkpoint yet; this starts at the first step")
     read_config(arguments.model.model_name_or_path)  # a model that cannot be read is told before the rows are
-    find_weights(arguments.model.model_name_or_path)
+    find_weights(arguments.model.model_name_or_path, arguments.model.allow_pickle)
     device = choose_device(settings.device)
     precision, remark = choose_precision(settings.bf16, settings.fp16, settings.fp16_opt_level, device)
     for note in (*arguments.notes, *([remark] if remark else [])):
@@ -80,9 +81,19 @@ def probe_folder(folder: Path) -> None:
         raise UserError(f"output_dir: {folder} cannot be written ({error.strerror}); name another folder") from error
 
 
+def load_policy(arguments: TrainArguments, start: Start, rows: Rows) -> Decoder:
+    """Read the model that training starts from, with a larger vocabulary where resize_vocab asks for one."""
+    folder = arguments.model.model_name_or_path
+    config = read_config(folder)
+    size = vocabulary_size(arguments, rows, config)
+    if size > config.vocab_size:
+        say(f"vocabulary: {config.vocab_size} tokens grow to the tokenizer's {size}; each new row is the mean of the old ones")
+    return load_model(folder, start.precision.weights_dtype, size, arguments.model.allow_pickle)
+
+
 def make_task(arguments: TrainArguments, start: Start, rows: Rows, policy: Decoder, objective: Objective, dev_objective: Objective) -> Task:
     """Put together what the loop needs."""
-    check_vocabulary(rows, policy.config, "model_name_or_path")
+    check_vocabulary(rows, policy.config.vocab_size, "model_name_or_path")
     note_length(rows, policy.config)
     settings = arguments.training
     return Task(
@@ -99,11 +110,10 @@ def make_task(arguments: TrainArguments, start: Start, rows: Rows, policy: Decod
 
 def side_files(arguments: TrainArguments, tokenizer_dir: Path) -> dict[str, Path]:
     """What a saved model has beside its weights: the tokenizer of its rows, and the chat template where a file was given."""
-    model_dir = Path(arguments.model.model_name_or_path)
-    files = {name: tokenizer_dir / name for name in TOKENIZER_FILES} | {GENERATION_FILE: model_dir / GENERATION_FILE}
+    files = files_beside(arguments.model.model_name_or_path, tokenizer_dir)
     if arguments.data.chat_template not in ("auto", "none"):
         files["chat_template.jinja"] = Path(arguments.data.chat_template)
-    return {name: path for name, path in files.items() if path.is_file()}
+    return files
 
 
 def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str, str]) -> None:

@@ -13,7 +13,7 @@ from paddlealign.versions import installed_version
 
 # Keys that a resumed run may change: they decide when something is written or shown, how long the run is, or where it computes.
 FREE_KEYS = frozenset({
-    "model_name_or_path", "tokenizer_name_or_path", "ref_model_name_or_path", "reference_mode", "reference_cache_dir",
+    "model_name_or_path", "tokenizer_name_or_path", "allow_pickle", "ref_model_name_or_path", "reference_mode", "reference_cache_dir",
     "dataset_name_or_path", "train_dataset_path", "dev_dataset_path", "output_dir", "overwrite_output_dir", "resume_from_checkpoint",
     "do_train", "do_eval", "check", "num_train_epochs", "max_steps", "per_device_eval_batch_size", "device", "recompute",
     "logging_steps", "report_to", "disable_tqdm", "evaluation_strategy", "eval_steps", "save_strategy", "save_steps",
@@ -22,7 +22,7 @@ FREE_KEYS = frozenset({
 })  # fmt: skip
 # Of these only the product counts: it is the number of rows of a step.
 BATCH_KEYS = ("per_device_train_batch_size", "gradient_accumulation_steps")
-_PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "numpy", "safetensors", "tokenizers", "sentencepiece")
+_PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "numpy", "tokenizers")
 
 
 def describe_run(arguments: SftArguments | DpoArguments, hashes: dict[str, str], device: str) -> dict[str, Any]:
@@ -57,7 +57,9 @@ def refuse_other_run(path: Path, run: dict[str, Any]) -> str:
             "start a new run with model_name_or_path set to the checkpoint"
         ) from error
     now, length = _deciding(run), _length(run)
-    changed = [f"{key} was {before.get(key)}, is {value}" for key, value in now.items() if before.get(key) != value]
+    # A key that is younger than the old run decides nothing as long as it has its default.
+    younger = {key for key, item in _items(run).items() if key not in before and item["source"] == "default"}
+    changed = [f"{key} was {before.get(key)}, is {value}" for key, value in now.items() if key not in younger and before.get(key) != value]
     if changed:
         raise UserError(
             f"resume_from_checkpoint: {path.parent} was made under other arguments: {'; '.join(changed)}. Set them back, or start a new "
@@ -66,8 +68,12 @@ def refuse_other_run(path: Path, run: dict[str, Any]) -> str:
     return "; ".join(f"{key} was {length_before[key]}, is {value}" for key, value in length.items() if length_before[key] != value)
 
 
+def _items(run: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {key: item for section in run["arguments"].values() for key, item in section.items()}
+
+
 def _values(run: dict[str, Any]) -> dict[str, Any]:
-    return {key: item["value"] for section in run["arguments"].values() for key, item in section.items()}
+    return {key: item["value"] for key, item in _items(run).items()}
 
 
 def _length(run: dict[str, Any]) -> dict[str, Any]:

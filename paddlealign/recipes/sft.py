@@ -1,10 +1,9 @@
 """Supervised fine-tuning, from the arguments to the fine-tuned model."""
 
 from paddlealign.arguments.parsing import SftArguments
-from paddlealign.models.weights import load_model
 from paddlealign.recipes.check import check_run
 from paddlealign.recipes.rows import prepare_rows
-from paddlealign.recipes.run import begin, check_resume, make_task, train
+from paddlealign.recipes.run import begin, check_resume, load_policy, make_task, train
 from paddlealign.training.objective import sft_objective
 
 
@@ -12,7 +11,7 @@ def run(arguments: SftArguments) -> None:
     """Fine-tune on the responses' cross-entropy. Raises UserError."""
     start = begin(arguments)
     rows = prepare_rows(arguments, "sft", arguments.objective.score_all_turns)
-    policy = load_model(arguments.model.model_name_or_path, start.precision.weights_dtype)
+    policy = load_policy(arguments, start, rows)
     objective = sft_objective()
     task = make_task(arguments, start, rows, policy, objective, objective)
     if arguments.training.check:

@@ -25,10 +25,10 @@ from paddlealign.training.score import score
 ROW_TOKENS = 2048
 
 
-def weights_hash(model_dir: Path) -> str:
-    """A sha256 (hex) over the bytes of a model folder's config.json and weights."""
+def weights_hash(model_dir: Path, allow_pickle: bool = False) -> str:
+    """A sha256 (hex) over the bytes of a model folder's config.json and weights. allow_pickle: see ``weight_files.find_tensors``."""
     digest = hashlib.sha256()
-    for path in [model_dir / "config.json", *sorted(set(find_weights(model_dir).values()))]:
+    for path in [model_dir / "config.json", *sorted(set(find_weights(model_dir, allow_pickle).values()))]:
         with path.open("rb") as file:
             while block := file.read(1 << 22):
                 digest.update(block)

@@ -27,7 +27,7 @@ class Scores:
 
 def score(model: Decoder, batch: Batch, recompute: bool = False) -> Scores:
     """Run the model over the batch once, and its head over the scored tokens only."""
-    attend = packed_attention(batch.visible_until)
+    attend = packed_attention(batch.visible_until, batch.position_ids)
     hidden = model(paddle.to_tensor(batch.input_ids), paddle.to_tensor(batch.position_ids), attend, recompute)
     scored = hidden.reshape([-1, hidden.shape[-1]]).index_select(paddle.to_tensor(batch.score_at))
     logps, correct = token_logps(scored, model.head, paddle.to_tensor(batch.target_ids), model.config.tie_embeddings)

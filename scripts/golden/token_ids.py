@@ -1,47 +1,25 @@
-"""Make the golden token ids in tests/parity/golden/tokenizers: small tokenizers of three kinds, and the ids that transformers gives.
+"""Write tests/parity/golden/tokenizers/token_ids.json.gz: the ids and texts that transformers 5 gives for the golden tokenizer folders.
 
-Run it with an environment that has transformers 5, tokenizers and sentencepiece (they are no dependency of PaddleAlign):
+Run it with an environment that has transformers 5 (it is no dependency of PaddleAlign), after scripts/golden/tokenizer_folders.py:
 
-    python scripts/golden/token_ids.py
+    python -m scripts.golden.token_ids
 
-The tokenizers are trained here on a few lines of text; the version of transformers is written into token_ids.json.
+Each folder is saved once more as transformers 5 does (``..._v5``). The file holds the version of transformers, the texts of
+scripts/golden/nasty_texts.py and the conversations below, and for each folder: class (what transformers loads), ids of every text
+(no special token added), begin (what add_special_tokens puts before every text; it puts nothing behind), decoded and visible (the texts of
+those ids without and with special tokens, as {place: text} where they differ from the text), drawn (random ids and their text, much of it
+no UTF-8), and the ids of the conversations with and without generation prompt.
 """
 
-import io
+import gzip
 import json
 import random
 import shutil
-from pathlib import Path
 
-import sentencepiece
 import transformers
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-FOLDER = Path(__file__).parents[2] / "tests" / "parity" / "golden" / "tokenizers"
-
-WORDS = (
-    "The cook asked for salt and the child asked why . How many apples are there ? There are 3 + 4 = 7 apples , of course ! "
-    "Please write a short letter to my aunt in Hangzhou . def add(a, b): return a + b # done <tag> I'm sure it's fine , we'll see "
-    "你好 今天 天气 很好 。 请 写 一封 信 ， 谢谢 ！ 三 加 四 等于 七 。 Hello hello Sure , with pleasure : it is 12 o'clock now"
-)
-
-CHATML = (
-    "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\\nYou answer kindly.<|im_end|>\\n' }}{% endif %}"
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
-HEADERS = (
-    "{{ bos_token }}{% for message in messages %}"
-    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] | trim + '<|eot_id|>' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
-)
-INST = (
-    "{% if messages[0]['role'] == 'system' %}{% set intro = messages[0]['content'] + '\\n\\n' %}{% set turns = messages[1:] %}"
-    "{% else %}{% set intro = '' %}{% set turns = messages %}{% endif %}"
-    "{% for message in turns %}{% if message['role'] == 'user' %}"
-    "{{ bos_token if loop.first else '' }}{{ '[INST] ' + (intro if loop.first else '') + message['content'] + ' [/INST]' }}"
-    "{% else %}{{ ' ' + message['content'] | trim + ' ' + eos_token }}{% endif %}{% endfor %}"
-)
+from scripts.golden.nasty_texts import nasty_texts
+from scripts.golden.tokenizer_folders import FOLDER
 
 CONVERSATIONS = [
     [("user", "How many apples are there?"), ("assistant", "There are 3 + 4 = 7 apples.")],
@@ -61,115 +39,112 @@ CONVERSATIONS = [
     ],
     [("user", "café naïve Ünïcödé e\u0301 ﬁ ½"), ("assistant", "l’été — “fine”…")],
 ]
-TEXTS = ["", " ", "Hello", " Hello", "  Hello", "\nHello", "你好 hello", "I'm sure\r\n\tit's  12345.", "🙂🎉", "a\u0000b", "▁Hello ▁"]
 
 
-def corpus() -> list[str]:
-    """Lines of shuffled words, the same in every run."""
-    chance = random.Random(7)
-    return [" ".join(chance.choices(WORDS.split(" "), k=12)) for _ in range(600)]
+def call(number: int, name: str, arguments: dict) -> dict:
+    """A tool call as the rows and the templates have it."""
+    return {"id": f"call{number:05d}", "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write a small JSON file as people read it."""
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", "utf-8")
+def result(number: int, name: str, content: str) -> dict:
+    """What a tool answers."""
+    return {"role": "tool", "content": content, "tool_call_id": f"call{number:05d}", "name": name}
 
 
-def make_llama(folder: Path) -> None:
-    """LLaMA's kind: sentencepiece BPE with byte fallback, and a tokenizer_config.json as transformers 4 writes it."""
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(corpus()), model_writer=model, vocab_size=460, model_type="bpe", byte_fallback=True, split_digits=True,
-        normalization_rule_name="identity", remove_extra_whitespaces=False, character_coverage=0.999, num_threads=1, minloglevel=2,
-    )  # fmt: skip
-    folder.mkdir(parents=True)
-    (folder / "tokenizer.model").write_bytes(model.getvalue())
-    token = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
-    added = {str(i): {"content": text, **token} for i, text in enumerate(["<unk>", "<s>", "</s>"])}
-    added["460"] = {"content": "<|pad|>", **token}
-    write_json(
-        folder / "tokenizer_config.json",
-        {
-            "add_bos_token": True, "add_eos_token": False, "added_tokens_decoder": added, "legacy": False,
-            "tokenizer_class": "LlamaTokenizer",
-            "bos_token": {"__type": "AddedToken", "content": "<s>", **token}, "eos_token": "</s>",
-            "unk_token": "<unk>", "pad_token": "<|pad|>", "chat_template": INST,
-        },
-    )  # fmt: skip
-    write_json(folder / "config.json", {"model_type": "llama", "bos_token_id": 1, "eos_token_id": 2})
+def function(name: str, description: str, properties: dict) -> dict:
+    """A tool as the rows and the templates have it."""
+    parameters = {"type": "object", "properties": properties, "required": list(properties)}
+    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
 
 
-def make_bpe(folder: Path, digits: str, normalizer: object, special: list[str], config: dict, bos: str | None) -> None:
-    """Byte-level BPE in tokenizer.json; ``digits`` is how the split pattern takes numbers apart."""
-    pattern = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|" + digits + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    tokenizer = Tokenizer(models.BPE())
-    if normalizer is not None:
-        tokenizer.normalizer = normalizer
-    split = pre_tokenizers.Split(Regex(pattern), behavior="isolated", invert=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=480, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(corpus(), trainer)
-    tokenizer.add_special_tokens(special)
-    byte_level = processors.ByteLevel(trim_offsets=False)
-    if bos is None:
-        tokenizer.post_processor = byte_level
-    else:
-        begin = processors.TemplateProcessing(
-            single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokenizer.token_to_id(bos))]
-        )
-        tokenizer.post_processor = processors.Sequence([byte_level, begin])
-    folder.mkdir(parents=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    write_json(folder / "tokenizer_config.json", config)
-    write_json(folder / "config.json", {"model_type": "qwen2" if bos is None else "llama"})
-    ends = [tokenizer.token_to_id(text) for text in special if text in ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>")]
-    write_json(folder / "generation_config.json", {"eos_token_id": ends})
+TOOLS = [
+    function("get_weather", 'The weather of a city, such as "Hangzhou" <ü>', {"city": {"type": "string", "description": "城市"}}),
+    function("add", "a + b & 'more'", {"a": {"type": "number"}, "b": {"type": "number"}}),
+]
+ASK = {"role": "user", "content": "How is the weather in 杭州?"}
+WEATHER = {"role": "assistant", "content": None, "tool_calls": [call(1, "get_weather", {"city": '杭州 "H" 🙂\n'})]}
+SUNNY = result(1, "get_weather", '{"sky": "晴", "degrees": 24}')
+FINE = {"role": "assistant", "content": "It is fine: 24 degrees 🙂"}
+SUM = {"role": "user", "content": "And 3 + 4?"}
+ADD = {"role": "assistant", "content": None, "tool_calls": [call(2, "add", {"a": 3, "b": 4.5})]}
+SEVEN = {"role": "assistant", "content": "7, of course!"}
+SYSTEM = {"role": "system", "content": "You are a cook."}
+THOUGHT = {"role": "assistant", "content": "<think>\nSalt?\n</think>\n\nNo salt."}
+THOUGHT_CALL = {"role": "assistant", "content": "<think>\nI need the sky.\n</think>\n\n", "tool_calls": WEATHER["tool_calls"]}
+TWO = {"role": "assistant", "content": None, "tool_calls": WEATHER["tool_calls"] + ADD["tool_calls"]}
+WITH_TOOLS = [
+    {"tools": TOOLS, "messages": [ASK, FINE]},
+    {"tools": TOOLS[:1], "messages": [SYSTEM, ASK, WEATHER]},
+    {"tools": TOOLS, "messages": [ASK, WEATHER, SUNNY, FINE]},
+    {"tools": TOOLS, "messages": [SYSTEM, ASK, WEATHER, SUNNY, FINE, SUM, ADD, result(2, "add", "7.5"), SEVEN]},
+    {"tools": TOOLS, "messages": [ASK, WEATHER, SUNNY, FINE, SUM, ADD]},
+    {"tools": TOOLS, "messages": [SUM, SEVEN, ASK, WEATHER]},
+    {"tools": [], "messages": [ASK, FINE]},
+    {"tools": None, "messages": [SYSTEM, SUM, THOUGHT, SUM, THOUGHT]},
+]
+# LLaMA 3.1's manner has one call a turn, and no text beside it.
+WITH_SEVERAL_CALLS = [
+    {"tools": TOOLS, "messages": [ASK, TWO, SUNNY, result(2, "add", "7.5"), SEVEN]},
+    {"tools": TOOLS, "messages": [ASK, TWO]},
+]
+WITH_THOUGHTS = [
+    {"tools": TOOLS, "messages": [ASK, THOUGHT_CALL, SUNNY, THOUGHT]},
+    {"tools": TOOLS, "messages": [ASK, THOUGHT_CALL]},
+    {"tools": TOOLS, "messages": [ASK, {**WEATHER, "content": "I look."}, SUNNY, FINE, SUM, THOUGHT]},
+]
 
 
-def golden(folder: Path) -> dict:
-    """The ids that transformers gives for every text and conversation."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+def conversations_of(name: str) -> list[dict]:
+    """The conversations that a folder's chat template can show."""
+    plain = [{"tools": None, "messages": [{"role": role, "content": content} for role, content in turns]} for turns in CONVERSATIONS]
+    if name.startswith("qwen3"):
+        return plain + WITH_TOOLS + WITH_SEVERAL_CALLS + WITH_THOUGHTS
+    if name.startswith(("mistral_v3", "mistral_tekken")):
+        return plain + WITH_TOOLS + WITH_SEVERAL_CALLS
+    return plain + (WITH_TOOLS if name.startswith("llama3") else [])
+
+
+def golden(name: str, texts: list[str]) -> dict:
+    """The ids and texts that transformers gives for a folder."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(FOLDER / name)
+    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    around = [tokenizer(text)["input_ids"] for text in texts]
+    begin = around[0]  # the first text is empty
+    assert all(whole == begin + own for whole, own in zip(around, ids, strict=True)), name
+    decoded = {str(i): text for i, own in enumerate(ids) if (text := tokenizer.decode(own, skip_special_tokens=True)) != texts[i]}
+    visible = {str(i): text for i, own in enumerate(ids) if (text := tokenizer.decode(own, skip_special_tokens=False)) != texts[i]}
+    chance = random.Random(5)
+    # Half of them from the first ids, where sentencepiece has its bytes and byte-level BPE its alphabet.
+    lists = [[chance.randrange(chance.choice([262, len(tokenizer)])) for _ in range(chance.randint(1, 16))] for _ in range(60)]
+    drawn = [{"ids": own, "decoded": tokenizer.decode(own, skip_special_tokens=True)} for own in lists]
     conversations = []
-    for turns in CONVERSATIONS:
-        messages = [{"role": role, "content": content} for role, content in turns]
-        prompt = tokenizer.apply_chat_template(messages[:-1], add_generation_prompt=True, return_dict=False)
-        whole = tokenizer.apply_chat_template(messages, return_dict=False)
-        conversations.append({"messages": messages, "prompt_ids": prompt, "ids": whole})
-    names = ["text", "ids", "ids_with_bos", "decoded"]
-    texts = []
-    for text in [*TEXTS, f"{tokenizer.eos_token}Hello {tokenizer.eos_token} hello"]:
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        decoded = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        texts.append(dict(zip(names, [text, ids, tokenizer(text)["input_ids"], decoded], strict=True)))
-    return {"class": type(tokenizer).__name__, "conversations": conversations, "texts": texts}
+    for case in conversations_of(name) if tokenizer.chat_template else []:
+        messages, tools = case["messages"], case["tools"]
+        prompt = tokenizer.apply_chat_template(messages[:-1], tools=tools, add_generation_prompt=True, return_dict=False)
+        whole = tokenizer.apply_chat_template(messages, tools=tools, return_dict=False)
+        conversations.append({**case, "prompt_ids": prompt, "ids": whole})
+    kind = type(tokenizer).__name__
+    texts_of = {"ids": ids, "begin": begin, "decoded": decoded, "visible": visible, "drawn": drawn}
+    return {"class": kind, **texts_of, "conversations": conversations}
 
 
 def main() -> None:
-    """Make the tokenizers, save each once more as transformers 5 does, and write the ids of all."""
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    make_llama(FOLDER / "llama")
-    qwen = {
-        "add_prefix_space": False, "bos_token": None, "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "unk_token": None,
-        "errors": "replace", "tokenizer_class": "Qwen2Tokenizer", "add_bos_token": False, "chat_template": CHATML,
-    }  # fmt: skip
-    make_bpe(FOLDER / "qwen2", r"\p{N}", normalizers.NFC(), ["<|endoftext|>", "<|im_start|>", "<|im_end|>"], qwen, None)
-    llama3 = {
-        "bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>", "tokenizer_class": "PreTrainedTokenizerFast", "chat_template": HEADERS,
-        "model_input_names": ["input_ids", "attention_mask"],
-    }  # fmt: skip
-    special = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
-    make_bpe(FOLDER / "llama3", r"\p{N}{1,3}", None, special, llama3, "<|begin_of_text|>")
-
-    names = ["llama", "qwen2", "llama3"]
-    result = {"transformers": transformers.__version__, "tokenizers": {name: golden(FOLDER / name) for name in names}}
-    for name in names:
+    """Save each folder once more as transformers 5 does, and write the ids of all."""
+    texts = nasty_texts()
+    folders = {}
+    for name in sorted(path.name for path in FOLDER.iterdir() if path.is_dir() and not path.name.endswith("_v5")):
         saved = FOLDER / f"{name}_v5"
+        shutil.rmtree(saved, ignore_errors=True)
         transformers.AutoTokenizer.from_pretrained(FOLDER / name).save_pretrained(saved)
-        shutil.copy(FOLDER / name / "config.json", saved)
-        result["tokenizers"][saved.name] = golden(saved)
-    (FOLDER / "token_ids.json").write_text(json.dumps(result, ensure_ascii=False) + "\n", "utf-8")
+        for file in ("config.json", "generation_config.json"):
+            if (FOLDER / name / file).exists():
+                shutil.copy(FOLDER / name / file, saved)
+        path = saved / "tokenizer.json"  # as small as it goes
+        path.write_text(json.dumps(json.loads(path.read_text("utf-8")), ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
+        folders[name] = golden(name, texts)
+        folders[saved.name] = golden(saved.name, texts)
+    content = json.dumps({"transformers": transformers.__version__, "texts": texts, "folders": folders}, ensure_ascii=False)
+    (FOLDER / "token_ids.json.gz").write_bytes(gzip.compress(content.encode(), mtime=0))
 
 
 if __name__ == "__main__":

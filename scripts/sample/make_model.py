@@ -12,7 +12,8 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import sentencepiece
-from safetensors.numpy import load_file, save_file
+
+from paddlealign.models.tensor_files import read_tensors, write_tensors
 
 INIT_STD = 0.02
 
@@ -80,7 +81,7 @@ def random_weights(config: dict, seed: int) -> dict[str, np.ndarray]:
 
 def rounded_weights(config: dict, source: Path) -> dict[str, np.ndarray]:
     """The weights of a trained checkpoint of the same shapes, rounded to bfloat16."""
-    trained = load_file(str(source))
+    trained = read_tensors(str(source))
     shapes = {name: weight.shape for name, weight in trained.items()}
     if shapes != llama_shapes(config):
         raise SystemExit(f"{source} has not the shapes of this model; give the same --hidden, --layers and so on as in training.")
@@ -110,7 +111,7 @@ def main() -> None:
     write_json(given.output / "config.json", config)
     generation = {"bos_token_id": 1, "do_sample": False, "eos_token_id": 2, "max_new_tokens": 64}
     write_json(given.output / "generation_config.json", generation)
-    save_file(weights, str(given.output / "model.safetensors"), metadata={"format": "pt"})
+    write_tensors(given.output / "model.safetensors", weights, {"format": "pt"})
     print(f"{given.output}: {sum(w.size for w in weights.values()) / 1e6:.2f} million parameters")
 
 

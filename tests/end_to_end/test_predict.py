@@ -84,6 +84,95 @@ def test_batches_do_not_change_what_is_written(checkpoint: Path, data: Path, tmp
         assert one.read_bytes() == eight.read_bytes()
 
 
+STRATEGIES = {
+    "sampled": ["--top_p", "0.95", "--num_return_sequences", "3"],
+    "beams": ["--decode_strategy", "beam_search", "--num_beams", "4", "--num_return_sequences", "2"],
+    "groups": [
+        *("--decode_strategy", "beam_search", "--num_beams", "4", "--num_beam_groups", "2"),
+        *("--diversity_rate", "0.8", "--num_return_sequences", "3"),
+    ],
+    "contrastive": ["--decode_strategy", "contrastive_search", "--top_k", "4"],
+}
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_writes_its_answers_whatever_the_batch(checkpoint: Path, data: Path, tmp_path: Path, name: str) -> None:
+    one, eight = tmp_path / "1.jsonl", tmp_path / "8.jsonl"
+    assert predict(checkpoint, data, one, "--batch_size", "1", *STRATEGIES[name]) == 0
+    assert predict(checkpoint, data, eight, "--batch_size", "8", *STRATEGIES[name]) == 0
+    assert one.read_bytes() == eight.read_bytes()
+    answers = [row["output"] for row in lines(one)]
+    count = {"sampled": 3, "beams": 2, "groups": 3}.get(name)
+    for answer in answers:
+        assert isinstance(answer, str) if count is None else [type(text) for text in answer] == [str] * count
+    whole = one.read_bytes()
+    one.write_bytes(whole[: len(whole) // 2])  # a stopped run goes on, lists or not
+    assert predict(checkpoint, data, one, "--batch_size", "8", *STRATEGIES[name]) == 0
+    assert one.read_bytes() == whole
+
+
+BEAMS = ["--decode_strategy", "beam_search", "--num_beams", "4"]
+GROUPS = [*BEAMS, "--num_beam_groups", "2", "--diversity_rate", "0.8", "--num_return_sequences", "4"]
+CONTRASTIVE = ["--decode_strategy", "contrastive_search", "--top_k", "4"]
+
+
+@pytest.mark.parametrize(
+    ("base", "extra"),
+    [
+        (GREEDY, ["--min_length", "8"]),
+        (GREEDY, ["--stop_strings", '["a", "b", "c", "1", "2", "3"]']),
+        (GREEDY, ["--repetition_penalty", "1.5"]),
+        (GREEDY, ["--no_repeat_ngram_size", "1"]),
+        ([], ["--num_return_sequences", "2"]),
+        (BEAMS, ["--num_beams", "3"]),
+        (BEAMS, ["--num_return_sequences", "2"]),
+        (BEAMS, ["--length_penalty", "-4"]),
+        ([*BEAMS, "--num_return_sequences", "4"], ["--early_stopping"]),
+        (GROUPS, ["--num_beam_groups", "4"]),
+        (GROUPS, ["--diversity_rate", "3"]),
+        (CONTRASTIVE, ["--penalty_alpha", "0.9"]),
+        (CONTRASTIVE, ["--top_k", "9"]),
+    ],
+)
+def test_every_key_changes_the_text_and_is_kept_beside_it(
+    checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture, base: list[str], extra: list[str]
+) -> None:
+    # Letters end texts, so that lengths have something to decide.
+    (checkpoint / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, *range(3, 93, 7)]}))
+    plain, changed = tmp_path / "plain.jsonl", tmp_path / "changed.jsonl"
+    assert predict(checkpoint, data, plain, "--batch_size", "8", *base) == 0
+    assert predict(checkpoint, data, changed, "--batch_size", "8", *base, *extra) == 0
+    assert [row["output"] for row in lines(plain)] != [row["output"] for row in lines(changed)]
+    capsys.readouterr()
+    assert predict(checkpoint, data, plain, "--batch_size", "8", *base, *extra) == 1
+    assert f"{extra[0][2:]} was" in capsys.readouterr().err
+
+
+def test_an_answer_is_cut_before_a_stop_string(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    free, cut = tmp_path / "free.jsonl", tmp_path / "cut.jsonl"
+    assert predict(checkpoint, data, free, *GREEDY) == 0
+    whole = [row["output"] for row in lines(free)]
+    stops = [next(text for text in whole if len(text) == 8)[3:6], "no such text", whole[1][1:3]]
+    for batch_size in ("1", "8"):
+        words = ["--stop_strings", json.dumps(stops), "--batch_size", batch_size]
+        assert predict(checkpoint, data, cut, *GREEDY, *words) == 0
+        expected = [text[: min(place for stop in stops if (place := f"{text}{stop}".find(stop)) >= 0)] for text in whole]
+        assert [row["output"] for row in lines(cut)] == expected != whole
+        cut.unlink()
+    # One text that is no JSON list stands for itself.
+    assert predict(checkpoint, data, cut, *GREEDY, "--stop_strings", stops[0]) == 0
+    assert [row["output"] for row in lines(cut)] == [text.split(stops[0])[0] for text in whole]
+
+
+def test_a_special_token_among_the_stop_strings_ends_an_answer(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    with_unknown, without = tmp_path / "with.jsonl", tmp_path / "without.jsonl"
+    sampled = ["--max_length", "64", "--top_p", "1.0", "--temperature", "3"]
+    assert predict(checkpoint, data, without, *sampled) == 0
+    assert predict(checkpoint, data, with_unknown, *sampled, "--stop_strings", "<unk>") == 0
+    pairs = [(row["output"], other["output"]) for row, other in zip(lines(with_unknown), lines(without), strict=True)]
+    assert all(other.startswith(text) for text, other in pairs) and any(text != other for text, other in pairs)
+
+
 def test_a_stopped_run_goes_on(checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     whole, output = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
     assert predict(checkpoint, data, whole, "--batch_size", "2") == 0
@@ -183,6 +272,20 @@ def test_check_generates_nothing(checkpoint: Path, data: Path, tmp_path: Path, c
     assert predict(checkpoint, data, tmp_path / "out.jsonl", "--check") == 0
     assert "20 rows" in capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == {"model", "rows.jsonl"}
+
+
+def test_a_chat_answers_with_beams(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    data, output = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    data.write_text('{"src": "hello"}\n')
+    for extra in (BEAMS, CONTRASTIVE):
+        assert predict(checkpoint, data, output, *extra) == 0
+        monkeypatch.setattr("sys.stdin", io.StringIO("hello\n/exit"))
+        capsys.readouterr()
+        assert main("predict", ["--model_name_or_path", str(checkpoint), "--interactive", "--max_length", "8", *extra]) == 0
+        assert f"model> {lines(output)[0]['output']}\n" in capsys.readouterr().out
+        output.unlink()
 
 
 def test_chat(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

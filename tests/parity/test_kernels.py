@@ -74,17 +74,31 @@ def test_rotary():
         turned = (x[..., :3] + 1j * x[..., 3:]) * np.exp(1j * angles)
         return np.concatenate([turned.real, turned.imag], -1)
 
-    tables = rotary_tables(paddle.to_tensor(positions), paddle.to_tensor(frequencies, dtype="float32"))
+    tables = rotary_tables(paddle.to_tensor(positions), paddle.to_tensor(frequencies, dtype="float32"), 1.0)
     check(lambda x: rotary(x, *tables), oracle, [rng.standard_normal((2, 3, 2, 6))], tolerance=1e-5)
 
 
-def dense_attention(until: Array) -> Callable[[Array, Array, Array], Array]:
-    """Attention by a full matrix built from the definition: key j is seen by queries j .. until[j] - 1."""
+def test_rotary_of_a_part_scaled():
+    rng = np.random.default_rng(2)
+    positions, frequencies = np.array([[0, 1, 5], [3, 100, 7]]), np.array([1.0, 0.1])
+    angles = positions[:, :, None, None] * frequencies
+
+    def oracle(x: Array) -> Array:
+        turned = 1.3 * (x[..., :2] + 1j * x[..., 2:4]) * np.exp(1j * angles)
+        return np.concatenate([turned.real, turned.imag, x[..., 4:]], -1)
+
+    tables = rotary_tables(paddle.to_tensor(positions), paddle.to_tensor(frequencies, dtype="float32"), 1.3)
+    check(lambda x: rotary(x, *tables), oracle, [rng.standard_normal((2, 3, 2, 7))], tolerance=1e-5)
+
+
+def dense_attention(until: Array, positions: Array, window: int | None) -> Callable[[Array, Array, Array], Array]:
+    """Attention by a full matrix built from the definition: key j is seen by queries j .. until[j] - 1 fewer than window positions on."""
     rows, length = until.shape
     mask = np.zeros((rows, length, length), bool)
     for row in range(rows):
         for key in range(length):
-            mask[row, key : until[row, key], key] = True
+            for query in range(key, until[row, key]):
+                mask[row, query, key] = window is None or positions[row, query] - positions[row, key] < window
 
     def oracle(q: Array, k: Array, v: Array) -> Array:
         group = q.shape[2] // k.shape[2]
@@ -97,32 +111,49 @@ def dense_attention(until: Array) -> Callable[[Array, Array, Array], Array]:
     return oracle
 
 
+# Row 0: a prompt of 3 with branches of 4 and 3, then an example of 2, then padding. Row 1: one example of 13.
+UNTIL = np.array([[10, 10, 10, 7, 7, 7, 7, 10, 10, 10, 12, 12, 13], [13] * 13], dtype="int32")
+POSITIONS = np.array([[0, 1, 2, 3, 4, 5, 6, 3, 4, 5, 0, 1, 0], list(range(13))])
+
+
+@pytest.mark.parametrize("window", [None, 1, 2, 4, 6, 7, 20])
 @pytest.mark.parametrize("heads, kv_heads", [(4, 4), (4, 2), (3, 1)])
-def test_block_attention(monkeypatch: pytest.MonkeyPatch, heads: int, kv_heads: int):
+def test_block_attention(monkeypatch: pytest.MonkeyPatch, heads: int, kv_heads: int, window: int | None):
     monkeypatch.setattr(attention, "QUERY_BLOCK", 4)
     monkeypatch.setattr(attention, "KEY_BLOCK", 2)
-    # Row 0: a prompt of 3 with branches of 4 and 3, then an example of 2, then padding. Row 1: one example of 13.
-    until = np.array([[10, 10, 10, 7, 7, 7, 7, 10, 10, 10, 12, 12, 13], [13] * 13], dtype="int32")
     rng = np.random.default_rng(3)
     inputs = [rng.standard_normal((2, 13, count, 4)) for count in (heads, kv_heads, kv_heads)]
-    attend = packed_attention(until[:, None, :, None])
-    check(lambda q, k, v: attend(0, q, k, v), dense_attention(until), inputs)
+    attend = packed_attention(UNTIL[:, None, :, None], POSITIONS)
+    check(lambda q, k, v: attend(0, q, k, v, window), dense_attention(UNTIL, POSITIONS, window), inputs)
+
+
+def test_a_window_as_row_indices_where_they_can_say_it():
+    assert attention.window_indices(UNTIL, POSITIONS, None) is UNTIL
+    assert np.array_equal(attention.window_indices(UNTIL[:1], POSITIONS[:1], 7), UNTIL[:1])  # nothing is that far away
+    assert attention.window_indices(UNTIL, POSITIONS, 4) is None  # the prompt of row 0 has two branches
+    told = attention.window_indices(UNTIL[1:], POSITIONS[1:], 4)
+    assert told is not None and told.dtype == np.int32
+    assert told.tolist() == [[4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 13, 13, 13]]
 
 
 def test_block_attention_skips_what_nobody_sees(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(attention, "QUERY_BLOCK", 4)
     monkeypatch.setattr(attention, "KEY_BLOCK", 4)
     # A prompt of 4 and two branches of 4: the second branch meets the prompt and itself, not the first branch.
-    blocks = attention.plan_blocks(np.array([[12] * 4 + [8] * 4 + [12] * 4], dtype="int32"))
+    until = np.array([[12] * 4 + [8] * 4 + [12] * 4], dtype="int32")
+    positions = np.array([[*range(8), *range(4, 8)]])
+    blocks = attention.plan_blocks(until, positions, None)
     assert [block.runs for block in blocks] == [((0, 4),), ((0, 8),), ((0, 4), (8, 12))]
     # What is kept is the diagonal: the prompt before a branch is visible to all of it.
     assert [(block.clear, block.bias.shape) for block in blocks] == [(1, [4, 3]), (5, [4, 3]), (5, [4, 3])]
+    # With a window of 1 every query sees itself alone.
+    assert [block.runs for block in attention.plan_blocks(until, positions, 1)] == [((0, 4),), ((4, 8),), ((8, 12),)]
 
 
 def test_block_attention_keeps_no_mask_of_what_all_see(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(attention, "QUERY_BLOCK", 4)
     monkeypatch.setattr(attention, "KEY_BLOCK", 4)
-    blocks = attention.plan_blocks(np.full((1, 400), 400, "int32"))
+    blocks = attention.plan_blocks(np.full((1, 400), 400, "int32"), np.arange(400)[None], None)
     assert sum(block.bias.size for block in blocks) == 100 * 4 * 3  # of 400 * 400 / 2
 
 

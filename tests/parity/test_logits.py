@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import ml_dtypes
@@ -9,28 +10,25 @@ import numpy as np
 import paddle
 import pytest
 
-from paddlealign.models.attention import packed_attention
-from paddlealign.models.config import read_config, rope_frequencies
+from paddlealign.models.config import read_config
 from paddlealign.models.decoder import Decoder
+from paddlealign.models.rope import frequencies, read_rope
 from paddlealign.models.tensor_files import read_tensors
 from paddlealign.models.weights import find_weights, load_model, save_model
+from scripts import models_page
+from scripts.models_page import GOLDEN, LIMITS, NAMES, Figures
 
-GOLDEN = Path(__file__).parent / "golden"
-NAMES = ("llama1", "llama2_gqa", "llama3", "llama_bias", "qwen2", "qwen2_tied")
-STORED = {"llama1": "float32", "llama2_gqa": "float16", "llama3": "bfloat16", "llama_bias": "float32", "qwen2": "bfloat16"}
+FAMILIES = ("gpt_neox", "llama", "mistral", "qwen2", "qwen3")
+STORED = {
+    "llama2_gqa": "float16", "llama3": "bfloat16", "mistral": "bfloat16", "mistral_v3": "bfloat16", "pythia": "float16",
+    "qwen2": "bfloat16", "qwen25_yarn": "bfloat16", "qwen3": "bfloat16",
+}  # fmt: skip
+PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 
 
 def loaded(directory: Path) -> Decoder:
     """The checkpoint as a Decoder in float32."""
     return load_model(directory, "float32")
-
-
-def causal_logits(model: Decoder, input_ids: np.ndarray) -> paddle.Tensor:
-    """Logits [rows, length, vocab] of plain rows."""
-    rows, length = input_ids.shape
-    position_ids = paddle.to_tensor(np.tile(np.arange(length), (rows, 1)))
-    visible_until = np.full([rows, 1, length, 1], length, "int32")
-    return model.logits(model(paddle.to_tensor(input_ids), position_ids, packed_attention(visible_until)))
 
 
 def stored_tensors(directory: Path) -> dict[str, np.ndarray]:
@@ -43,25 +41,27 @@ def bits(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_logits_and_gradients_are_those_of_transformers(name: str) -> None:
-    golden = np.load(GOLDEN / name / "golden.npz")
-    model = loaded(GOLDEN / name)
-    logits = causal_logits(model, golden["input_ids"])
-    assert np.abs(logits.numpy() - golden["logits"]).max() <= 2e-5
-    labels = paddle.to_tensor(golden["input_ids"][:, 1:].reshape(-1))
-    loss = paddle.nn.functional.cross_entropy(logits[:, :-1].reshape([-1, logits.shape[-1]]), labels)
-    assert abs(float(loss) - float(golden["loss"])) <= 2e-6
-    loss.backward()
-    parameters = dict(model.named_parameters())
-    assert {f"gradient {key}" for key in parameters} == {key for key in golden.files if key.startswith("gradient ")}
-    for key, parameter in parameters.items():
-        expected = golden[f"gradient {key}"]
-        ours = parameter.grad.numpy()
-        ours = ours.T if ours.ndim == 2 and "embed_tokens" not in key else ours
-        # The key bias moves every score of a query alike, so its gradient is zero in truth and noise here and there.
-        scale = max(np.abs(expected).max(), 1e-3)
-        assert np.abs(ours - expected).max() <= 1e-4 * scale, key
+@pytest.fixture(scope="module")
+def measured() -> dict[str, Figures]:
+    """What scripts/models_page.py measures."""
+    return {name: models_page.measure(GOLDEN / name) for name in NAMES}
+
+
+@pytest.mark.parametrize("figure", ["logits", "loss", "gradients", "long", "padded", "branched"])
+def test_every_checkpoint_computes_what_transformers_computes(measured: dict[str, Figures], figure: str) -> None:
+    assert {read_config(GOLDEN / name).family for name in NAMES} == set(FAMILIES)
+    for name in NAMES:
+        assert getattr(measured[name], figure) <= getattr(LIMITS, figure), name
+
+
+def test_docs_models_says_what_was_measured(measured: dict[str, Figures]) -> None:
+    claimed = models_page.read_table(PAGE.read_text("utf-8"))
+    assert models_page.faults(measured, claimed) == []
+    # A page that leaves out a checkpoint, claims a better figure, or a figure beyond the limit, is found.
+    name = NAMES[0]
+    assert models_page.faults(measured, {key: value for key, value in claimed.items() if key != name})
+    assert models_page.faults(measured, {**claimed, name: replace(claimed[name], logits=measured[name].logits / 10)})
+    assert models_page.faults({**measured, name: replace(measured[name], long=3e-5)}, {**claimed, name: replace(claimed[name], long=3e-5)})
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -72,10 +72,11 @@ def test_both_spellings_of_config_mean_the_same(name: str, tmp_path: Path) -> No
     assert new.dtype == STORED.get(name, "float32")
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_rope_frequencies_are_those_of_transformers(name: str) -> None:
-    expected = np.load(GOLDEN / name / "golden.npz")["frequencies"]
-    np.testing.assert_allclose(rope_frequencies(read_config(GOLDEN / name)), expected, rtol=3e-7)
+@pytest.mark.parametrize("case", json.loads((GOLDEN / "rope.json").read_text()), ids=lambda case: case["parameters"]["rope_type"])
+def test_rope_frequencies_are_those_of_transformers(case: dict) -> None:
+    rope = read_rope({"rope_parameters": case["parameters"]}, 128, 4096, "config.json", None)
+    np.testing.assert_allclose(frequencies(rope, case["length"]), np.float32(case["frequencies"]), rtol=6e-7)
+    assert rope.attention_factor == pytest.approx(case["attention_factor"], rel=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -21,7 +21,7 @@ GOLDEN = Path(__file__).parent / "golden"
 FLOAT32 = Precision("float32", "O1", None)
 
 
-@pytest.fixture(scope="module", params=["llama2_gqa", "qwen2_tied"])
+@pytest.fixture(scope="module", params=["llama2_gqa", "qwen2_tied", "mistral", "qwen3_window", "pythia"])
 def policy(request: pytest.FixtureRequest) -> Decoder:
     return load_model(GOLDEN / request.param, "float32")
 

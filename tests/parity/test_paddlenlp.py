@@ -1,53 +1,122 @@
-"""Our decoder against PaddleNLP's LLaMA and Qwen2 classes on the same weights, where those are right."""
+"""What export writes for PaddleNLP, loaded by PaddleNLP's own AutoModelForCausalLM: the same logits, or a refusal by name."""
 
+import json
+import shutil
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import paddle
 import pytest
-from paddlenlp.transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from paddlenlp.transformers import AutoModelForCausalLM
 
+from paddlealign.errors import UserError
 from paddlealign.models.attention import packed_attention
-from paddlealign.models.config import DecoderConfig, read_config
-from paddlealign.models.decoder import Decoder
+from paddlealign.models.config import parse_config, read_config
+from paddlealign.models.paddlenlp_layout import paddlenlp_config
+from paddlealign.models.tensor_files import read_tensors
 from paddlealign.models.weights import load_model
+from paddlealign.recipes.entry import main
 
 GOLDEN = Path(__file__).parent / "golden"
+CHECKPOINTS = sorted(path.parent.name for path in GOLDEN.glob("*/golden.npz") if (path.parent / "config.json").exists())
+COMPUTED = ("llama1", "llama2_gqa", "llama3", "llama_dynamic", "mistral_v3", "qwen2", "qwen2_tied")
 
 
-def paddlenlp_twin(ours: Decoder, config: DecoderConfig) -> paddle.nn.Layer:
-    """PaddleNLP's model of the same family and shape with our weights; both keep linear layers as [in, out]."""
-    sizes = {
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "rms_norm_eps": config.norm_eps,
-        "rope_theta": config.rope_theta,
-        "max_position_embeddings": config.max_positions,
-        "tie_word_embeddings": config.tie_embeddings,
-    }
-    twin = LlamaForCausalLM(LlamaConfig(**sizes)) if config.family == "llama" else Qwen2ForCausalLM(Qwen2Config(**sizes))
-    state = {name.replace("model.", f"{config.family}.", 1): tensor for name, tensor in ours.state_dict().items()}
-    missing, unexpected = twin.set_state_dict(state)
-    assert not unexpected and set(missing) <= {"lm_head.weight"}
-    twin.eval()
-    return twin
+def export(folder: Path, output: Path, *extra: str) -> int:
+    words = ["--model_name_or_path", str(folder), "--output_dir", str(output), "--format", "paddlenlp", *extra]
+    return main("export", words)
 
 
-# Not here: LLaMA's biases and the llama3 scaling as transformers has it, which these classes do not have.
-@pytest.mark.parametrize("name", ("llama1", "llama2_gqa", "qwen2", "qwen2_tied"))
-def test_same_logits(name: str) -> None:
-    config = read_config(GOLDEN / name)
-    ours = load_model(GOLDEN / name, "float32")
-    input_ids = paddle.to_tensor(np.load(GOLDEN / name / "golden.npz")["input_ids"])
-    rows, length = input_ids.shape
-    position_ids = paddle.arange(length).unsqueeze(0).expand([rows, length])
-    attend = packed_attention(np.full([rows, 1, length, 1], length, "int32"))
+def paddlenlp_logits(folder: Path, input_ids: np.ndarray) -> np.ndarray:
+    model = AutoModelForCausalLM.from_pretrained(str(folder), dtype="float32")
+    model.eval()
     with paddle.no_grad():
-        expected = paddlenlp_twin(ours, config)(input_ids)
-        expected = expected[0] if isinstance(expected, tuple) else expected
-        logits = ours.logits(ours(input_ids, position_ids, attend))
-    assert float((logits - expected).abs().max()) <= 2e-5
+        logits = model(paddle.to_tensor(input_ids))
+    return (logits[0] if isinstance(logits, tuple) else logits).numpy()
+
+
+def our_logits(folder: Path, input_ids: np.ndarray) -> np.ndarray:
+    model = load_model(folder, "float32")
+    rows, length = input_ids.shape
+    position_ids = np.tile(np.arange(length), (rows, 1))
+    attend = packed_attention(np.full([rows, 1, length, 1], length, "int32"), position_ids)
+    with paddle.no_grad():
+        return model.logits(model(paddle.to_tensor(input_ids), paddle.to_tensor(position_ids), attend)).numpy()
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+@pytest.mark.parametrize("spelling", ["config.json", "config.v4.json"])
+def test_an_exported_model_has_the_logits_of_transformers(name: str, spelling: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(GOLDEN / name, tmp_path / "model")
+    shutil.copy(GOLDEN / name / spelling, folder / "config.json")
+    assert export(folder, tmp_path / "out", "--dtype", "float32") == 0
+    golden = np.load(GOLDEN / name / "golden.npz")
+    logits = paddlenlp_logits(tmp_path / "out", golden["input_ids"])
+    assert np.abs(logits - golden["logits"]).max() <= 2e-5
+
+
+def test_linear_scaling(tmp_path: Path) -> None:
+    """The golden checkpoint with linear scaling has biases too, which PaddleNLP has not."""
+    folder = shutil.copytree(GOLDEN / "llama1", tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["rope_parameters"] = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert export(folder, tmp_path / "out") == 0
+    golden = np.load(GOLDEN / "llama1" / "golden.npz")
+    ours = our_logits(folder, golden["input_ids"])
+    assert np.abs(paddlenlp_logits(tmp_path / "out", golden["input_ids"]) - ours).max() <= 2e-5
+    assert np.abs(ours - golden["logits"]).max() > 1e-2  # the scaling does something
+
+
+def test_what_paddlenlp_lacks_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for name in CHECKPOINTS:
+        if name in COMPUTED:
+            paddlenlp_config(read_config(GOLDEN / name), "float32")
+            continue
+        assert export(GOLDEN / name, tmp_path / "out") == 1, name
+        error = capsys.readouterr().err
+        assert error.startswith("error: format: PaddleNLP 3.0.0b4 has no ") and "format huggingface" in error, error
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("llama1", {"attention_bias": True}, "attention_bias and mlp_bias for llama"),
+        ("llama1", {"mlp_bias": True}, "attention_bias and mlp_bias for llama"),
+        ("llama1", {"head_dim": 16}, "head_dim of its own (16"),
+        ("qwen2", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e6}}, "rope scaling linear for qwen2"),
+        ("mistral_v3", {"sliding_window": 16}, "sliding window for Mistral (sliding_window 16"),
+        ("mistral_v3", {"tie_word_embeddings": True}, "tie_word_embeddings for mistral"),
+        ("qwen2_window", {}, "sliding window for qwen2"),
+        ("qwen3", {}, "qwen3 model"),
+        ("pythia", {}, "gpt_neox model"),
+        ("llama_yarn", {}, "rope scaling yarn for llama"),
+    ],
+)
+def test_each_lack_has_its_name(name: str, change: dict, said: str) -> None:
+    source = json.loads((GOLDEN / name / "config.json").read_text()) | change
+    with pytest.raises(UserError) as refused:
+        paddlenlp_config(parse_config(source, ""), "float32")
+    assert said in str(refused.value)
+
+
+def test_shards_dtypes_and_what_goes_along(tmp_path: Path) -> None:
+    folder = shutil.copytree(GOLDEN / "llama2_gqa", tmp_path / "model")
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (folder / name).write_text(f'{{"file": "{name}"}}')
+    assert export(folder, tmp_path / "out", "--dtype", "bfloat16", "--max_shard_size", "20KB") == 0
+    files = {path.name: path for path in (tmp_path / "out").iterdir()}
+    shards = [path for name, path in files.items() if name.endswith(".safetensors")]
+    assert len(shards) > 1 and all(sum(array.nbytes for array in read_tensors(path).values()) <= 20_000 for path in shards)
+    assert {array.dtype for path in shards for array in read_tensors(path).values()} == {np.dtype(ml_dtypes.bfloat16)}
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
+        assert files[name].read_bytes() == (folder / name).read_bytes()
+    assert json.loads(files["config.json"].read_text())["dtype"] == "bfloat16"
+    # The same rounded weights here and there.
+    assert main("export", ["--model_name_or_path", str(folder), "--output_dir", str(tmp_path / "hf"), "--dtype", "bfloat16"]) == 0
+    input_ids = np.load(folder / "golden.npz")["input_ids"]
+    assert np.abs(paddlenlp_logits(tmp_path / "out", input_ids) - our_logits(tmp_path / "hf", input_ids)).max() <= 2e-5
+    with pytest.raises(UserError, match="PaddleNLP's layout"):
+        read_config(tmp_path / "out")

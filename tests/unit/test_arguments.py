@@ -142,7 +142,7 @@ def test_all_problems_come_at_once(tmp_path):
         ("predict", "temperature", 0),
         ("predict", "batch_size", 0),
         ("predict", "repetition_penalty", -1),
-        ("predict", "decode_strategy", "beam_search"),
+        ("predict", "decode_strategy", "beams"),
         ("predict", "dtype", "int8"),
     ],
 )

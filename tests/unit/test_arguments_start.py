@@ -19,10 +19,11 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("script", MAIN_SCRIPTS.values())
 def test_help_and_mistakes_load_neither_paddle_nor_paddlenlp(script):
+    run = "run_module" if script.startswith("python -m ") else "run_path"
     probe = (
         "import runpy, sys\n"
         f"sys.argv = [{script!r}, '--help']\n"
-        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        f"try: runpy.{run}({script.removeprefix('python -m ')!r}, run_name='__main__')\n"
         "except SystemExit as end: assert not end.code, end.code\n"
         "assert not {'paddle', 'paddlenlp', 'numpy', 'omegaconf.nothing'} & set(sys.modules)\n"
         "assert not [name for name in sys.modules if name.startswith('_paddlealign_parser')]\n"
@@ -34,9 +35,10 @@ def test_help_and_mistakes_load_neither_paddle_nor_paddlenlp(script):
 
 @pytest.mark.parametrize("script", MAIN_SCRIPTS.values())
 def test_a_users_mistake_is_one_message_and_exit_code_1(script):
-    done = subprocess.run([sys.executable, script, "--sed", "1"], cwd=ROOT, capture_output=True, text=True, check=False)
+    words = script.removeprefix("python ").split()
+    done = subprocess.run([sys.executable, *words, "--outpu_dir", "o"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr.startswith("error: ") and "Did you mean seed?" in done.stderr and "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ") and "Did you mean output_" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_ctrl_c_ends_politely(monkeypatch, capsys):

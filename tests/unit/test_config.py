@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from paddlealign.errors import UserError
-from paddlealign.models.config import parse_config, read_config, rope_frequencies
-from paddlealign.models.rope import RopeScaling
+from paddlealign.models.config import parse_config, read_config
+from paddlealign.models.rope import Rope, frequencies, text_lengths
 
 LLAMA = {
     "model_type": "llama",
@@ -19,6 +19,9 @@ LLAMA = {
     "intermediate_size": 64,
 }
 QWEN2 = {**LLAMA, "model_type": "qwen2", "num_key_value_heads": 2}
+QWEN3 = {**QWEN2, "model_type": "qwen3", "head_dim": 16}
+MISTRAL = {**LLAMA, "model_type": "mistral", "num_key_value_heads": 2, "sliding_window": None}
+NEOX = {**LLAMA, "model_type": "gpt_neox", "num_attention_heads": 2}
 LLAMA3_ROPE = {
     "rope_type": "llama3",
     "factor": 8.0,
@@ -31,7 +34,7 @@ LLAMA3_ROPE = {
 def test_defaults_are_those_of_the_family() -> None:
     config = parse_config(LLAMA, "config.json")
     assert (config.num_kv_heads, config.head_dim, config.max_positions, config.norm_eps) == (4, 8, 2048, 1e-6)
-    assert (config.rope_theta, config.rope_scaling, config.dtype) == (10000.0, None, "float32")
+    assert (config.rope, config.windows, config.dtype) == (Rope(10000.0, 8), (None, None), "float32")
     assert not (config.tie_embeddings or config.qkv_bias or config.output_bias or config.mlp_bias)
     config = parse_config(QWEN2, "config.json")
     assert config.qkv_bias and not config.output_bias and config.max_positions == 32768
@@ -74,8 +77,45 @@ def test_real_world_llama2_and_qwen25_files_are_read() -> None:
         "use_sliding_window": False,
     }
     config = parse_config(qwen, "config.json")
-    assert config.tie_embeddings and config.rope_theta == 1e6
+    assert config.tie_embeddings and config.rope.theta == 1e6 and config.windows == (None, None)
     assert config.source == qwen
+
+
+def test_real_world_files_of_the_other_families_are_read() -> None:
+    files = {
+        "Mistral-7B-v0.1": {**MISTRAL, "sliding_window": 4096, "max_position_embeddings": 32768, "rms_norm_eps": 1e-05},
+        "Mistral-7B-Instruct-v0.3": {**MISTRAL, "rope_theta": 1000000.0, "max_position_embeddings": 32768, "attention_dropout": 0.0},
+        "Mistral-Nemo": {**MISTRAL, "head_dim": 16, "max_position_embeddings": 1024000, "use_cache": True},
+        "Qwen3-8B": {
+            **QWEN3, "attention_bias": False, "max_position_embeddings": 40960, "max_window_layers": 36, "rope_scaling": None,
+            "rope_theta": 1000000, "sliding_window": None, "use_sliding_window": False,
+        },
+        "pythia-2.8b": {
+            **NEOX, "hidden_act": "gelu", "layer_norm_eps": 1e-05, "max_position_embeddings": 2048, "rotary_emb_base": 10000,
+            "rotary_pct": 0.25, "torch_dtype": "float16", "transformers_version": "4.24.0", "use_parallel_residual": True,
+            "tie_word_embeddings": False,
+        },
+        "gpt-neox-20b": {**NEOX, "hidden_act": "gelu_fast", "rotary_emb_base": 10000, "rotary_pct": 0.5},
+    }  # fmt: skip
+    read = {name: parse_config(file, name) for name, file in files.items()}
+    assert read["Mistral-7B-v0.1"].windows == (4096, 4096) and read["Mistral-7B-Instruct-v0.3"].windows == (None, None)
+    assert read["Mistral-Nemo"].head_dim == 16 and not read["Mistral-Nemo"].qkv_bias
+    qwen3 = read["Qwen3-8B"]
+    assert qwen3.qk_norm and qwen3.head_dim == 16 and qwen3.rope == Rope(1e6, 16) and not (qwen3.qkv_bias or qwen3.output_bias)
+    pythia = read["pythia-2.8b"]
+    assert (pythia.norm, pythia.norm_eps, pythia.activation, pythia.rope) == ("layer", 1e-5, "gelu", Rope(10000.0, 4))
+    assert pythia.parallel_residual and pythia.qkv_bias and pythia.output_bias and pythia.mlp_bias
+    assert (read["gpt-neox-20b"].activation, read["gpt-neox-20b"].rope.dim) == ("gelu_tanh", 8)
+
+
+def test_windows() -> None:
+    assert parse_config({key: value for key, value in MISTRAL.items() if key != "sliding_window"}, "").windows == (4096, 4096)
+    switched_on = {**QWEN2, "use_sliding_window": True, "sliding_window": 7}
+    assert parse_config({**switched_on, "max_window_layers": 1}, "").windows == (None, 7)
+    assert parse_config(switched_on, "").windows == (None, None)  # max_window_layers is 28 where it is not said
+    types = ["sliding_attention", "full_attention"]
+    assert parse_config({**switched_on, "layer_types": types}, "").windows == (7, None)
+    assert parse_config({**LLAMA, "layer_types": ["full_attention"] * 2}, "").windows == (None, None)
 
 
 # What transformers' PretrainedConfig has put into config.json over the years, with its defaults.
@@ -121,7 +161,7 @@ def test_a_config_that_paddlenlp_wrote_is_told_in_one_message(key: str) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"model_type": "mistral"}, ["model_type", "'mistral'", "llama, qwen2"]),
+        ({"model_type": "mixtral"}, ["model_type", "'mixtral'", "gpt_neox, llama, mistral, qwen2, qwen3"]),
         ({"model_type": None}, ["model_type", "None"]),
         ({"hidden_act": "gelu"}, ["hidden_act", "gelu", "silu"]),
         ({"quantization_config": {"bits": 4}}, ["quantization_config"]),
@@ -142,8 +182,15 @@ def test_a_config_that_paddlenlp_wrote_is_told_in_one_message(key: str) -> None:
         ({"torch_dtype": "float8"}, ["dtype", "bfloat16"]),
         ({"torch_dtype": "float16", "dtype": "bfloat16"}, ["torch_dtype", "dtype", "differ"]),
         ({"partial_rotary_factor": 0.5}, ["partial_rotary_factor"]),
-        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, ["yarn", "default, linear, llama3"]),
-        ({"rope_scaling": {"type": "dynamic", "factor": 4.0}}, ["dynamic"]),
+        ({"auto_map": {"AutoModelForCausalLM": "modeling_x.X"}}, ["auto_map", "never"]),
+        ({"sliding_window": 16}, ["sliding_window", "not understood"]),
+        ({"layer_types": ["full_attention", "chunked_attention"]}, ["layer_types", "chunked_attention"]),
+        ({"layer_types": ["full_attention"]}, ["layer_types", "2 times"]),
+        ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, ["partial_rotary_factor", "0.5"]),
+        ({"rope_scaling": {"type": "longrope", "factor": 4.0}}, ["longrope", "default, linear, dynamic, llama3, yarn"]),
+        ({"rope_scaling": {"type": "dynamic", "factor": 0.5}}, ["dynamic", "factor", "0.5"]),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0, "alpha": 1}}, ["alpha", "yarn"]),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0, "truncate": 1}}, ["truncate", "true or false"]),
         ({"rope_scaling": {"type": "linear"}}, ["factor", "missing"]),
         ({"rope_scaling": {"type": "linear", "rope_type": "llama3", "factor": 2}}, ["type and rope_type differ"]),
         ({"rope_scaling": {"type": "linear", "factor": 2, "mscale": 1}}, ["mscale"]),
@@ -159,17 +206,27 @@ def test_what_is_not_understood_is_refused_by_name(change: dict, words: list[str
 
 
 @pytest.mark.parametrize(
-    ("change", "word"),
+    ("base", "change", "word"),
     [
-        ({"use_sliding_window": True}, "use_sliding_window"),
-        ({"layer_types": ["full_attention", "sliding_attention"]}, "sliding_attention"),
-        ({"num_key_value_heads": None}, "num_key_value_heads"),
-        ({"attention_bias": True}, "attention_bias"),
+        (QWEN2, {"layer_types": ["full_attention", "sliding_attention"]}, "sliding_attention"),
+        (QWEN2, {"use_sliding_window": True, "sliding_window": 0}, "sliding_window"),
+        (QWEN2, {"use_sliding_window": True, "max_window_layers": -1}, "max_window_layers"),
+        (QWEN2, {"num_key_value_heads": None}, "num_key_value_heads"),
+        (QWEN2, {"attention_bias": True}, "attention_bias"),
+        (QWEN3, {"head_dim": None}, "head_dim"),
+        (MISTRAL, {"sliding_window": 4, "layer_types": ["full_attention"] * 2}, "contradict"),
+        (MISTRAL, {"attention_bias": True}, "attention_bias"),
+        (NEOX, {"num_key_value_heads": 1}, "num_key_value_heads"),
+        (NEOX, {"hidden_act": "silu"}, "hidden_act is .*only gelu or gelu_fast"),
+        (NEOX, {"hidden_dropout": 0.1}, "hidden_dropout"),
+        (NEOX, {"rotary_pct": 0.2}, "0.2 of the head_dim 16 is 3"),
+        (NEOX, {"rotary_pct": 0.25, "rope_parameters": {"partial_rotary_factor": 0.5}}, "rotary_pct is 0.25 and .*keep one"),
+        (NEOX, {"rotary_emb_base": 10000, "rope_theta": 20000.0}, "rope_theta is 20000.0 and rotary_emb_base is 10000.0; keep one"),
     ],
 )
-def test_qwen2_refusals(change: dict, word: str) -> None:
+def test_refusals_of_the_other_families(base: dict, change: dict, word: str) -> None:
     with pytest.raises(UserError, match=word):
-        parse_config({**QWEN2, **change}, "config.json")
+        parse_config({**base, **change}, "config.json")
 
 
 def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
@@ -190,14 +247,34 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
 
 
 def test_rope_frequencies() -> None:
-    plain = rope_frequencies(parse_config(LLAMA, ""))
+    plain = frequencies(parse_config(LLAMA, "").rope)
     np.testing.assert_allclose(plain, [1.0, 0.1, 0.01, 0.001], rtol=1e-7)
     assert plain.dtype == np.float32
     linear = parse_config({**LLAMA, "rope_scaling": {"type": "linear", "factor": 4}}, "")
-    np.testing.assert_allclose(rope_frequencies(linear), plain / 4, rtol=1e-7)
+    np.testing.assert_allclose(frequencies(linear.rope), plain / 4, rtol=1e-7)
+    assert linear.max_positions == 4 * 2048
     llama3 = parse_config({**LLAMA, "rope_scaling": LLAMA3_ROPE}, "")
-    assert llama3.rope_scaling == RopeScaling("llama3", 8.0, 1.0, 4.0, 8192)
+    assert llama3.rope == Rope(10000.0, 8, "llama3", 8.0, 8192, 1.0, 4.0) and llama3.max_positions == 2048
     # Wavelengths 6.3, 62.8 and 628 lie under 8192 / 4 and are kept; 6283 lies between 2048 and 8192.
     turns = 8192 * 0.001 / (2 * np.pi)
     kept = (turns - 1) / 3
-    np.testing.assert_allclose(rope_frequencies(llama3), [1.0, 0.1, 0.01, 0.001 * (kept + (1 - kept) / 8)], rtol=1e-6)
+    np.testing.assert_allclose(frequencies(llama3.rope), [1.0, 0.1, 0.01, 0.001 * (kept + (1 - kept) / 8)], rtol=1e-6)
+    # Qwen2.5's advice for long texts.
+    yarn = parse_config(
+        {**QWEN2, "rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}, "rope_theta": 1e6}, ""
+    )
+    assert (yarn.max_positions, yarn.rope.attention_factor) == (131072, pytest.approx(0.1 * np.log(4) + 1))
+
+
+def test_dynamic_frequencies_are_those_of_each_text() -> None:
+    rope = parse_config({**LLAMA, "max_position_embeddings": 4, "rope_scaling": {"type": "dynamic", "factor": 2.0}}, "").rope
+    positions = np.array([[0, 1, 2, 0, 1, 2, 3, 4, 5, 0], [7, 0, 1, 2, 3, 4, 5, 6, 7, 8]])
+    lengths = text_lengths(positions)
+    assert lengths[:, :, 0].tolist() == [[3, 3, 3, 6, 6, 6, 6, 6, 6, 1], [8, 9, 9, 9, 9, 9, 9, 9, 9, 9]]
+    found = frequencies(rope, lengths)
+    assert found.shape == (2, 10, 4) and found.dtype == np.float32
+    for row in range(2):
+        for column in range(10):
+            np.testing.assert_array_equal(found[row, column], frequencies(rope, int(lengths[row, column, 0])))
+    np.testing.assert_array_equal(found[0, 0], frequencies(Rope(10000.0, 8)))  # nothing changes up to the trained length
+    assert found[1, 1, 1] < found[0, 3, 1] < found[0, 0, 1]

@@ -1,10 +1,13 @@
 """Reading a tokenizer folder: special tokens, BOS, stop ids, offsets and faults. Ids themselves: tests/parity/test_token_ids.py."""
 
+import io
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+import sentencepiece
 
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.errors import UserError
@@ -134,20 +137,163 @@ def test_chat_templates_where_transformers_puts_them(tmp_path):
     assert Tokenizer.load(edit(tmp_path, "llama", chat_template=...)).chat_template is None
 
 
-def test_faults_are_named(tmp_path):
+POINTER = (
+    "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 499723\n"
+)
+
+
+def test_no_tokenizer_at_all(tmp_path):
     with pytest.raises(UserError, match="no folder"):
         Tokenizer.load(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"no tokenizer\.json and no tokenizer\.model"):
+    with pytest.raises(UserError, match=r"no tokenizer\.json and no tokenizer\.model in this folder; one of them is needed\.$"):
         Tokenizer.load(tmp_path)
-    (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(UserError, match=r"tokenizer\.json: not a tokenizer\.json"):
+    (tmp_path / "vocab.json").write_text("{}")
+    with pytest.raises(UserError, match=r"vocab\.json and merges\.txt alone are not read; transformers' AutoTokenizer makes"):
         Tokenizer.load(tmp_path)
-    folder = edit(tmp_path, "llama", eos_token="<none>")
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content", "words"),
+    [
+        ("qwen2", "tokenizer.json", "", r"the file is empty \(0 bytes\)\. Fetch it anew"),
+        ("qwen2", "tokenizer.json", "\n", r"the file is empty \(1 bytes\)"),
+        ("qwen2", "tokenizer.json", POINTER, "a Git LFS pointer, not the file itself.*git lfs pull"),
+        ("qwen2", "tokenizer.json", "{}", "not a tokenizer.json: it has no model with a vocab"),
+        (
+            "qwen2",
+            "tokenizer.json",
+            '{"model": {"type": "BPE", "vocab": {"a": 0}}}',
+            "not a tokenizer that the tokenizers library .* reads",
+        ),
+        ("qwen2", "tokenizer.json", '{"model": {"type": "BPE", "vocab": 3}}', "it has no model with a vocab"),
+        ("qwen2", "tokenizer.json", '{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []', r"not valid JSON \("),
+        ("qwen2", "tokenizer.json", "[1, 2]", "found a list, a JSON object is needed"),
+        ("qwen2", "tokenizer.json", b"\x1f\x8b\x08", "not UTF-8"),
+        ("llama", "tokenizer.model", "", r"the file is empty \(0 bytes\)"),
+        ("llama", "tokenizer.model", POINTER, "a Git LFS pointer"),
+        ("llama", "tokenizer.model", "nothing", "cannot be read as a sentencepiece model: it is no sentencepiece model"),
+        ("llama", "tokenizer.model", "<!DOCTYPE html><html></html>", "cannot be read as a sentencepiece model"),
+        ("llama", "tokenizer.model", b"\x12\x00", "it holds no pieces"),
+        ("llama", "tokenizer.model", "IQ== 0\nIg== 1\n", r"a tiktoken file, as in LLaMA 3's original form\. Put the tokenizer\.json"),
+        ("llama", "tokenizer_config.json", "{,}", r"not valid JSON \("),
+        ("llama", "tokenizer_config.json", "", "the file is empty"),
+        ("llama", "tokenizer_config.json", POINTER, "a Git LFS pointer"),
+        ("llama", "tokenizer_config.json", "[" * 100_000, "not valid JSON"),
+        ("llama", "special_tokens_map.json", "3", "found a int, a JSON object is needed"),
+        ("llama", "added_tokens.json", "x", "not valid JSON"),
+        ("llama", "generation_config.json", "", "the file is empty"),
+        ("qwen2_v5", "chat_template.jinja", POINTER, "a Git LFS pointer"),
+        ("qwen2_v5", "chat_template.jinja", b"\xff", "not UTF-8"),
+    ],
+)
+def test_broken_files_are_named_in_one_line(tmp_path, name, file, content, words):
+    folder = edit(tmp_path, name)
+    for other in ("added_tokens_decoder",) if file == "added_tokens.json" else ():
+        edit(tmp_path, name, **{other: ...})
+    (folder / file).write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(UserError, match=rf"{re.escape(file)}: .*{words}") as raised:
+        Tokenizer.load(folder)
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 600
+
+
+def test_a_tokenizer_model_that_is_cut_off_anywhere_is_refused_or_whole(tmp_path):
+    folder = edit(tmp_path, "llama")
+    whole = (folder / "tokenizer.model").read_bytes()
+    refused = 0
+    for length in range(1, len(whole), 101):
+        (folder / "tokenizer.model").write_bytes(whole[:length])
+        try:
+            Tokenizer.load(folder)
+        except UserError:
+            refused += 1
+    # The pieces come first and the kind of model behind them, so that no shorter file is taken for a BPE model.
+    assert refused == len(range(1, len(whole), 101))
+
+
+@pytest.mark.parametrize("kind", ["unigram", "char"])
+def test_other_kinds_of_sentencepiece_are_refused(tmp_path, kind):
+    folder = edit(tmp_path, "llama")
+    folder.joinpath("tokenizer.model").write_bytes(train(model_type=kind, normalization_rule_name="identity"))
+    with pytest.raises(UserError, match=rf"it is of the {kind} kind; BPE is read"):
+        Tokenizer.load(folder)
+
+
+def test_rules_of_its_own_are_refused(tmp_path):
+    folder = edit(tmp_path, "llama")
+    folder.joinpath("tokenizer.model").write_bytes(train(model_type="bpe", normalization_rule_name="nmt_nfkc"))
+    with pytest.raises(UserError, match="normalising rules of its own"):
+        Tokenizer.load(folder)
+
+
+def train(**options: object) -> bytes:
+    model = io.BytesIO()
+    texts = [f"{a} {b} the {b}{a} of {a}{a}" for a in ("cook", "salt", "child", "apple") for b in ("asked", "many", "letter")]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts * 9), model_writer=model, vocab_size=60, hard_vocab_limit=False, minloglevel=2, **options
+    )
+    return model.getvalue()
+
+
+def test_a_tokenizer_model_gives_sentencepieces_own_ids():
+    """Where no special token stands in the text: merges and bytes are found as sentencepiece itself finds them."""
+    for name in ("llama_legacy", "llama"):
+        own = sentencepiece.SentencePieceProcessor(model_file=str(GOLDEN / name / "tokenizer.model"))
+        tokenizer = Tokenizer.load(GOLDEN / name)
+        for text in (
+            "Hello hello",
+            "The cook asked for salt, of course!",
+            "你好 🙂 a",
+            "a  b   c",
+            "\t\n\r\n",
+            "1234 and 56",
+            "naïve café",
+        ):
+            assert tokenizer.encode(text).ids.tolist() == own.encode(text), text
+
+
+def test_named_tokens_that_the_vocabulary_does_not_hold(tmp_path):
     with pytest.raises(UserError, match=r"eos_token is '<none>', which the vocabulary does not hold"):
-        Tokenizer.load(folder)
-    (folder / "tokenizer.model").write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"tokenizer\.model: not a sentencepiece model"):
-        Tokenizer.load(folder)
-    (folder / "tokenizer_config.json").write_text("{,}")
-    with pytest.raises(UserError, match=r"tokenizer_config\.json: not valid JSON"):
-        Tokenizer.load(folder)
+        Tokenizer.load(edit(tmp_path, "llama", eos_token="<none>"))
+
+
+# What transformers 5 loads, by model_type and tokenizer_class: told by where LLaMA puts a space in front, and by Qwen's single digits.
+@pytest.mark.parametrize(
+    ("name", "model_type", "wanted", "like"),
+    [
+        ("llama_json", "llama", "LlamaTokenizerFast", "llama"),
+        ("llama_json", "llama", ..., "llama"),
+        ("llama_json", "llama", "PreTrainedTokenizerFast", "mistral"),
+        ("llama_json", "mistral", "LlamaTokenizer", "mistral"),
+        ("llama_json", "phi3", "LlamaTokenizer", "mistral"),
+        ("llama_json", "unheard", "LlamaTokenizer", "llama"),
+        ("llama3", "llama", "LlamaTokenizerFast", "llama3"),  # LLaMA 2's name on byte-level BPE
+        ("llama3", "llama", ..., "llama3"),
+        ("llama3", "qwen2", "LlamaTokenizerFast", "digits"),  # Qwen 2 under a wrong name
+        ("llama3", "qwen3", "PreTrainedTokenizerFast", "llama3"),
+        ("llama3", "qwen3", ..., "digits"),
+    ],
+)
+def test_the_files_are_read_as_transformers_reads_them(tmp_path, name, model_type, wanted, like):
+    folder = edit(tmp_path, name, tokenizer_class=wanted)
+    edit(tmp_path, name, "config.json", model_type=model_type)
+    tokenizer = Tokenizer.load(folder)
+    if name == "llama3":
+        # Digits in threes are single tokens nowhere in this small vocabulary, but ones of their own only after Qwen's split.
+        first = tokenizer.model._model.pre_tokenizer.pre_tokenize_str("1234")
+        assert len(first) == (4 if like == "digits" else 2)
+    else:
+        text = "</s>Hello  <s> Hello"
+        assert tokenizer.encode(text).ids.tolist() == Tokenizer.load(GOLDEN / like).encode(text).ids.tolist()
+        assert Tokenizer.load(GOLDEN / "llama").encode(text).ids.tolist() != Tokenizer.load(GOLDEN / "mistral").encode(text).ids.tolist()
+
+
+def test_a_template_for_tools(tmp_path):
+    named = [{"name": "default", "template": "D"}, {"name": "tool_use", "template": "T"}]
+    folder = edit(tmp_path, "llama", chat_template=named)
+    assert (Tokenizer.load(folder).chat_template, Tokenizer.load(folder).tool_template) == ("D", "T")
+    (folder / "chat_template.jinja").write_text("J")
+    assert (Tokenizer.load(folder).chat_template, Tokenizer.load(folder).tool_template) == ("J", None)
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("U")
+    assert (Tokenizer.load(folder).chat_template, Tokenizer.load(folder).tool_template) == ("J", "U")

@@ -53,15 +53,15 @@ def test_on_a_gpu_paddle_s_kernel_gets_what_it_asks_for(monkeypatch: pytest.Monk
     monkeypatch.setattr(attention, "flashmask_attention", flashmask)
     indices = batch.visible_until
     assert ((indices > 0) & (indices <= length)).all()
-    attend: Attend = packed_attention(indices)
+    attend: Attend = packed_attention(indices, batch.position_ids)
     rng = np.random.default_rng(1)
     q, k, v = (paddle.to_tensor(rng.standard_normal((rows, length, heads, 8)).astype("float32")) for heads in (4, 2, 2))
     half = [tensor.astype("bfloat16") for tensor in (q, k, v)]
-    from_kernel = attend(0, OnGpu(half[0]), *half[1:])
-    attend(1, OnGpu(half[0]), *half[1:])
+    from_kernel = attend(0, OnGpu(half[0]), *half[1:], None)
+    attend(1, OnGpu(half[0]), *half[1:], None)
     assert len(calls) == 2 and calls[0] is calls[1]  # the indices go to the device once for all layers
-    blocks = attend(0, *(tensor.astype("float32") for tensor in half)).numpy()
+    blocks = attend(0, *(tensor.astype("float32") for tensor in half), None).numpy()
     assert np.abs(blocks - from_kernel).max() <= 1e-5
     monkeypatch.setattr(attention._BlockAttention, "apply", lambda *_: "blocks")
-    assert attend(0, OnGpu(q), k, v) == "blocks"  # float32 has no such kernel
+    assert attend(0, OnGpu(q), k, v, None) == "blocks"  # float32 has no such kernel
     assert len(calls) == 2

@@ -1,5 +1,8 @@
 """Generation: padding, the cache, stopping, and draws that do not depend on the batch."""
 
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import paddle
 import pytest
@@ -8,8 +11,9 @@ from paddlealign.errors import UserError
 from paddlealign.models.cache import BLOCK
 from paddlealign.models.config import parse_config
 from paddlealign.models.decoder import Decoder
-from paddlealign.models.generation import generate, pad_left, stream
-from paddlealign.models.sampling import GenerationSettings, choose_token, penalise, row_generator, top_k_tokens, top_p_tokens
+from paddlealign.models.generation import generate, stream
+from paddlealign.models.incremental import pad_left
+from paddlealign.models.sampling import GenerationSettings, choose_token, row_generator, top_k_tokens, top_p_tokens
 
 POSITIONS = 160
 
@@ -46,7 +50,7 @@ def recomputed_greedy(model: Decoder, prompt: list[int], count: int) -> list[int
     ids = list(prompt)
     for _ in range(count):
         length = len(ids)
-        attend = packed_attention(np.full([1, 1, length, 1], length, "int32"))
+        attend = packed_attention(np.full([1, 1, length, 1], length, "int32"), np.arange(length)[None])
         with paddle.no_grad():
             hidden = model(paddle.to_tensor([ids]), paddle.arange(length).unsqueeze(0), attend)
             ids.append(int(model.logits(hidden[:, -1]).argmax()))
@@ -62,22 +66,22 @@ def test_pad_left() -> None:
 
 def test_the_cache_gives_what_recomputing_gives_across_its_blocks(model: Decoder) -> None:
     rows = prompts(BLOCK - 2, BLOCK, 3, BLOCK + 1)
-    expected = [recomputed_greedy(model, row, 10) for row in rows]
+    expected = [[recomputed_greedy(model, row, 10)] for row in rows]
     assert generate(model, rows, GenerationSettings(max_new_tokens=10), batch_size=4) == expected
     assert generate(model, rows, GenerationSettings(max_new_tokens=10), batch_size=1) == expected
 
 
 def test_long_texts_grow_the_cache_again_and_again(model: Decoder) -> None:
     row = prompts(5)[0]
-    output = generate(model, [row], GenerationSettings(max_new_tokens=2 * BLOCK + 5))[0]
+    [[output]] = generate(model, [row], GenerationSettings(max_new_tokens=2 * BLOCK + 5))
     assert output == recomputed_greedy(model, row, 2 * BLOCK + 5)
 
 
 def test_rows_stop_on_their_own(model: Decoder) -> None:
     rows = prompts(4, 9, 2, 6, 6)
-    free = generate(model, rows, GenerationSettings(max_new_tokens=12))
+    free = [text for [text] in generate(model, rows, GenerationSettings(max_new_tokens=12))]
     stops = (free[0][3], free[1][7])
-    stopped = generate(model, rows, GenerationSettings(max_new_tokens=12, stop_ids=stops))
+    stopped = [text for [text] in generate(model, rows, GenerationSettings(max_new_tokens=12, stop_ids=stops))]
     for row, text in zip(stopped, free, strict=True):
         places = [index for index, token in enumerate(text) if token in stops]
         assert row == (text[: places[0] + 1] if places else text)
@@ -95,6 +99,51 @@ def test_draws_depend_on_seed_and_row_not_on_the_batch(model: Decoder) -> None:
     assert generate(model, rows, another) != together
 
 
+def test_several_answers_are_drawn_each_on_its_own(model: Decoder) -> None:
+    rows = prompts(4, 9, 2, 6, 6, 3)
+    settings = GenerationSettings(max_new_tokens=8, do_sample=True, top_k=20, seed=1, num_return_sequences=3, stop_ids=(1, 2, 3))
+    together = generate(model, rows, settings, batch_size=6)
+    assert all(len(answers) == 3 == len(set(map(tuple, answers))) for answers in together)
+    assert len({len(text) for answers in together for text in answers}) > 2
+    assert generate(model, rows, settings, batch_size=1) == together
+    order = [5, 0, 3]
+    assert generate(model, [rows[row] for row in order], settings, batch_size=2, row_ids=order) == [together[row] for row in order]
+    # The first answers are those that a run with one answer, or with two, draws.
+    for count in (1, 2):
+        fewer = generate(model, rows, replace(settings, num_return_sequences=count))
+        assert fewer == [answers[:count] for answers in together]
+
+
+def test_min_new_tokens_holds_stop_ids_back(model: Decoder) -> None:
+    rows = prompts(4, 9, 2)
+    for do_sample in (False, True):
+        free = GenerationSettings(max_new_tokens=12, do_sample=do_sample, stop_ids=tuple(range(0, 50, 3)))
+        held = replace(free, min_new_tokens=7)
+        assert min(len(text) for [text] in generate(model, rows, free)) < 7
+        for [text] in generate(model, rows, held):
+            assert len(text) >= 7 and not set(text[:6]) & set(free.stop_ids)
+
+
+def test_no_ngram_comes_twice_in_a_text(model: Decoder) -> None:
+    [row] = prompts(10)
+    [[free]] = generate(model, [row], GenerationSettings(max_new_tokens=60))
+    [[text]] = generate(model, [row], GenerationSettings(max_new_tokens=60, no_repeat_ngram_size=2))
+    pairs = list(itertools.pairwise([*row, *text]))
+    assert len(set(pairs[len(row) - 1 :])) == len(pairs[len(row) - 1 :])
+    assert text != free
+
+
+def test_a_text_ends_where_it_holds_a_stop(model: Decoder) -> None:
+    rows = prompts(4, 9, 2)
+    free = generate(model, rows, GenerationSettings(max_new_tokens=12))
+    pair = free[1][0][3:5]
+    stopped = generate(model, rows, GenerationSettings(max_new_tokens=12, holds_stop=lambda tokens: tokens[-2:] == pair))
+    for [text], [whole] in zip(stopped, free, strict=True):
+        places = [place for place in range(2, 13) if whole[place - 2 : place] == pair]
+        assert text == whole[: places[0] if places else None]
+    assert len(stopped[1][0]) < 12 in {len(text) for [text] in stopped}
+
+
 def test_same_prompt_in_two_rows_draws_two_texts(model: Decoder) -> None:
     row = prompts(5)[0]
     one, two = generate(model, [row, row], GenerationSettings(max_new_tokens=12, do_sample=True))
@@ -104,9 +153,9 @@ def test_same_prompt_in_two_rows_draws_two_texts(model: Decoder) -> None:
 def test_stream_and_callback(model: Decoder) -> None:
     rows = prompts(4, 9)
     settings = GenerationSettings(max_new_tokens=5)
-    ended: dict[int, list[int]] = {}
+    ended: dict[int, list[list[int]]] = {}
     outputs = generate(model, rows, settings, on_finished=ended.__setitem__)
-    assert list(stream(model, rows[1], settings)) == outputs[1]
+    assert list(stream(model, rows[1], settings)) == outputs[1][0]
     assert ended == dict(enumerate(outputs))
 
 
@@ -132,8 +181,8 @@ def test_prompts_without_room_are_refused_and_texts_end_with_the_positions(model
     for bad in ([], [1] * POSITIONS):
         with pytest.raises(UserError, match=f"{POSITIONS} positions"):
             generate(model, [bad], GenerationSettings())
-    assert len(generate(model, [[1] * (POSITIONS - 4)], GenerationSettings(max_new_tokens=50))[0]) == 4
-    assert generate(model, [[1]], GenerationSettings(max_new_tokens=0)) == [[]]
+    assert len(generate(model, [[1] * (POSITIONS - 4)], GenerationSettings(max_new_tokens=50))[0][0]) == 4
+    assert generate(model, [[1]], GenerationSettings(max_new_tokens=0)) == [[[]]]
     assert generate(model, [], GenerationSettings()) == []
 
 
@@ -156,7 +205,6 @@ def test_filters_by_hand() -> None:
     assert top_p_tokens(scores, 1e-9).tolist() == [0]
     assert top_p_tokens(scores, 1.0).tolist() == [0, 1, 2, 3]
     assert len(top_p_tokens(np.zeros(1000), 1e-9)) == 1
-    assert penalise(np.array([2.0, -2.0, 1.0]), [0, 1, 1], 2.0).tolist() == [1.0, -4.0, 1.0]
 
 
 @pytest.mark.parametrize("vocabulary", (500, 60_000))
@@ -199,17 +247,17 @@ def test_draws_are_those_of_the_plain_way(top_k: int, top_p: float) -> None:
         scores[order[before >= top_p]] = -np.inf
         cumulative = np.exp(scores - scores.max()).cumsum()
         plain = int(np.searchsorted(cumulative, row_generator(7, row).random() * cumulative[-1], side="right"))
-        assert choose_token(logits, [], settings, row_generator(7, row)) == plain
+        assert choose_token(logits, settings, row_generator(7, row)) == plain
 
 
 def test_draws_have_the_distribution_of_the_logits() -> None:
     logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], dtype="float32"))
     random = row_generator(0, 0)
     settings = GenerationSettings(do_sample=True)
-    counts = np.bincount([choose_token(logits, [], settings, random) for _ in range(4000)], minlength=4)
+    counts = np.bincount([choose_token(logits, settings, random) for _ in range(4000)], minlength=4)
     np.testing.assert_allclose(counts / 4000, [0.5, 0.3, 0.15, 0.05], atol=0.03)
     cold = GenerationSettings(do_sample=True, temperature=0.05)
-    assert {choose_token(logits, [], cold, random) for _ in range(200)} == {0}
+    assert {choose_token(logits, cold, random) for _ in range(200)} == {0}
 
 
 def test_a_draw_never_takes_a_token_that_was_filtered_out() -> None:
@@ -218,4 +266,4 @@ def test_a_draw_never_takes_a_token_that_was_filtered_out() -> None:
             return 1.0
 
     logits = np.array([3.0, 2.0, 1.0, 0.0], dtype="float32")
-    assert choose_token(logits, [], GenerationSettings(do_sample=True, top_k=2), Highest()) == 1
+    assert choose_token(logits, GenerationSettings(do_sample=True, top_k=2), Highest()) == 1

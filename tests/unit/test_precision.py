@@ -85,12 +85,12 @@ def test_the_stand_ins_refuse_what_a_gpu_refuses(kernels: HalfKernels):
     assert kernels.mixed == ["+"]
 
 
-@pytest.mark.parametrize("name", ["llama2_gqa", "qwen2_tied"])
+@pytest.mark.parametrize("name", ["llama2_gqa", "qwen2_tied", "mistral", "qwen3", "pythia"])
 def test_o2_holds_everything_in_its_dtype(kernels: HalfKernels, attended: list, name: str):
     model = load_model(GOLDEN / name, "bfloat16")
     assert dtypes(model.parameters()) == {paddle.bfloat16}
     batch = micro_batches()[0]
-    attend = packed_attention(batch.visible_until)
+    attend = packed_attention(batch.visible_until, batch.position_ids)
     assert model(paddle.to_tensor(batch.input_ids), paddle.to_tensor(batch.position_ids), attend).dtype == paddle.bfloat16
     assert score(model, batch).token_logps.dtype == paddle.float32
 

@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 from safetensors.numpy import save, save_file
 
 from paddlealign.errors import UserError
+from paddlealign.models import weights
 from paddlealign.models.config import parse_config, read_config
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.tensor_files import TensorSpec, read_tensors, write_streamed, write_tensors
+from paddlealign.models.tensor_places import numpy_dtype
 from paddlealign.models.weights import EMBEDDING, HEAD, load_model, load_weights, save_model
+from tests.torch_files import as_torch_folder
 
 SOURCE = {
     "model_type": "llama",
@@ -80,7 +83,7 @@ def test_missing_left_over_and_wrong_shape_are_refused_by_name(checkpoint: Path)
     assert "k_proj.weight has the shape [8, 4]; config.json makes it [4, 8]" in message
     (checkpoint / "model.safetensors").write_bytes(whole)
     change(checkpoint, lambda tensors: tensors.update({Q: tensors[Q].astype("int8")}))
-    assert f"{Q} is stored as I8" in refusal(checkpoint)
+    assert f"{Q} is stored as int8" in refusal(checkpoint)
 
 
 def test_a_refusal_leaves_the_model_as_it_was(checkpoint: Path) -> None:
@@ -124,7 +127,7 @@ def test_directories_without_usable_weights(checkpoint: Path, tmp_path: Path) ->
     assert "base model" in refusal(checkpoint)
     (checkpoint / "pytorch_model.bin").touch()
     message = refusal(checkpoint)
-    assert "pytorch_model.bin" in message and "save_pretrained" in message
+    assert "pytorch_model.bin" in message and "allow_pickle" in message
     with pytest.raises(UserError, match="no such directory"):
         load_weights(Decoder(read_config(checkpoint)), tmp_path / "nowhere")
 
@@ -250,3 +253,74 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be written"):
         write_tensors(tmp_path / "file" / "tensors.safetensors", {"a": np.ones(3)})
     assert path.read_bytes() == before and {entry.name for entry in tmp_path.iterdir()} == {"tensors.safetensors", "file"}
+
+
+def test_a_larger_vocabulary_begins_with_the_mean_of_the_old_rows(checkpoint: Path, tmp_path: Path) -> None:
+    stored = read_tensors(checkpoint / "model.safetensors")
+    model = load_model(checkpoint, "float32", vocab_size=14)
+    assert model.config.vocab_size == 14
+    for name, array in (
+        (EMBEDDING, model.model.embed_tokens.weight.numpy()),
+        (HEAD, model.lm_head.weight.numpy().T),
+    ):
+        assert array.shape == (14, 8)
+        assert np.array_equal(array[:11], stored[name])
+        np.testing.assert_allclose(array[11:], np.tile(stored[name].astype("float64").mean(0), (3, 1)), rtol=1e-6)
+    assert np.array_equal(load_model(checkpoint, "float32", vocab_size=14).lm_head.weight.numpy(), model.lm_head.weight.numpy())
+    # Saved, it is a model of that size, which needs no further word.
+    save_model(model.state_dict(), model.config, tmp_path / "grown", {}, "float32")
+    assert json.loads((tmp_path / "grown" / "config.json").read_text())["vocab_size"] == 14
+    again = load_model(tmp_path / "grown", "float32")
+    load_weights(model, tmp_path / "grown")
+    assert all(np.array_equal(tensor.numpy(), model.state_dict()[name].numpy()) for name, tensor in again.state_dict().items())
+
+
+def test_a_smaller_vocabulary_asked_for_changes_nothing(checkpoint: Path) -> None:
+    assert load_model(checkpoint, "float32", vocab_size=5).model.embed_tokens.weight.shape == [11, 8]
+
+
+def test_a_larger_tied_vocabulary(tmp_path: Path) -> None:
+    config = parse_config({**SOURCE, "tie_word_embeddings": True}, "")
+    save_model(random_state(Decoder(config)), config, tmp_path / "tied", {}, "bfloat16")
+    stored = read_tensors(tmp_path / "tied" / "model.safetensors")[EMBEDDING]
+    model = load_model(tmp_path / "tied", "bfloat16", vocab_size=13)
+    array = model.model.embed_tokens.weight.numpy().view(ml_dtypes.bfloat16)
+    assert np.array_equal(array[:11], stored)
+    assert np.array_equal(array[11:], np.tile(stored.astype("float64").mean(0).astype(ml_dtypes.bfloat16), (2, 1)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("wanted", ["float32", "float16", "bfloat16"])
+def test_every_dtype_converts_to_every_other_as_numpy_does(dtype: str, wanted: str, tmp_path: Path) -> None:
+    config = parse_config(SOURCE, "")
+    state = random_state(Decoder(config))
+    save_model(state, config, tmp_path / "model", {}, dtype)
+    for name, tensor in load_model(tmp_path / "model", wanted).state_dict().items():
+        expected = state[name].astype(numpy_dtype(dtype)).astype(numpy_dtype(wanted))
+        assert np.array_equal(tensor.numpy().view(numpy_dtype(wanted)), expected), name
+
+
+def test_blocks_and_stripes_do_not_change_a_bit(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once = load_model(checkpoint, "bfloat16").state_dict()
+    monkeypatch.setattr("paddlealign.models.tensor_places.BLOCK_BYTES", 40)
+    monkeypatch.setattr("paddlealign.models.weights.STRIPE", 3)
+    for name, tensor in load_model(checkpoint, "bfloat16").state_dict().items():
+        assert np.array_equal(tensor.numpy(), at_once[name].numpy()), name
+
+
+def test_a_parameter_off_the_cpu_gets_its_values_by_set_value(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = load_model(checkpoint, "bfloat16").state_dict()
+    monkeypatch.setattr(weights, "lies_open", lambda tensor: False)
+    for name, tensor in load_model(checkpoint, "bfloat16").state_dict().items():
+        assert np.array_equal(tensor.numpy(), expected[name].numpy()), name
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_torchs_files_give_the_same_model_where_the_key_allows_them(checkpoint: Path, tmp_path: Path, shards: int) -> None:
+    folder = as_torch_folder(checkpoint, tmp_path / "torch", shards)
+    assert "allow_pickle" in refusal(folder)
+    expected = load_model(checkpoint, "float32").state_dict()
+    for name, tensor in load_model(folder, "float32", allow_pickle=True).state_dict().items():
+        assert np.array_equal(tensor.numpy(), expected[name].numpy()), name
+    shutil.copy(checkpoint / "model.safetensors", folder)
+    load_model(folder, "float32")  # safetensors are preferred, and need no key

@@ -1,0 +1,29 @@
+"""Export: a model read, and written again in another dtype, in other shards, or in PaddleNLP's layout."""
+
+from pathlib import Path
+
+from paddlealign.arguments.checks import shard_bytes
+from paddlealign.arguments.parsing import ExportArguments
+from paddlealign.arguments.show import render
+from paddlealign.models.config import read_config
+from paddlealign.models.paddlenlp_layout import paddlenlp_config, save_paddlenlp_model
+from paddlealign.models.weight_files import files_beside
+from paddlealign.models.weights import load_model, save_model
+from paddlealign.recipes.device import say
+
+
+def run(arguments: ExportArguments) -> None:
+    """Write the model again as the arguments say. Raises UserError."""
+    say(render(arguments))
+    for note in arguments.notes:
+        say(f"note: {note}")
+    folder, target = Path(arguments.model.model_name_or_path), arguments.target
+    config = read_config(folder)
+    dtype = config.dtype if target.dtype == "auto" else target.dtype
+    if target.format == "paddlenlp":
+        paddlenlp_config(config, dtype)  # what cannot be is told before the weights are read
+    side_files = files_beside(folder, arguments.model.tokenizer_name_or_path or folder)
+    model = load_model(folder, dtype, allow_pickle=arguments.model.allow_pickle)
+    save = save_paddlenlp_model if target.format == "paddlenlp" else save_model
+    save(model.state_dict(), config, Path(target.output_dir), side_files, dtype, shard_bytes(target.max_shard_size))
+    say(f"done: {dtype}, in the layout of {target.format}, in {target.output_dir}")
