@@ -128,7 +128,7 @@ def parse_config(source: Mapping[str, Any], where: str) -> DecoderConfig:
 def _refuse_unknown(source: Mapping[str, Any], family_name: str, where: str) -> None:
     """Raise UserError for the first key that is not understood, or whose value the decoder cannot honour."""
     family = FAMILIES[family_name]
-    if source.get("auto_map") is not None:
+    if source.get("auto_map") is not None and "auto_map" not in family.harmless:
         raise UserError(
             f"{where}: auto_map asks for Python code from the model's folder to be run, which is never done here. If the model is a plain "
             f"{family_name}, remove auto_map; otherwise it is not supported."
@@ -167,9 +167,9 @@ def _heads(source: Mapping[str, Any], hidden_size: int, where: str) -> tuple[int
 
 def _windows(source: Mapping[str, Any], family: Family, switched_on: bool, num_layers: int, where: str) -> tuple[int | None, ...]:
     """How far back each layer sees; layer_types decides where it is given and the family has windows in some layers."""
-    window = None
-    if family.window != "none" and switched_on and source.get("sliding_window", 4096) is not None:
-        window = positive_int(source, "sliding_window", 4096, where)
+    window = source.get("sliding_window", family.window_size) if family.window != "none" and switched_on else None
+    if window is not None:
+        window = positive_int({"sliding_window": window}, "sliding_window", 0, where)
     first = 0
     if family.window == "some layers":
         first = source.get("max_window_layers", 28)

@@ -21,6 +21,7 @@ class Family:
     qk_norm: queries and keys are normed. positions: the default of max_position_embeddings.
     rotary_share: the default share of a head that is turned; None: always all of it.
     window: "none", "every layer" (the key sliding_window alone decides) or "some layers" (use_sliding_window and layer_types do).
+    window_size: what a file that does not say sliding_window means.
     layout: how the files name and group the parameters.
     """
 
@@ -40,6 +41,7 @@ class Family:
     qk_norm: bool = False
     rotary_share: float | None = None
     window: str = "none"
+    window_size: int | None = 4096
     layout: Layout = HUGGINGFACE
 
 
@@ -139,6 +141,33 @@ FAMILIES: dict[str, Family] = {
         positions=32768,
         qk_norm=True,
         window="some layers",
+    ),
+    # Phi-3 and Phi-4 with the plain rope; the longer ones say longrope, which is refused. Their files all bring code by auto_map, which has
+    # since been taken into transformers as it is; it is never run.
+    "phi3": Family(
+        architectures=("Phi3ForCausalLM",),
+        required=SIZES,
+        optional=GROUPED | {"sliding_window"},
+        flags={"tie_word_embeddings": False},
+        fixed={**COMMON_FIXED, "attention_bias": (False,), "embd_pdrop": (0, 0.0), "resid_pdrop": (0, 0.0), "rope_scaling": (None,)},
+        harmless=COMMON_HARMLESS | {"auto_map", "original_max_position_embeddings"},
+        positions=4096,
+        norm_eps=1e-5,
+        rotary_share=1.0,
+        window="every layer",
+        window_size=None,
+        layout=Layout(
+            renamed={},
+            fused={
+                "model.layers.*.self_attn.qkv_proj": (
+                    "model.layers.*.self_attn.q_proj",
+                    "model.layers.*.self_attn.k_proj",
+                    "model.layers.*.self_attn.v_proj",
+                ),
+                "model.layers.*.mlp.gate_up_proj": ("model.layers.*.mlp.gate_proj", "model.layers.*.mlp.up_proj"),
+            },
+            by_head=False,
+        ),
     ),
     # Black et al. 2022; Pythia (Biderman et al. 2023) is of this family.
     "gpt_neox": Family(

@@ -26,6 +26,7 @@ from transformers import (
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    Phi3Config,
     PretrainedConfig,
     Qwen2Config,
     Qwen3Config,
@@ -135,6 +136,14 @@ CHECKPOINTS = {
         torch.float32,
         "16KB",
     ),
+    "phi3": (
+        Phi3Config(
+            **SMALL, num_key_value_heads=2, sliding_window=20, rope_parameters={**plain(10000.0), "partial_rotary_factor": 0.75},
+            pad_token_id=0, eos_token_id=2,
+        ),
+        torch.bfloat16,
+        "16KB",
+    ),
 }  # fmt: skip
 
 
@@ -156,6 +165,8 @@ def as_transformers_4(config: dict) -> dict:
     old = {key: value for key, value in config.items() if key not in ("rope_parameters", "dtype", "layer_types")}
     rope = dict(config["rope_parameters"])
     share = rope.pop("partial_rotary_factor", None)
+    if config["model_type"] == "phi3":
+        old["partial_rotary_factor"] = share
     if config["model_type"] == "gpt_neox":
         old["rotary_emb_base"], old["rotary_pct"] = rope.pop("rope_theta"), share
     else:

@@ -18,9 +18,9 @@ from paddlealign.models.weights import find_weights, load_model, save_model
 from scripts import models_page
 from scripts.models_page import GOLDEN, LIMITS, NAMES, Figures
 
-FAMILIES = ("gpt_neox", "llama", "mistral", "qwen2", "qwen3")
+FAMILIES = ("gpt_neox", "llama", "mistral", "phi3", "qwen2", "qwen3")
 STORED = {
-    "llama2_gqa": "float16", "llama3": "bfloat16", "mistral": "bfloat16", "mistral_v3": "bfloat16", "pythia": "float16",
+    "llama2_gqa": "float16", "llama3": "bfloat16", "mistral": "bfloat16", "mistral_v3": "bfloat16", "phi3": "bfloat16", "pythia": "float16",
     "qwen2": "bfloat16", "qwen25_yarn": "bfloat16", "qwen3": "bfloat16",
 }  # fmt: skip
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"

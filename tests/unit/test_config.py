@@ -21,6 +21,7 @@ LLAMA = {
 QWEN2 = {**LLAMA, "model_type": "qwen2", "num_key_value_heads": 2}
 QWEN3 = {**QWEN2, "model_type": "qwen3", "head_dim": 16}
 MISTRAL = {**LLAMA, "model_type": "mistral", "num_key_value_heads": 2, "sliding_window": None}
+PHI3 = {**LLAMA, "model_type": "phi3"}
 NEOX = {**LLAMA, "model_type": "gpt_neox", "num_attention_heads": 2}
 LLAMA3_ROPE = {
     "rope_type": "llama3",
@@ -95,6 +96,10 @@ def test_real_world_files_of_the_other_families_are_read() -> None:
             "rotary_pct": 0.25, "torch_dtype": "float16", "transformers_version": "4.24.0", "use_parallel_residual": True,
             "tie_word_embeddings": False,
         },
+        "Phi-3-mini-4k-instruct": {
+            **PHI3, "attention_bias": False, "auto_map": {"AutoConfig": "configuration_phi3.Phi3Config"}, "embd_pdrop": 0.0,
+            "original_max_position_embeddings": 4096, "resid_pdrop": 0.0, "rope_scaling": None, "sliding_window": 2047,
+        },
         "gpt-neox-20b": {**NEOX, "hidden_act": "gelu_fast", "rotary_emb_base": 10000, "rotary_pct": 0.5},
     }  # fmt: skip
     read = {name: parse_config(file, name) for name, file in files.items()}
@@ -105,6 +110,10 @@ def test_real_world_files_of_the_other_families_are_read() -> None:
     pythia = read["pythia-2.8b"]
     assert (pythia.norm, pythia.norm_eps, pythia.activation, pythia.rope) == ("layer", 1e-5, "gelu", Rope(10000.0, 4))
     assert pythia.parallel_residual and pythia.qkv_bias and pythia.output_bias and pythia.mlp_bias
+    phi3 = read["Phi-3-mini-4k-instruct"]
+    assert (phi3.windows, phi3.norm_eps, phi3.num_kv_heads, phi3.rope) == ((2047, 2047), 1e-5, 4, Rope(10000.0, 8))
+    assert parse_config(PHI3, "").windows == (None, None)
+    assert parse_config({**PHI3, "partial_rotary_factor": 0.5}, "").rope.dim == 4
     assert (read["gpt-neox-20b"].activation, read["gpt-neox-20b"].rope.dim) == ("gelu_tanh", 8)
 
 
@@ -161,7 +170,7 @@ def test_a_config_that_paddlenlp_wrote_is_told_in_one_message(key: str) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"model_type": "mixtral"}, ["model_type", "'mixtral'", "gpt_neox, llama, mistral, qwen2, qwen3"]),
+        ({"model_type": "mixtral"}, ["model_type", "'mixtral'", "gpt_neox, llama, mistral, phi3, qwen2, qwen3"]),
         ({"model_type": None}, ["model_type", "None"]),
         ({"hidden_act": "gelu"}, ["hidden_act", "gelu", "silu"]),
         ({"quantization_config": {"bits": 4}}, ["quantization_config"]),
@@ -216,6 +225,8 @@ def test_what_is_not_understood_is_refused_by_name(change: dict, words: list[str
         (QWEN3, {"head_dim": None}, "head_dim"),
         (MISTRAL, {"sliding_window": 4, "layer_types": ["full_attention"] * 2}, "contradict"),
         (MISTRAL, {"attention_bias": True}, "attention_bias"),
+        (PHI3, {"rope_scaling": {"type": "longrope"}}, "rope_scaling .*only null"),
+        (PHI3, {"rope_parameters": {"rope_type": "longrope"}}, "longrope"),
         (NEOX, {"num_key_value_heads": 1}, "num_key_value_heads"),
         (NEOX, {"hidden_act": "silu"}, "hidden_act is .*only gelu or gelu_fast"),
         (NEOX, {"hidden_dropout": 0.1}, "hidden_dropout"),
