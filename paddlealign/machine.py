@@ -40,11 +40,16 @@ def settings(environ: Mapping[str, str], cores: int, locked: bool) -> dict[str, 
     """
     chosen = {"GLOG_v": "0", "GLOG_minloglevel": "2"}  # errors only; Paddle's C++ part logs to stderr
     if not any(name in environ for name in THREAD_VARIABLES):
-        ranks = environ.get("PADDLE_LOCAL_SIZE", "1")
-        chosen["MKL_NUM_THREADS"] = str(max(1, cores // max(1, int(ranks) if ranks.isdecimal() else 1)))
+        chosen["MKL_NUM_THREADS"] = str(max(1, cores // ranks_here(environ)))
     if locked:
         chosen["MKL_DEBUG_CPU_TYPE"] = "5"
     return {name: value for name, value in chosen.items() if name not in environ}
+
+
+def ranks_here(environ: Mapping[str, str]) -> int:
+    """How many of the processes that paddle.distributed.launch started are on this machine; 1 without it."""
+    hosts = [endpoint.rsplit(":", 1)[0] for endpoint in environ.get("PADDLE_TRAINER_ENDPOINTS", "").split(",")]
+    return max(1, hosts.count(environ.get("PADDLE_CURRENT_ENDPOINT", "").rsplit(":", 1)[0]))
 
 
 def fast_path_is_locked(cpuinfo: str) -> bool:

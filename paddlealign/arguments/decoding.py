@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import fields
+from typing import Any
 
 from paddlealign.arguments.fields import GenerationArguments
 from paddlealign.arguments.values import show
@@ -17,12 +18,20 @@ STRATEGY_KEYS: dict[str, tuple[str, ...]] = {
 }
 
 
+def stop_strings_text(value: Any) -> str:
+    """stop_strings as one text, from a JSON file's list of them, for the commas and spaces in it. ValueError for another type."""
+    if not isinstance(value, list):
+        raise ValueError(f"{show(value)} is not allowed; a text or a list of texts is needed.")
+    return json.dumps(value, ensure_ascii=False)
+
+
 def split_stop_strings(text: str | None) -> tuple[str, ...]:
-    """The texts that end an answer: a JSON list of texts, or one text as it stands. ValueError where the list holds something else."""
+    """The texts that end an answer: a JSON list of texts, or one text as it stands. ValueError for a [ that begins no list of texts."""
     try:
         value = json.loads(text) if text and text.lstrip().startswith("[") else text
     except ValueError:
-        value = text
+        itself = json.dumps([text], ensure_ascii=False)
+        raise ValueError(f"{show(text)} begins with [ and is no JSON list. Mend the list; for this very text write {itself}.") from None
     items = value if isinstance(value, list) else [value] if value else []
     if not all(isinstance(item, str) and item for item in items):
         raise ValueError(f"{show(text)} is not allowed; a JSON list of texts is needed, none of them empty.")
@@ -64,8 +73,8 @@ def decoding_problems(generation: GenerationArguments) -> list[str]:
     if strategy == "beam_search":
         problems += _beam_problems(generation)
     elif generation.num_beams > 1:
-        drawn = "drawing among beams is not in this version. " if strategy == "sampling" else ""
-        problems.append(f"num_beams {generation.num_beams} with decode_strategy {strategy}: {drawn}Set decode_strategy to beam_search.")
+        why = "drawing among beams is not in this version" if strategy == "sampling" else "it follows one text"
+        problems.append(f"num_beams {generation.num_beams} with decode_strategy {strategy}: {why}. Set decode_strategy to beam_search.")
     if strategy == "contrastive_search" and generation.top_k < 2:
         problems.append(f"top_k {generation.top_k}: contrastive_search chooses among top_k tokens. Set it to 2 or more; 4 is usual.")
     return problems

@@ -1,7 +1,7 @@
-"""What parallel keys mean while this version trains in one process. Parallel training replaces this file's one rule."""
+"""What the parallel keys mean for the processes that were started: which layout, what is refused, and what is told."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from paddlealign.errors import UserError
 
@@ -9,9 +9,9 @@ from paddlealign.errors import UserError
 PARALLEL_KEYS: dict[str, type] = {
     "tensor_parallel_degree": int,
     "pipeline_parallel_degree": int,
+    "data_parallel_degree": int,
     "virtual_pp_degree": int,
     "sharding_parallel_degree": int,
-    "data_parallel_degree": int,
     "sep_parallel_degree": int,
     "context_parallel_degree": int,
     "expert_parallel_degree": int,
@@ -22,33 +22,77 @@ PARALLEL_KEYS: dict[str, type] = {
 SHARDING_WORDS = ("stage1", "stage2", "stage3", "offload")
 
 
+class Degrees(NamedTuple):
+    """How many processes share each layer, hold different layers, and read different rows; by the names of the keys."""
+
+    tensor_parallel_degree: int
+    pipeline_parallel_degree: int
+    data_parallel_degree: int
+
+
 def read_environment(environment: Mapping[str, str]) -> int:
     """How many processes paddle.distributed.launch started, 1 where there is no launcher."""
     count = environment.get("PADDLE_TRAINERS_NUM", "1")
     return int(count) if count.isdigit() else 1
 
 
-def parallel_notes(asked: Mapping[str, Any], processes: int) -> list[str]:
-    """The lines to tell the user about the parallel keys that they set. Raises UserError where the run would not be what was asked.
+def settle_degrees(asked: Mapping[str, Any], processes: int, trains: bool) -> tuple[Degrees, list[str]]:
+    """The degrees of this run, whose product is the number of processes, and the lines to tell the user about them.
 
-    asked: parallel key -> value, already of the key's type. processes: see ``read_environment``.
-    One process computes the same numbers as several would, so a degree is no reason to stop it: a rehearsal on one device is
-    welcome. Several processes would each train alone and overwrite each other, so they are refused.
+    asked: parallel key -> value, already of the key's type, where the user set it. processes: see ``read_environment``. trains: whether
+    this is a training command; the others run in one process. Raises UserError where the run would not be what was asked.
+    One process computes the same numbers as several would, so a degree is no reason to stop it: a rehearsal on one device is welcome.
     """
     for word in str(asked.get("sharding", "")).split():
         if word not in SHARDING_WORDS:
             raise UserError(f'sharding: "{asked["sharding"]}" is not allowed; allowed: {", ".join(SHARDING_WORDS)}, or "".')
     active = {key: value for key, value in asked.items() if (value > 1 if PARALLEL_KEYS[key] is int else bool(value))}
-    shown = [f"{key} {value}" if PARALLEL_KEYS[key] is not bool else key for key, value in active.items()]
-    if processes > 1:
-        keys = f" ({', '.join(shown)})" if shown else ""
+    if processes == 1:
+        return Degrees(1, 1, 1), _told_in_one_process(active)
+    if not trains:
         raise UserError(
-            f"Started with {processes} processes{keys}, but this version trains in one process. Start it with plain python, without "
+            f"Started with {processes} processes, but only training runs in several. Start it with plain python, without "
             "paddle.distributed.launch; the parallel keys may stay in the file."
         )
+    missing = [key for key in active if key not in Degrees._fields]
+    if missing:
+        off = ", ".join(f"{key} {_nothing(key)}" for key in missing)
+        raise UserError(
+            f"{_shown({key: active[key] for key in missing})}: not supported yet with several processes ({processes} were started). "
+            f"Set {off}; {', '.join(Degrees._fields)} are supported."
+        )
+    return _several(asked, active, processes)
+
+
+def _several(asked: Mapping[str, Any], active: Mapping[str, Any], processes: int) -> tuple[Degrees, list[str]]:
+    """data_parallel_degree is what the other two leave of the processes; where the user set it, all three must fit."""
+    tensor, pipeline = active.get("tensor_parallel_degree", 1), active.get("pipeline_parallel_degree", 1)
+    product = f"tensor_parallel_degree {tensor} x pipeline_parallel_degree {pipeline}"
+    if processes % (tensor * pipeline):
+        raise UserError(
+            f"{product} = {tensor * pipeline} does not divide the {processes} processes started. Start a multiple of {tensor * pipeline} "
+            "processes (--nproc_per_node, or --gpus), or set other degrees."
+        )
+    data = processes // (tensor * pipeline)
+    given = asked.get("data_parallel_degree", -1)
+    if given > 0 and given != data:
+        raise UserError(
+            f"{product} x data_parallel_degree {given} = {tensor * pipeline * given} is not the {processes} processes started. "
+            f"Set data_parallel_degree {data}, or leave it unset, or start {tensor * pipeline * given} processes."
+        )
+    degrees = Degrees(tensor, pipeline, data)
+    if active:
+        return degrees, []
+    return degrees, [
+        f"{processes} processes and no parallel degree set: data_parallel_degree {processes}. Each process reads its own rows, so a step "
+        f"takes {processes} times as many as one process takes with these arguments."
+    ]
+
+
+def _told_in_one_process(active: Mapping[str, Any]) -> list[str]:
     if not active:
         return []
-    notes = [f"{', '.join(shown)}: for several processes; this one process computes the same numbers without."]
+    notes = [f"{_shown(active)}: for several processes; this one process computes the same numbers without."]
     copies = max(active.get("sharding_parallel_degree", 1), active.get("data_parallel_degree", 1))
     if copies > 1:
         notes.append(
@@ -58,3 +102,11 @@ def parallel_notes(asked: Mapping[str, Any], processes: int) -> list[str]:
     elif "sharding" in active:
         notes.append("Devices under sharding read different rows: there a step takes more rows than here; see gradient_accumulation_steps.")
     return notes
+
+
+def _shown(active: Mapping[str, Any]) -> str:
+    return ", ".join(key if PARALLEL_KEYS[key] is bool else f"{key} {value}" for key, value in active.items())
+
+
+def _nothing(key: str) -> str:
+    return {int: "1", bool: "false", str: '""'}[PARALLEL_KEYS[key]]

@@ -140,6 +140,13 @@ class TrainingArguments:
         "O1",
         choices=("O1", "O2"),
     )
+    tensor_parallel_degree: int = _key(
+        "Processes that share each layer and the vocabulary; read under paddle.distributed.launch.", 1, metavar="N"
+    )
+    pipeline_parallel_degree: int = _key("Processes that hold different layers, one after the other; read likewise.", 1, metavar="N")
+    data_parallel_degree: int = _key(
+        "Processes that read different rows; unset, as many as the other two leave of those started.", 1, metavar="N"
+    )
     recompute: bool = _key("Recompute each layer's activations in backward: less memory, about a third more time, same numbers.", False)
     logging_steps: int = _key("Steps between two lines of the run log.", 500, metavar="STEPS")
     report_to: str = _key("A second run log beside metrics.jsonl.", "none", choices=("none", "visualdl"))
@@ -224,7 +231,8 @@ class GenerationArguments:
     max_length: int = _key("Most NEW tokens per row, without the prompt.", 1024, metavar="TOKENS")
     min_length: int = _key("Least NEW tokens per row before the model may end it; a stop string ends it all the same.", 0, metavar="TOKENS")
     stop_strings: Optional[str] = _key(
-        "Texts that end an answer, which is cut before them: a JSON list, or one text. A special token in it ends the answer too.",
+        "Texts that end an answer, which is cut before them: a JSON list, or one text that does not begin with [. A special token in it "
+        "ends the answer too. Refused with interactive.",
         None,
         metavar="TEXTS",
     )
@@ -235,7 +243,8 @@ class GenerationArguments:
         choices=("sampling", "greedy_search", "beam_search", "contrastive_search"),
     )
     num_return_sequences: int = _key(
-        "Answers per row: so many draws, or the best beams. Above 1 the row's output is a list of texts, under beams the best first.",
+        "Answers per row: so many draws, or the best beams. Above 1 the row's output is a list of texts, under beams the best first, and "
+        "interactive is refused.",
         1,
         metavar="N",
     )

@@ -176,6 +176,7 @@ ONLY: dict[str, OnlyValue] = {
     "avx_model": OnlyValue(bool, (False,), _PLAIN_PREDICT),
     "use_fake_parameter": OnlyValue(bool, (False,), _PLAIN_PREDICT),
     "export_precache": OnlyValue(bool, (False,), _PLAIN_PREDICT),
+    "do_sample": OnlyValue(bool, (), "it is decode_strategy in predict.py: sampling, or greedy_search"),
     "cachekv_int8_type": OnlyValue(str, (), _PLAIN_PREDICT),
     "model_type": OnlyValue(str, (), "the kind of model is read from its config.json"),
 }

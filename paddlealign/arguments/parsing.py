@@ -1,7 +1,6 @@
 """From the words on the command line to the filled dataclasses: file, names, values, PdArgumentParser, cross-checks."""
 
 import difflib
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -10,7 +9,8 @@ from typing import Any, Literal, NamedTuple, get_type_hints, overload
 
 from paddlealign.arguments.checks import range_problem, resolve
 from paddlealign.arguments.command_line import split_command_line
-from paddlealign.arguments.degrees import PARALLEL_KEYS, parallel_notes, read_environment
+from paddlealign.arguments.decoding import stop_strings_text
+from paddlealign.arguments.degrees import PARALLEL_KEYS, read_environment, settle_degrees
 from paddlealign.arguments.fields import (
     MAIN_SCRIPTS,
     PATH_KEYS,
@@ -155,9 +155,14 @@ def parse(command: Command, argv: Sequence[str], environment: Mapping[str, str] 
     problems += [f"{key} must be set: {item.help}" for key, item in known.items() if item.required and key not in merged]
     if problems:
         raise UserError(list_problems(problems))
-    notes += hinted + parallel_notes(asked, read_environment(os.environ if environment is None else environment))
+    processes = read_environment(os.environ if environment is None else environment)
+    degrees, told = settle_degrees(asked, processes, trains="training" in SECTIONS[command])
+    notes += hinted + told
 
     sources = {key: merged[key].source if key in values else "default" for key in known}
+    settled = {key: degree for key, degree in degrees._asdict().items() if key in known and values.get(key, known[key].default) != degree}
+    values.update(settled)
+    sources.update(dict.fromkeys(settled, "derived"))
     sections = dict(zip(SECTIONS[command], parse_sections(command, values), strict=True))
     resolved, found = resolve(command, sections, sources)
     if found.problems:
@@ -243,20 +248,15 @@ def _read_values(
     for key, given in merged.items():
         name = key if given.key == key else f"{given.key} (= {key})"
         try:
-            if key in known:
-                value = _value(key, given, known[key].kind, known[key].choices)
+            if key in known or key in PARALLEL_KEYS:
+                kind, choices = (known[key].kind, known[key].choices) if key in known else (PARALLEL_KEYS[key], ())
+                value = _value(key, given, kind, choices)
                 problem = range_problem(key, value)
                 if problem:
                     raise ValueError(problem)
                 if value not in (None, []):
-                    values[key] = value
-            elif key in PARALLEL_KEYS:
-                value = _value(key, given, PARALLEL_KEYS[key])
-                problem = range_problem(key, value)
-                if problem:
-                    raise ValueError(problem)
-                if value is not None:
-                    asked[key] = value
+                    values.update({key: value} if key in known else {})
+                    asked.update({key: value} if key in PARALLEL_KEYS else {})
             elif key in ONLY:
                 _check_only(key, _value(key, given, ONLY[key].kind))
             elif key in HINTS:
@@ -278,8 +278,8 @@ def _value(key: str, given: Given, kind: type, choices: tuple[str, ...] = ()) ->
         value = value.removeprefix("eval_")
     elif key == "chat_template" and value in ("None", "none"):
         value = "none"
-    elif key == "stop_strings" and isinstance(value, list):
-        value = json.dumps(value, ensure_ascii=False)  # one text, for the commas and spaces in it
+    elif key == "stop_strings" and value is not None and not isinstance(value, str):
+        value = stop_strings_text(value)
     elif key == "report_to" and isinstance(value, list) and len(value) == 1:
         value = value[0]
     elif key == "resume_from_checkpoint" and str(value).lower() in ("true", "false"):

@@ -15,8 +15,10 @@ ROW_SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 # What a run writes into output_dir, beside its checkpoints and the final model.
 RUN_FILE, METRICS_FILE, CURVES_FILE = "run.json", "metrics.jsonl", "curves.png"
 CHECKPOINT = "checkpoint-[0-9]*"
-WRITTEN = (RUN_FILE, METRICS_FILE, CURVES_FILE, CHECKPOINT, "config.json", "generation_config.json", "*.safetensors", "*.index.json",
-           "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.*")  # fmt: skip
+WRITTEN = (
+    RUN_FILE, METRICS_FILE, CURVES_FILE, CHECKPOINT, "errors.txt", "config.json", "generation_config.json", "*.safetensors", "*.index.json",
+    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.*",
+)  # fmt: skip
 
 
 class DatasetFiles(NamedTuple):

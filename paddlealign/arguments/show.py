@@ -4,7 +4,7 @@ import textwrap
 from dataclasses import asdict
 from typing import Any
 
-from paddlealign.arguments.degrees import PARALLEL_KEYS
+from paddlealign.arguments.degrees import PARALLEL_KEYS, Degrees
 from paddlealign.arguments.fields import DEFAULT_MARK, MAIN_SCRIPTS, SECTIONS
 from paddlealign.arguments.foreign import ALIASES, HINTS, ONLY
 from paddlealign.arguments.parsing import Arguments, known_fields
@@ -76,7 +76,7 @@ def reference_page() -> str:
                 done.add(keys)
     parts.append("## Other names\n\nEach is told once when it is used.\n\n| name | read as | where |\n|---|---|---|")
     parts += [f"| `{name}` | `{alias.key}` | {', '.join(alias.commands)} |" for name, alias in ALIASES.items()]
-    parts.append(f"\n## Parallel keys\n\n{_PARALLEL}\n\n{', '.join(f'`{key}`' for key in PARALLEL_KEYS)}\n")
+    parts.append(f"\n## Parallel keys\n\n{_PARALLEL}\n\n{', '.join(f'`{key}`' for key in PARALLEL_KEYS if key not in Degrees._fields)}\n")
     parts.append("## Keys that are refused unless they ask for nothing\n\n| key | allowed | why |\n|---|---|---|")
     parts += [f"| `{key}` | {', '.join([show(v) for v in rule.allowed] + ['null'])} | {rule.why} |" for key, rule in ONLY.items()]
     parts.append("\n## Keys with nothing to do\n\nTold once when they are set, silent where they are off.\n\n| keys | why |\n|---|---|")
@@ -119,6 +119,8 @@ Where a default or a meaning differs from PaddleNLP's:
 """
 
 _PARALLEL = (
-    "This version trains in one process. A degree above 1 in a file is told in one line and the run goes on, because one process "
-    "computes the same numbers. Under `paddle.distributed.launch` with several processes it stops."
+    "`python -m paddle.distributed.launch` starts several processes, and `tensor_parallel_degree`, `pipeline_parallel_degree` and "
+    "`data_parallel_degree` (see training, above) say what each does; their product is the number of processes. The keys below are refused "
+    "there, unless they ask for nothing. In one process a degree above 1, or one of these keys, is told in one line and the run goes on, "
+    "because one process computes the same numbers. predict.py and export run in one process."
 )

@@ -23,7 +23,7 @@ def compile_template(source: str, name: str) -> jinja2.Template:
         return environment.from_string(source)
     except jinja2.TemplateSyntaxError as error:
         where = "the tokenizer's chat template" if name == "tokenizer" else name
-        raise UserError(f"chat_template: {where}, line {error.lineno}: {error.message}.") from None
+        raise UserError(f"chat_template: {where}, line {error.lineno}: {str(error.message).rstrip('.')}.") from None
 
 
 class _GenerationBlock(jinja2.ext.Extension):

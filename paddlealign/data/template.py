@@ -5,6 +5,7 @@ conversation with marks instead of the answers and by comparing (answer_spans.py
 """
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -162,11 +163,24 @@ def _refuse_unseen_tools(template: Template, messages: list[dict[str, Any]], too
     """A model must not learn to call functions that it was not told of."""
     if not tools:
         return
-    text = _run(template, messages, [_named(tool, mark(number)) for number, tool in enumerate(tools)])
+    named = [_named(tool, mark(number)) for number, tool in enumerate(tools)]
+    try:
+        text = _run(template, messages, named)
+    except RowRefusedError:
+        # A template without tools may stumble over the first turn that calls one: what stands before it shows whether it has any.
+        before = list(itertools.takewhile(lambda message: not _of_tools(message), messages))
+        text = _run(template, before or messages, named)
+        if all(mark(number) in text for number in range(len(tools))):
+            raise
     for number, tool in enumerate(tools):
         if mark(number) not in text:
             name = function_of(tool)["name"]
             raise RowRefusedError(f"the chat template does not show the tool {name} (set chat_template to one that does)")
+
+
+def _of_tools(message: dict[str, Any]) -> bool:
+    """Whether a turn calls tools, or is a tool's result."""
+    return "tool_calls" in message or message["role"] == "tool"
 
 
 def function_of(value: dict[str, Any]) -> dict[str, Any]:
@@ -287,7 +301,9 @@ def _run(
             **template.named_tokens,
         )
     except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError, OverflowError) as error:
-        raise RowRefusedError(f"the chat template raises: {error}") from None
+        stumbled = isinstance(error, jinja2.UndefinedError | TypeError) and any(map(_of_tools, messages))
+        hint = " (the row has tool calls or results; set chat_template to one that shows them)" if stumbled else ""
+        raise RowRefusedError(f"the chat template raises: {str(error).rstrip('.')}{hint}") from None
 
 
 def _find_end_token(template: Template) -> str:

@@ -78,6 +78,10 @@ class TokenModel:
         """Text -> id of all special tokens."""
         return {token.content: index for index, token in self._model.get_added_tokens_decoder().items() if token.special}
 
+    def description(self) -> dict[str, Any]:
+        """tokenizer.json's object for this tokenizer, without a post-processor: it gives the ids that ``encode_batch`` gives."""
+        return {**json.loads(self._model.to_str()), "post_processor": None}
+
     def size(self) -> int:
         """The highest id and one: the rows that an embedding needs."""
         return max(self._model.get_vocab(with_added_tokens=True).values()) + 1

@@ -24,6 +24,7 @@ from paddlealign.models.families import COMMON, FAMILIES, PADDLENLP_KEYS, Family
 from paddlealign.models.rope import Rope, extended_positions, read_rope
 
 DTYPES = ("float32", "bfloat16", "float16")
+MOST_LAYERS = 10_000  # far above any model; a number with a digit too many should not cost memory
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,9 @@ def read_config(directory: str | Path) -> DecoderConfig:
 
 def parse_config(source: Mapping[str, Any], where: str) -> DecoderConfig:
     """Make a DecoderConfig from the contents of a config.json; ``where`` names the file in error messages."""
-    family_name = source.get("model_type")
+    if "model_type" not in source:
+        raise UserError(f"{where}: the key model_type is missing. It says what kind of model this is: {', '.join(sorted(FAMILIES))}.")
+    family_name = source["model_type"]
     if not isinstance(family_name, str) or family_name not in FAMILIES:
         raise UserError(f"{where}: model_type is {family_name!r}. Supported: {', '.join(sorted(FAMILIES))}.")
     family = FAMILIES[family_name]
@@ -91,12 +94,14 @@ def parse_config(source: Mapping[str, Any], where: str) -> DecoderConfig:
 
     hidden_size = positive_int(source, "hidden_size", 0, where)
     num_layers = positive_int(source, "num_hidden_layers", 0, where)
+    if num_layers > MOST_LAYERS:
+        raise wrong_value(where, "num_hidden_layers", num_layers, f"at most {MOST_LAYERS}")
     num_heads, num_kv_heads, head_dim = _heads(source, hidden_size, where)
     flags = {key: true_or_false(source, key, default, where) for key, default in family.flags.items()}
     positions = positive_int(source, "max_position_embeddings", family.positions, where)
-    rope = read_rope(source, head_dim, positions, where, family.rotary_share)
+    rope = read_rope(source, head_dim, positions, where, family.rotary_share, family.rope_types)
     activation = source.get("hidden_act", next(iter(family.activations)))
-    if activation not in family.activations:
+    if not isinstance(activation, str) or activation not in family.activations:
         allowed = " or ".join(family.activations)
         raise UserError(f"{where}: hidden_act is {json.dumps(activation)}. For {family_name} only {allowed} is supported.")
     return DecoderConfig(
@@ -144,7 +149,10 @@ def _refuse_unknown(source: Mapping[str, Any], family_name: str, where: str) -> 
                 f"{where}: the key {key} (value {json.dumps(value)}) is not understood for {family_name}, so it might change "
                 "what the model computes. If you know that it does not, remove it from config.json."
             )
-    for name in source.get("architectures") or ():
+    architectures = source.get("architectures") or []
+    if not isinstance(architectures, list):
+        raise wrong_value(where, "architectures", architectures, "a list of class names")
+    for name in architectures:
         if name not in family.architectures:
             raise UserError(f"{where}: architectures names {name}. Only a language model is supported here: {family.architectures[0]}.")
 
@@ -179,7 +187,8 @@ def _windows(source: Mapping[str, Any], family: Family, switched_on: bool, num_l
     types = source.get("layer_types")
     if types is None:
         return windows
-    if not isinstance(types, list) or len(types) != num_layers or not {*types} <= {"full_attention", "sliding_attention"}:
+    kinds = ("full_attention", "sliding_attention")
+    if not isinstance(types, list) or len(types) != num_layers or any(kind not in kinds for kind in types):
         raise wrong_value(where, "layer_types", types, f'a list of {num_layers} times "full_attention" or "sliding_attention"')
     sliding = [kind == "sliding_attention" for kind in types]
     if any(sliding) and window is None:
@@ -190,10 +199,10 @@ def _windows(source: Mapping[str, Any], family: Family, switched_on: bool, num_l
 
 
 def _dtype(source: Mapping[str, Any], where: str) -> str:
-    names = {source[key] for key in ("torch_dtype", "dtype") if source.get(key) is not None}
+    names = {str(source[key]) for key in ("torch_dtype", "dtype") if source.get(key) is not None}
     if len(names) > 1:
-        raise UserError(f"{where}: torch_dtype and dtype differ ({' and '.join(sorted(map(str, names)))}).")
-    name = str(names.pop()).removeprefix("torch.") if names else "float32"
+        raise UserError(f"{where}: torch_dtype and dtype differ ({' and '.join(sorted(names))}).")
+    name = names.pop().removeprefix("torch.") if names else "float32"
     if name not in DTYPES:
         raise wrong_value(where, "dtype", name, f"one of {', '.join(DTYPES)}")
     return name

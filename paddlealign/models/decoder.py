@@ -12,15 +12,11 @@ from paddle.distributed.fleet.utils import recompute as recomputed
 from paddlealign.models.attention import Attend
 from paddlealign.models.config import DecoderConfig
 from paddlealign.models.kernels import rms_norm, rotary, rotary_tables, swiglu
+from paddlealign.models.makers import WHOLE_LAYERS, Stage, TensorLayers
+from paddlealign.models.parameters import padded_vocabulary
 from paddlealign.models.rope import frequencies, text_lengths
 
 _ZEROS = nn.initializer.Constant(0.0)
-
-
-def _linear(inputs: int, outputs: int, bias: bool) -> nn.Linear:
-    """Make a linear layer of zeros: every parameter is about to be read from a checkpoint."""
-    zeros = paddle.ParamAttr(initializer=_ZEROS)
-    return nn.Linear(inputs, outputs, weight_attr=zeros, bias_attr=zeros if bias else False)
 
 
 class RMSNorm(nn.Layer):
@@ -47,14 +43,14 @@ def _norm(config: DecoderConfig) -> nn.Layer:
 class Attention(nn.Layer):
     """Grouped-query attention with rotary positions."""
 
-    def __init__(self, config: DecoderConfig, layer: int) -> None:
+    def __init__(self, config: DecoderConfig, layer: int, make: TensorLayers) -> None:
         super().__init__()
         self.layer, self.head_dim, self.window = layer, config.head_dim, config.windows[layer]
         queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-        self.q_proj = _linear(config.hidden_size, queries, config.qkv_bias)
-        self.k_proj = _linear(config.hidden_size, keys, config.qkv_bias)
-        self.v_proj = _linear(config.hidden_size, keys, config.qkv_bias)
-        self.o_proj = _linear(queries, config.hidden_size, config.output_bias)
+        self.q_proj = make.column(config.hidden_size, queries, config.qkv_bias)
+        self.k_proj = make.column(config.hidden_size, keys, config.qkv_bias)
+        self.v_proj = make.column(config.hidden_size, keys, config.qkv_bias)
+        self.o_proj = make.row(queries, config.hidden_size, config.output_bias)
         self.q_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
         self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
 
@@ -71,13 +67,13 @@ class Attention(nn.Layer):
 class MLP(nn.Layer):
     """The feed-forward block, with a gate (swiglu) or without (gelu)."""
 
-    def __init__(self, config: DecoderConfig) -> None:
+    def __init__(self, config: DecoderConfig, make: TensorLayers) -> None:
         super().__init__()
         self.activation = config.activation
         if self.activation == "swiglu":
-            self.gate_proj = _linear(config.hidden_size, config.intermediate_size, config.mlp_bias)
-        self.up_proj = _linear(config.hidden_size, config.intermediate_size, config.mlp_bias)
-        self.down_proj = _linear(config.intermediate_size, config.hidden_size, config.mlp_bias)
+            self.gate_proj = make.column(config.hidden_size, config.intermediate_size, config.mlp_bias)
+        self.up_proj = make.column(config.hidden_size, config.intermediate_size, config.mlp_bias)
+        self.down_proj = make.row(config.intermediate_size, config.hidden_size, config.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., hidden] to the same."""
@@ -90,11 +86,11 @@ class MLP(nn.Layer):
 class DecoderLayer(nn.Layer):
     """Attention, then the MLP, each behind a norm and beside a residual; or both side by side."""
 
-    def __init__(self, config: DecoderConfig, layer: int) -> None:
+    def __init__(self, config: DecoderConfig, layer: int, make: TensorLayers) -> None:
         super().__init__()
         self.parallel = config.parallel_residual
-        self.self_attn = Attention(config, layer)
-        self.mlp = MLP(config)
+        self.self_attn = Attention(config, layer, make)
+        self.mlp = MLP(config, make)
         self.input_layernorm = _norm(config)
         self.post_attention_layernorm = _norm(config)
 
@@ -105,46 +101,65 @@ class DecoderLayer(nn.Layer):
 
 
 class DecoderBody(nn.Layer):
-    """Embedding, layers and the last norm: what HuggingFace's names call ``model``."""
+    """Embedding, layers and the last norm: what HuggingFace's names call ``model``; of these what the stage holds."""
 
-    def __init__(self, config: DecoderConfig) -> None:
+    def __init__(self, config: DecoderConfig, make: TensorLayers, stage: Stage) -> None:
         super().__init__()
-        zeros = paddle.ParamAttr(initializer=_ZEROS)
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, weight_attr=zeros)
-        self.layers = nn.LayerList([DecoderLayer(config, layer) for layer in range(config.num_layers)])
-        self.norm = _norm(config)
+        self.is_first, self.is_last = stage.first == 0, stage.last == config.num_layers
+        if self.is_first or (self.is_last and config.tie_embeddings):
+            self.embed_tokens = make.embedding(padded_vocabulary(config.vocab_size, make.parts), config.hidden_size)
+        numbers = range(stage.first, stage.last)
+        self.layers = nn.LayerDict({str(layer): DecoderLayer(config, layer, make) for layer in numbers})
+        if self.is_last:
+            self.norm = _norm(config)
         self.rope = config.rope
         self.frequencies = paddle.to_tensor(frequencies(config.rope), dtype="float32")
 
-    def forward(self, input_ids: Tensor, position_ids: Tensor, attend: Attend, recompute: bool) -> Tensor:
+    def forward(self, inputs: Tensor, position_ids: Tensor, attend: Attend, recompute: bool) -> Tensor:
         """See ``Decoder.forward``."""
         turns = self.frequencies
         if self.rope.kind == "dynamic":
             turns = paddle.to_tensor(frequencies(self.rope, text_lengths(position_ids.numpy())), dtype="float32").unsqueeze(2)
         cos, sin = rotary_tables(position_ids, turns, self.rope.attention_factor)
-        x = self.embed_tokens(input_ids)
-        for layer in self.layers:
+        x = self.embed_tokens(inputs) if self.is_first else inputs
+        for layer in self.layers.values():
             x = recomputed(layer, x, cos, sin, attend) if recompute else layer(x, cos, sin, attend)
-        return self.norm(x)
+        return self.norm(x) if self.is_last else x
 
 
 class Decoder(nn.Layer):
-    """A decoder with its output head. ``state_dict`` has HuggingFace's names; its weights are zero until they are loaded."""
+    """A decoder with its output head, or the part of one that a process holds.
 
-    def __init__(self, config: DecoderConfig) -> None:
+    ``state_dict`` has HuggingFace's names for LLaMA; the weights are zero until they are loaded.
+    """
+
+    def __init__(self, config: DecoderConfig, make: TensorLayers = WHOLE_LAYERS, stage: Stage | None = None) -> None:
+        """make: the layers that tensor parallelism cuts. stage: the layers that this process holds, None for all."""
         super().__init__()
         self.config = config
-        self.model = DecoderBody(config)
-        if not config.tie_embeddings:
-            self.lm_head = _linear(config.hidden_size, config.vocab_size, bias=False)
+        self.make = make
+        self.model = DecoderBody(config, make, stage or Stage(0, config.num_layers))
+        if self.model.is_last and not config.tie_embeddings:
+            self.lm_head = make.column(config.hidden_size, padded_vocabulary(config.vocab_size, make.parts), False)
 
-    def forward(self, input_ids: Tensor, position_ids: Tensor, attend: Attend, recompute: bool = False) -> Tensor:
-        """Compute the hidden states after the last norm.
+    def forward(self, inputs: Tensor, position_ids: Tensor, attend: Attend, recompute: bool = False) -> Tensor:
+        """Compute the hidden states after the last norm, or after this stage's last layer.
 
-        input_ids, position_ids: int64 [rows, length]. attend: see ``models.attention``. recompute: keep only each layer's input and
-        compute the layer again in backward. Returns [rows, length, hidden] in the dtype of the weights.
+        inputs: token ids, int64 [rows, length], or the hidden states that the stage before gave. position_ids: int64 [rows, length].
+        attend: see ``models.attention``. recompute: keep only each layer's input and compute the layer again in backward. Returns
+        [rows, length, hidden] in the dtype of the weights.
         """
-        return self.model(input_ids, position_ids, attend, recompute)
+        return self.model(inputs, position_ids, attend, recompute)
+
+    @property
+    def embedding(self) -> Tensor | None:
+        """The embedding's weights, [vocab, hidden]; None where this process holds none."""
+        return self.model.embed_tokens.weight if hasattr(self.model, "embed_tokens") else None
+
+    @property
+    def embedding_shape(self) -> list[int]:
+        """The shape of the embedding's share that each process of a tensor axis holds."""
+        return [padded_vocabulary(self.config.vocab_size, self.make.parts) // self.make.parts, self.config.hidden_size]
 
     @property
     def head(self) -> Tensor:
@@ -152,5 +167,9 @@ class Decoder(nn.Layer):
         return self.model.embed_tokens.weight if self.config.tie_embeddings else self.lm_head.weight
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[..., hidden] to [..., vocab]."""
+        """[..., hidden] to [..., vocab], of this process's part of the vocabulary."""
         return paddle.matmul(hidden, self.head, transpose_y=self.config.tie_embeddings)
+
+    def token_logps(self, hidden: Tensor, target_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``head.token_logps``. hidden: [targets, hidden]. target_ids: int64 [targets]."""
+        return self.make.token_logps(hidden, self.head, target_ids, self.config.tie_embeddings, self.config.vocab_size)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from paddlealign.models.layout import HUGGINGFACE, Layout
+from paddlealign.models.rope import TYPES
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Family:
     activations: what ``hidden_act`` may say, and the MLP's activation here (``DecoderConfig.activation``).
     norm, norm_key: "rms" or "layer", and what the epsilon is called. qkv_bias, mlp_bias: there whatever the flags say.
     qk_norm: queries and keys are normed. positions: the default of max_position_embeddings.
-    rotary_share: the default share of a head that is turned; None: always all of it.
+    rotary_share: the default share of a head that is turned; None: always all of it. rope_types: the kinds of scaling that it has.
     window: "none", "every layer" (the key sliding_window alone decides) or "some layers" (use_sliding_window and layer_types do).
     window_size: what a file that does not say sliding_window means.
     layout: how the files name and group the parameters.
@@ -40,6 +41,7 @@ class Family:
     mlp_bias: bool = False
     qk_norm: bool = False
     rotary_share: float | None = None
+    rope_types: tuple[str, ...] = tuple(TYPES)
     window: str = "none"
     window_size: int | None = 4096
     layout: Layout = HUGGINGFACE
@@ -149,11 +151,12 @@ FAMILIES: dict[str, Family] = {
         required=SIZES,
         optional=GROUPED | {"sliding_window"},
         flags={"tie_word_embeddings": False},
-        fixed={**COMMON_FIXED, "attention_bias": (False,), "embd_pdrop": (0, 0.0), "resid_pdrop": (0, 0.0), "rope_scaling": (None,)},
+        fixed={**COMMON_FIXED, "attention_bias": (False,), "embd_pdrop": (0, 0.0), "resid_pdrop": (0, 0.0)},
         harmless=COMMON_HARMLESS | {"auto_map", "original_max_position_embeddings"},
         positions=4096,
         norm_eps=1e-5,
         rotary_share=1.0,
+        rope_types=("default",),
         window="every layer",
         window_size=None,
         layout=Layout(
@@ -176,7 +179,8 @@ FAMILIES: dict[str, Family] = {
         optional=frozenset({"layer_norm_eps", "rope_theta", "rotary_emb_base", "partial_rotary_factor", "rotary_pct"}),
         flags={"tie_word_embeddings": False, "attention_bias": True, "use_parallel_residual": True},
         fixed={**COMMON_FIXED, "hidden_dropout": (0, 0.0, None)},
-        harmless=COMMON_HARMLESS,
+        # Older names of two dropouts, which transformers does not read any more.
+        harmless=COMMON_HARMLESS | {"attention_probs_dropout_prob", "hidden_dropout_prob"},
         positions=2048,
         activations={"gelu": "gelu", "gelu_fast": "gelu_tanh", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"},
         norm="layer",

@@ -6,6 +6,8 @@ import paddle
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
+from paddlealign.objectives.sums import row_sums
+
 # Logits are made for so many of their elements at a time (128 MB in float32).
 CHUNK_ELEMENTS = 1 << 25
 
@@ -20,7 +22,7 @@ class _TokenLogps(PyLayer):
             picked = paddle.take_along_axis(logits, target_ids[start:stop].unsqueeze(1), 1).squeeze(1)
             highest = logits.max(-1, keepdim=True)
             correct.append(picked >= highest.squeeze(1))
-            normaliser = logits.subtract_(highest).exp_().sum(-1).log_().add_(highest.squeeze(1))
+            normaliser = row_sums(logits.subtract_(highest).exp_()).log_().add_(highest.squeeze(1))
             logps.append(picked - normaliser)
             normalisers.append(normaliser)
         ctx.save_for_backward(hidden, head, target_ids, paddle.concat(normalisers))

@@ -1,21 +1,25 @@
-"""A model as PaddleNLP 3.0.0b4 loads it: its names, its config.json, and what its classes do not compute, refused by name.
+"""A model as PaddleNLP 3.0.0b4 loads it: its names, its config.json, its tokenizer, and what its classes do not compute, refused by name.
 
 PaddleNLP keeps linear weights as they are held here, [in, out]. What its classes compute was tried out: tests/parity/test_paddlenlp.py.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
 
+from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.errors import UserError
 from paddlealign.models.config import DecoderConfig
+from paddlealign.models.families import FAMILIES
+from paddlealign.models.parameters import parameter_shapes
 from paddlealign.models.tensor_files import TensorSpec, write_bytes, write_json
+from paddlealign.models.tensor_memory import copy_rows, memory_of
 from paddlealign.models.tensor_places import numpy_dtype
 from paddlealign.models.weight_files import write_weights
-from paddlealign.models.weights import copy_rows, memory_of
 
 VERSION = "PaddleNLP 3.0.0b4"
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM"}
@@ -46,7 +50,8 @@ def paddlenlp_config(config: DecoderConfig, dtype: str) -> dict[str, Any]:
         "hidden_act": "silu",
         "rms_norm_eps": config.norm_eps,
         "rope_theta": config.rope.theta,
-        "max_position_embeddings": config.source.get("max_position_embeddings") or config.max_positions,
+        # Not max_positions, which holds the rope scaling already: PaddleNLP stretches by itself.
+        "max_position_embeddings": config.source.get("max_position_embeddings") or FAMILIES[config.family].positions,
         "tie_word_embeddings": config.tie_embeddings,
         "dtype": dtype,
         "paddlenlp_version": VERSION.split()[1],
@@ -82,27 +87,50 @@ def _lacking(config: DecoderConfig) -> str | None:
     return None
 
 
+def paddlenlp_tokenizer(tokenizer: Tokenizer) -> dict[str, bytes]:
+    """The files, by name, by which PaddleNLP's ``AutoTokenizer.from_pretrained`` gives the ids that this tokenizer gives.
+
+    Its classes LlamaTokenizer and Qwen2Tokenizer want files of their own and cut texts otherwise (spaces, the words of Qwen); the class
+    PretrainedTokenizerFast takes any tokenizer.json as it lies.
+    """
+    bos = tokenizer.named_tokens.get("bos_token")
+    content = tokenizer.model.description()
+    if tokenizer.add_bos and bos is not None:
+        text = [{"SpecialToken": {"id": bos, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+        named = {bos: {"id": bos, "ids": [tokenizer.bos_id], "tokens": [bos]}}
+        second = {"Sequence": {"id": "B", "type_id": 1}}
+        content["post_processor"] = {"type": "TemplateProcessing", "single": text, "pair": [*text, second], "special_tokens": named}
+    config: dict[str, Any] = {"tokenizer_class": "PretrainedTokenizerFast", **tokenizer.named_tokens, "clean_up_tokenization_spaces": False}
+    # Its decoders need the mask to generate, know no token types, and go on at a prompt's right end.
+    config |= {"model_input_names": ["input_ids", "attention_mask"], "padding_side": "left"}
+    if tokenizer.chat_template is not None:
+        config["chat_template"] = tokenizer.chat_template
+    files = {"tokenizer.json": content, "tokenizer_config.json": config}
+    return {name: json.dumps(value, indent=2, ensure_ascii=False).encode() for name, value in files.items()}
+
+
 def save_paddlenlp_model(
-    state: Mapping[str, paddle.Tensor],
+    state: Callable[[str], paddle.Tensor],
     config: DecoderConfig,
     directory: Path,
-    side_files: Mapping[str, Path],
+    side_files: Mapping[str, bytes],
     dtype: str,
     max_shard_bytes: int,
 ) -> None:
     """Write a model directory that PaddleNLP's ``AutoModelForCausalLM.from_pretrained(directory)`` loads. See ``weights.save_model``."""
     described = paddlenlp_config(config, dtype)
-    directory.mkdir(parents=True, exist_ok=True)
-    ours = {name.replace("model.", f"{config.family}.", 1): name for name in state}
+    shapes = parameter_shapes(config)
+    ours = {name.replace("model.", f"{config.family}.", 1): name for name in shapes}
 
     def stored(name: str) -> np.ndarray:
-        held = memory_of(state[ours[name]])
+        tensor = state(ours[name])
+        held = memory_of(tensor)
         result = np.empty(held.shape, numpy_dtype(dtype))
         copy_rows(held, result, name, directory)
         return result
 
-    specs = [TensorSpec(name, dtype, tuple(state[ours[name]].shape)) for name in ours]
+    specs = [TensorSpec(name, dtype, shapes[ours[name]]) for name in ours]
     write_weights(directory, specs, stored, {"format": "np"}, max_shard_bytes)
-    for name, source in side_files.items():
-        write_bytes(directory / name, source.read_bytes())
+    for name, content in side_files.items():
+        write_bytes(directory / name, content)
     write_json(directory / "config.json", described)

@@ -15,7 +15,7 @@ from paddlealign.models.config_values import positive_int, positive_number, true
 TYPES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "default": ((), ()),
     "linear": (("factor",), ()),
-    "dynamic": (("factor",), ()),
+    "dynamic": (("factor",), ("original_max_position_embeddings",)),  # which transformers does not look at either
     "llama3": (("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"), ()),
     "yarn": (
         ("factor",),
@@ -100,10 +100,12 @@ def text_lengths(position_ids: np.ndarray) -> np.ndarray:
     return longest[np.cumsum(begins) - 1].reshape(rows, length, 1)
 
 
-def read_rope(source: Mapping[str, Any], head_dim: int, max_positions: int, where: str, share: float | None) -> Rope:
+def read_rope(
+    source: Mapping[str, Any], head_dim: int, max_positions: int, where: str, share: float | None, types: tuple[str, ...]
+) -> Rope:
     """The rotary embedding, from rope_parameters (transformers 5) or rope_scaling and the keys at the top level (transformers 4).
 
-    share: the family's default for the share of a head that is turned; None where it is always all of it.
+    share: the family's default for the share of a head that is turned; None where it is always all of it. types: those that it may have.
     """
     key, parameters = _parameters(source, where)
     where_rope = f"{where}, {key}"
@@ -114,7 +116,7 @@ def read_rope(source: Mapping[str, Any], head_dim: int, max_positions: int, wher
     dim = int(head_dim * turned)
     if dim % 2 or not 0 < dim <= head_dim:
         raise UserError(f"{where}: {turned} of the head_dim {head_dim} is {dim}; rotary embeddings turn pairs, so 2 to {head_dim}, even.")
-    kind = _kind(parameters, where_rope)
+    kind = _kind(parameters, types, where_rope)
     needed, _ = TYPES[kind]
     for name in needed:
         if parameters.get(name) is None:
@@ -135,14 +137,21 @@ def read_rope(source: Mapping[str, Any], head_dim: int, max_positions: int, wher
         if high <= low:
             raise UserError(f"{where_rope}: high_freq_factor {high} must be greater than low_freq_factor {low}.")
         return Rope(theta, dim, "llama3", factor, original, low, high)
+    fast = positive_number(parameters, "beta_fast", 32.0, where_rope)
+    slow = positive_number(parameters, "beta_slow", 1.0, where_rope)
+    if fast <= slow or factor < 1 or theta <= 1:
+        raise UserError(
+            f"{where_rope}: the type 'yarn' needs beta_fast above beta_slow (they are {fast} and {slow}), a factor of 1 or more (it is "
+            f"{factor}) and a rope_theta above 1 (it is {theta})."
+        )
     return Rope(
         theta,
         dim,
         "yarn",
         factor,
         original,
-        beta_fast=positive_number(parameters, "beta_fast", 32.0, where_rope),
-        beta_slow=positive_number(parameters, "beta_slow", 1.0, where_rope),
+        beta_fast=fast,
+        beta_slow=slow,
         truncate=true_or_false(parameters, "truncate", True, where_rope),
         attention_factor=_yarn_attention(parameters, factor, where_rope),
     )
@@ -179,14 +188,14 @@ def _told_once(
     return next(iter(told.values()), default)
 
 
-def _kind(parameters: Mapping[str, Any], where: str) -> str:
+def _kind(parameters: Mapping[str, Any], types: tuple[str, ...], where: str) -> str:
     """The type of scaling. Older files say "type", newer ones "rope_type", and some say both."""
-    kinds = {parameters.get(name) for name in ("type", "rope_type")} - {None}
+    kinds = {str(parameters[name]) for name in ("type", "rope_type") if parameters.get(name) is not None}
     if len(kinds) > 1:
         raise UserError(f"{where}: type and rope_type differ ({parameters['type']}, {parameters['rope_type']}).")
     kind = kinds.pop() if kinds else "default"
-    if kind not in TYPES:
-        raise UserError(f"{where}: the type {kind!r} is not supported. Supported: {', '.join(TYPES)}.")
+    if kind not in types:
+        raise UserError(f"{where}: the type {kind!r} is not supported. Supported: {', '.join(types)}.")
     allowed = {"type", "rope_type", "rope_theta", "partial_rotary_factor", *TYPES[kind][0], *TYPES[kind][1]}
     for name in parameters:
         if name not in allowed:

@@ -141,13 +141,19 @@ def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray], metadata:
     write_streamed(Path(path), specs, lambda name: tensors[name], metadata or {})
 
 
-def write_streamed(path: Path, specs: Sequence[TensorSpec], produce: Callable[[str], np.ndarray], metadata: Mapping[str, str]) -> None:
+def write_streamed(
+    path: Path | None, specs: Sequence[TensorSpec], produce: Callable[[str], np.ndarray], metadata: Mapping[str, str]
+) -> None:
     """Write a safetensors file whose tensors are made one at a time by ``produce(name)``, as their specs say.
 
-    The file appears under its name only when it is complete and on the disk.
+    The file appears under its name only when it is complete and on the disk. path: None makes all tensors and writes nothing.
     """
     rank = list(CODES)
     ordered = sorted(specs, key=lambda spec: (-rank.index(spec.dtype), spec.name))
+    if path is None:
+        for spec in ordered:
+            produce(spec.name)
+        return
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
     for spec in ordered:

@@ -59,6 +59,10 @@ def find_tensors(directory: str | Path, allow_pickle: bool) -> dict[str, TensorP
         raise paddlenlp_layout(directory, f"it holds {paddle_files[0]}")
     if (directory / "adapter_model.safetensors").is_file():
         raise UserError(f"{directory}: this is an adapter without its base model. Give a whole model's directory.")
+    for pattern, index in (("model-*-of-*.safetensors", INDEX_FILE), ("pytorch_model-*-of-*.bin", PICKLE_INDEX)):
+        shards = sorted(path.name for path in directory.glob(pattern))
+        if shards:
+            raise UserError(f"{directory}: {index} is missing, which names the shards ({shards[0]} ...) and what they hold. Fetch it.")
     found = ", ".join(sorted(path.name for path in directory.iterdir())[:8]) or "nothing"
     raise UserError(f"{directory}: no weights here. Expected {WHOLE_FILE}, or shards with {INDEX_FILE}; found {found}.")
 
@@ -95,25 +99,34 @@ def listed(names: list[str]) -> str:
     return f"{', '.join(names[:3])}{more} {'is' if len(names) == 1 else 'are'}"
 
 
-def files_beside(model_dir: str | Path, tokenizer_dir: str | Path) -> dict[str, Path]:
+def files_beside(model_dir: str | Path, tokenizer_dir: str | Path) -> dict[str, bytes]:
     """The generation_config.json of a model's folder and the files of a tokenizer's, by name: what is copied when the model is saved."""
     files = {name: Path(tokenizer_dir) / name for name in TOKENIZER_FILES} | {GENERATION_FILE: Path(model_dir) / GENERATION_FILE}
-    return {name: path for name, path in files.items() if path.is_file()}
+    return {name: path.read_bytes() for name, path in files.items() if path.is_file()}
 
 
 def write_weights(
-    directory: Path, specs: Sequence[TensorSpec], produce: Callable[[str], np.ndarray], metadata: Mapping[str, str], max_shard_bytes: int
+    directory: Path | None,
+    specs: Sequence[TensorSpec],
+    produce: Callable[[str], np.ndarray],
+    metadata: Mapping[str, str],
+    max_shard_bytes: int,
 ) -> None:
     """Write tensors made one at a time by ``produce(name)`` as model.safetensors, or above ``max_shard_bytes`` as shards with an index.
 
-    Files of an earlier save under other names are removed: they would be read instead of, or beside, these.
+    Files of an earlier save under other names are removed: they would be read instead of, or beside, these. directory: None makes all
+    tensors in the same order and writes nothing.
     """
+    if directory is not None:
+        directory.mkdir(parents=True, exist_ok=True)
     shards = _shards(specs, max_shard_bytes)
     files = {f"model-{i:05d}-of-{len(shards):05d}.safetensors": shard for i, shard in enumerate(shards, 1)}
     if len(shards) == 1:
         files = {WHOLE_FILE: shards[0]}
     for file, shard in files.items():
-        write_streamed(directory / file, shard, produce, metadata)
+        write_streamed(None if directory is None else directory / file, shard, produce, metadata)
+    if directory is None:
+        return
     if len(shards) > 1:
         counted = {"total_parameters": sum(math.prod(spec.shape) for spec in specs), "total_size": sum(spec.size for spec in specs)}
         weight_map = {spec.name: file for file, shard in files.items() for spec in shard}

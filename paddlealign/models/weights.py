@@ -5,11 +5,11 @@ transposed; and a family may name and group its tensors in its own way (``models
 parameters' own memory, saving tensor by tensor out of it, so no second copy of a model is in memory.
 """
 
-import ctypes
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -21,17 +21,15 @@ from paddlealign.models.config_values import paddlenlp_layout
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.families import FAMILIES
 from paddlealign.models.layout import StoredTensor, segments, stored_tensors
+from paddlealign.models.makers import WHOLE_LAYERS, Stage, TensorLayers
+from paddlealign.models.parameters import EMBEDDING, HEAD, Share, cut_layers, parameter_shapes, share_of
 from paddlealign.models.tensor_files import TensorSpec, write_bytes, write_json
+from paddlealign.models.tensor_memory import copy_rows, count_broken, lies_open, memory_of
 from paddlealign.models.tensor_places import TensorPlace, blocks, numpy_dtype, read_rows
 from paddlealign.models.weight_files import find_tensors, listed, write_weights
 
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 # Buffers that old checkpoints carry; they follow from config.json.
 HARMLESS_LEFTOVERS = re.compile(r"(^|\.)(rotary_emb\.inv_freq|attention\.(masked_)?bias|self_attn\.bias)$")
-# Rows that are transposed together.
-STRIPE = 64
-# The bits of an exponent that means infinity or NaN.
-_EXPONENTS = {"bfloat16": 0x7F80, "float16": 0x7C00}
 
 
 def is_transposed(name: str, dimensions: int) -> bool:
@@ -44,47 +42,84 @@ def find_weights(directory: str | Path, allow_pickle: bool = False) -> dict[str,
     return {name: place.path for name, place in find_tensors(directory, allow_pickle).items()}
 
 
-def load_model(directory: str | Path, dtype: str, vocab_size: int | None = None, allow_pickle: bool = False) -> Decoder:
+def load_model(
+    directory: str | Path,
+    dtype: str,
+    vocab_size: int | None = None,
+    allow_pickle: bool = False,
+    make: TensorLayers = WHOLE_LAYERS,
+    stage: tuple[int, int] = (1, 0),
+) -> Decoder:
     """Build the decoder that a model directory describes, in ``dtype`` from the start, and read its weights.
 
-    dtype: "float32", "bfloat16" or "float16", whatever is stored. vocab_size: where it is above the model's own, embedding and head grow to
-    it, and each new row is the mean of the stored ones (as transformers 5 does, which adds a little noise). allow_pickle: see
-    ``weight_files.find_tensors``.
+    dtype: "float32", "bfloat16" or "float16", whatever is stored. vocab_size: where it is above the model's own, embedding and head grow
+    to it, and each new row is the mean of the stored ones (as transformers 5 does, which adds a little noise). allow_pickle: see
+    ``weight_files.find_tensors``. make: the layers that tensor parallelism cuts; of these only this process's share is read. stage: how
+    many stages hold the model's layers, and which of them this is; only its layers are read.
     """
     config = read_config(directory)
     stored_size = config.vocab_size
     config = replace(config, vocab_size=max(stored_size, vocab_size or 0))
+    plan = plan_loading(config, directory, allow_pickle, stored_size)  # before memory is taken for a model of a wrong config.json
     before = paddle.get_default_dtype()
     paddle.set_default_dtype(getattr(paddle, dtype))
     try:
-        model = Decoder(config)
+        model = Decoder(config, make, Stage(*cut_layers(config.num_layers, *stage)))
     finally:
         paddle.set_default_dtype(before)
-    load_weights(model, directory, allow_pickle, stored_size)
+    _follow(plan, model)
     return model
 
 
 def load_weights(model: Decoder, directory: str | Path, allow_pickle: bool = False, stored_vocab_size: int | None = None) -> None:
     """Read a model directory's weights into ``model``'s parameters.
 
-    The parameters keep their dtype, whatever is stored. All names, shapes and dtypes are checked before the first value is read. A tensor
-    that is missing, left over or of another shape, or that holds a NaN or an infinity, is a UserError. stored_vocab_size: rows of the
-    stored embedding and head, where they are fewer than the model's; see ``load_model``.
+    The parameters keep their dtype, whatever is stored. A tensor that is missing, left over or of another shape, or that holds a NaN or an
+    infinity, is a UserError. stored_vocab_size: see ``plan_loading``.
     """
-    directory = Path(directory)
+    _follow(plan_loading(model.config, directory, allow_pickle, stored_vocab_size), model)
+
+
+@dataclass(frozen=True)
+class LoadingPlan:
+    """Which stored tensors fill which parameters. shapes: of the whole parameters as files count them, by our names."""
+
+    tensors: tuple[StoredTensor, ...]
+    places: Mapping[str, TensorPlace]
+    shapes: Mapping[str, tuple[int, ...]]
+
+
+def plan_loading(config: DecoderConfig, directory: str | Path, allow_pickle: bool, stored_vocab_size: int | None) -> LoadingPlan:
+    """Look at the headers of a model directory's weights: all names, shapes and dtypes must be those of ``config``. Reads no value but
+    those of a stored head that must be the embedding.
+
+    stored_vocab_size: rows of the stored embedding and head, where they are fewer than the config's. Raises UserError.
+    """
     places = find_tensors(directory, allow_pickle)
-    parameters = dict(model.named_parameters())
-    tensors = _tensors_of({name: tuple(it.shape) for name, it in parameters.items()}, model.config)
-    head = _tensors_of({HEAD: ()}, model.config)[0].name if HEAD not in parameters else None
-    _check_names({tensor.name for tensor in tensors}, {name for name in places if name != head}, directory)
-    rows = {name: _stored_shape(name, tuple(it.shape), stored_vocab_size) for name, it in parameters.items()}
+    whole = parameter_shapes(config)
+    tensors = tuple(_tensors_of(whole, config))
+    head = _tensors_of({HEAD: ()}, config)[0].name if HEAD not in whole else None
+    _check_names({tensor.name for tensor in tensors}, {name for name in places if name != head}, Path(directory))
+    shapes = {name: _stored_shape(name, shape, stored_vocab_size) for name, shape in whole.items()}
     for tensor in tensors:
-        shapes = [rows[part] for part in tensor.parts]
-        _check_tensor(tensor, (sum(shape[0] for shape in shapes), *shapes[0][1:]), places[tensor.name])
-    for tensor in sorted(tensors, key=lambda it: (places[it.name].path, places[it.name].offset)):
-        _fill(tensor, {part: parameters[part] for part in tensor.parts}, [rows[part][0] for part in tensor.parts], places[tensor.name])
+        parts = [shapes[part] for part in tensor.parts]
+        _check_tensor(tensor, (sum(shape[0] for shape in parts), *parts[0][1:]), places[tensor.name])
     if head is not None and head in places:
-        _check_tied(places[head], places[_tensors_of({EMBEDDING: ()}, model.config)[0].name], head)
+        _check_tied(places[head], places[_tensors_of({EMBEDDING: ()}, config)[0].name], head)
+    return LoadingPlan(tensors, places, shapes)
+
+
+def _follow(plan: LoadingPlan, model: Decoder) -> None:
+    """Read the tensors that lie in the model's parameters, in the files' order."""
+    parameters, whole = dict(model.named_parameters()), parameter_shapes(model.config)
+    for tensor in sorted(plan.tensors, key=lambda it: (plan.places[it.name].path, plan.places[it.name].offset)):
+        if tensor.parts[0] in parameters:
+            shares = [share_of(part, whole[part], model.make.part, model.make.parts) for part in tensor.parts]
+            targets = [
+                _Target(part, parameters[part], plan.shapes[part][0], whole[part], share)
+                for part, share in zip(tensor.parts, shares, strict=True)
+            ]
+            _fill(tensor, targets, plan.places[tensor.name])
 
 
 def _tensors_of(parameters: Mapping[str, tuple[int, ...]], config: DecoderConfig) -> list[StoredTensor]:
@@ -106,7 +141,8 @@ def _check_names(wanted: set[str], found: set[str], directory: Path) -> None:
         raise paddlenlp_layout(directory, f"a tensor is named {left_over[0]}")
     if missing:
         hint = " config.json may say tie_word_embeddings: true for this model." if missing in ([HEAD], ["embed_out.weight"]) else ""
-        raise UserError(f"{directory}: {listed(missing)} missing from the weights; config.json asks for it.{hint}")
+        asked = "it" if len(missing) == 1 else "them"
+        raise UserError(f"{directory}: {listed(missing)} missing from the weights, and config.json asks for {asked}.{hint}")
     if left_over:
         raise UserError(
             f"{directory}: {listed(left_over)} in the weights, but a model as config.json describes it has no such parameter. "
@@ -140,117 +176,122 @@ def _check_tied(head: TensorPlace, embedding: TensorPlace, name: str) -> None:
         )
 
 
-def _fill(tensor: StoredTensor, parameters: Mapping[str, paddle.Tensor], sizes: list[int], place: TensorPlace) -> None:
-    """Read one stored tensor into the parameters that lie in it. sizes: stored rows of each.
+class _Target(NamedTuple):
+    """A parameter that is to be filled. stored_rows: of the whole parameter, in its file. shape: of the whole, in Paddle's layout."""
 
-    This is the one place that reads weights: a process that holds a slice of a parameter reads fewer rows here.
-    """
-    arrays = [memory_of(parameter) for parameter in parameters.values()]
-    rows = [array.T if is_transposed(name, array.ndim) else array for name, array in zip(parameters, arrays, strict=True)]
+    name: str
+    parameter: paddle.Tensor
+    stored_rows: int
+    shape: tuple[int, ...]
+    share: Share
+
+    @property
+    def is_transposed(self) -> bool:
+        return is_transposed(self.name, len(self.shape))
+
+    @property
+    def whole_rows(self) -> int:
+        """Rows of the whole parameter, as files count them."""
+        return self.shape[1] if self.is_transposed else self.shape[0]
+
+    @property
+    def grows(self) -> bool:
+        """Whether the model has more rows than the file."""
+        return self.stored_rows < self.whole_rows
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """The rows, as files count them, that this process holds; the last may lie beyond the whole."""
+        cut = self.share.axis is not None and (self.share.axis == 1) == self.is_transposed
+        return (self.share.start, self.share.stop) if cut else (0, self.whole_rows)
+
+    @property
+    def columns(self) -> slice:
+        """The columns, as files count them, that this process holds."""
+        cut = self.share.axis is not None and len(self.shape) == 2 and (self.share.axis == 0) == self.is_transposed
+        return slice(self.share.start, self.share.stop) if cut else slice(None)
+
+
+def _fill(tensor: StoredTensor, targets: Sequence[_Target], place: TensorPlace) -> None:
+    """Read one stored tensor into the parameters that lie in it, of each the rows and columns that this process holds."""
+    arrays = [memory_of(target.parameter) for target in targets]
+    views = [array.T if target.is_transposed else array for target, array in zip(targets, arrays, strict=True)]
     broken = 0
     sums = np.zeros(place.shape[1:])
-    for part, at, stored_at, count in segments(sizes, tensor.groups):
-        for start, stop in blocks(place, stored_at, count):
+    for part, at, stored_at, count in segments([target.stored_rows for target in targets], tensor.groups):
+        target, (low, high) = targets[part], targets[part].rows
+        first, last = (at, at + count) if target.grows else (max(at, low), min(at + count, high))
+        for start, stop in blocks(place, stored_at + first - at, max(0, last - first)):
             block = read_rows(place, start, stop)
-            broken += _not_finite(block)
-            copy_rows(block, rows[part][at + start - stored_at : at + stop - stored_at], tensor.name, place.path)
-            if len(rows[part]) > sizes[part]:
+            broken += count_broken(block)
+            row = at + start - stored_at
+            kept = block[max(0, low - row) : max(0, high - row)]
+            begin = max(row, low) - low
+            copy_rows(kept[:, target.columns] if kept.ndim == 2 else kept, views[part][begin : begin + len(kept)], tensor.name, place.path)
+            if target.grows:
                 sums += block.sum(0, dtype=np.float64)
     if broken:
         raise UserError(
             f"{place.path}: {tensor.name} holds {broken:,} values that are NaN or infinite, so the model can compute nothing. "
             "Fetch the file again; where training made it, go back to an earlier checkpoint."
         )
-    for array, view, size, parameter in zip(arrays, rows, sizes, parameters.values(), strict=True):
-        view[size:] = sums / size
-        if not lies_open(parameter):
-            parameter.set_value(array.view(np.uint16) if array.dtype == ml_dtypes.bfloat16 else array)
-
-
-def _not_finite(block: np.ndarray) -> int:
-    """How many values are NaN or infinite. Of 16 bits the exponent tells, several times faster than a conversion."""
-    exponent = _EXPONENTS.get(block.dtype.name)
-    if exponent is None:
-        return block.size - int(np.count_nonzero(np.isfinite(block)))
-    return int(np.count_nonzero((block.view(np.uint16) & exponent) == exponent))
-
-
-def copy_rows(source: np.ndarray, target: np.ndarray, name: str, where: str | Path) -> None:
-    """Copy and convert, in stripes of rows: a transpose of the whole misses the cache at every value and is 8 times slower.
-
-    A value beyond float16's range is a UserError that names the tensor and its file.
-    """
-    # Only float16 has a range so small that a sound weight can fall out of it.
-    narrowed = target.dtype == np.float16 and source.dtype != np.float16
-    with np.errstate(over="ignore", invalid="ignore"):
-        for start in range(0, len(source), STRIPE):
-            stripe = source[start : start + STRIPE]
-            target[start : start + STRIPE] = stripe
-            if narrowed and _not_finite(target[start : start + STRIPE]) > _not_finite(stripe):
-                raise UserError(f"{where}: {name} has values beyond float16's range (65504). Use bfloat16 or float32.")
-
-
-def lies_open(tensor: paddle.Tensor) -> bool:
-    """Whether the tensor's values can be read and written where they lie: on the CPU, one after another."""
-    return bool(tensor.place.is_cpu_place() and tensor.is_contiguous())
-
-
-def memory_of(tensor: paddle.Tensor) -> np.ndarray:
-    """The tensor's own memory as an array, valid as long as the tensor, or a copy where it does not lie open. bfloat16 is ml_dtypes'."""
-    dtype = numpy_dtype(str(tensor.dtype).removeprefix("paddle."))
-    if not lies_open(tensor):
-        return tensor.numpy().view(dtype)
-    raw = (ctypes.c_uint8 * (tensor.size * dtype.itemsize)).from_address(tensor.data_ptr())
-    return np.ctypeslib.as_array(raw).view(dtype).reshape(tensor.shape)
+    for target, array, view in zip(targets, arrays, views, strict=True):
+        if target.grows:
+            view[max(0, target.stored_rows - target.rows[0]) : max(0, target.whole_rows - target.rows[0])] = sums / target.stored_rows
+        if not lies_open(target.parameter):
+            target.parameter.set_value(array.view(np.uint16) if array.dtype == ml_dtypes.bfloat16 else array)
 
 
 def save_model(
-    state: Mapping[str, paddle.Tensor | np.ndarray],
+    state: Callable[[str], paddle.Tensor | np.ndarray],
     config: DecoderConfig,
-    directory: str | Path,
-    side_files: Mapping[str, Path],
+    directory: str | Path | None,
+    side_files: Mapping[str, bytes],
     dtype: str,
     max_shard_bytes: int = 5_000_000_000,
 ) -> None:
     """Write a model directory that HuggingFace transformers loads.
 
-    state: parameters by HuggingFace's names in Paddle's layout, as ``Decoder.state_dict()`` gives them. side_files: name to the
-    file that is copied under it (tokenizer files, chat template, generation_config.json). dtype: how the weights are stored. More than
+    state: gives the whole model's parameter of a name, in Paddle's layout; each is asked for once, in the files' order. directory: None
+    asks for all and writes nothing, for a process that has only a share to give. side_files: what
+    is written beside (tokenizer files, chat template, generation_config.json), by name. dtype: how the weights are stored. More than
     ``max_shard_bytes`` go into shards with an index. Each file is written beside and renamed; config.json comes last.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r}; one of {', '.join(DTYPES)} was expected")
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    tensors = {tensor.name: tensor for tensor in _tensors_of({name: tuple(it.shape) for name, it in state.items()}, config)}
-    shapes = {name: _stored_shape(name, tuple(it.shape), None) for name, it in state.items()}
+    directory = None if directory is None else Path(directory)
+    tensors = {tensor.name: tensor for tensor in _tensors_of(parameter_shapes(config), config)}
+    shapes = {name: _stored_shape(name, shape, None) for name, shape in parameter_shapes(config).items()}
     specs = [
         TensorSpec(name, dtype, (sum(shapes[part][0] for part in tensor.parts), *shapes[tensor.parts[0]][1:]))
         for name, tensor in tensors.items()
     ]
 
     def stored(name: str) -> np.ndarray:
-        return _stored(tensors[name], [state[part] for part in tensors[name].parts], dtype, directory)
+        return _stored(tensors[name], [state(part) for part in tensors[name].parts], dtype, directory or "the weights")
 
     write_weights(directory, specs, stored, {"format": "pt"}, max_shard_bytes)
-    for name, source in side_files.items():
-        write_bytes(directory / name, source.read_bytes())
-    write_json(directory / "config.json", _config_to_write(config, dtype, state[EMBEDDING].shape[0]))
+    if directory is None:
+        return
+    for name, content in side_files.items():
+        write_bytes(directory / name, content)
+    write_json(directory / "config.json", _config_to_write(config, dtype))
 
 
-def _stored(tensor: StoredTensor, held: Sequence[paddle.Tensor | np.ndarray], dtype: str, directory: Path) -> np.ndarray:
+def _stored(tensor: StoredTensor, held: Sequence[paddle.Tensor | np.ndarray], dtype: str, where: str | Path) -> np.ndarray:
     """A tensor as it is stored, put together in one new array from the parameters that lie in it."""
     arrays = [it if isinstance(it, np.ndarray) else memory_of(it) for it in held]
     rows = [array.T if is_transposed(part, array.ndim) else array for part, array in zip(tensor.parts, arrays, strict=True)]
     sizes = [len(part) for part in rows]
     result = np.empty((sum(sizes), *rows[0].shape[1:]), numpy_dtype(dtype))
     for part, at, stored_at, count in segments(sizes, tensor.groups):
-        copy_rows(rows[part][at : at + count], result[stored_at : stored_at + count], tensor.name, directory)
+        copy_rows(rows[part][at : at + count], result[stored_at : stored_at + count], tensor.name, where)
     return result
 
 
-def _config_to_write(config: DecoderConfig, dtype: str, vocab_size: int) -> dict:
+def _config_to_write(config: DecoderConfig, dtype: str) -> dict:
     """The source's config.json with the dtype and the vocabulary size of what is saved."""
-    written = dict(config.source)
+    # The code that auto_map names is not copied, since it is never run.
+    written = {key: value for key, value in config.source.items() if key != "auto_map"}
     keys = [key for key in ("dtype", "torch_dtype") if key in written] or ["dtype" if "rope_parameters" in written else "torch_dtype"]
-    return {**written, **dict.fromkeys(keys, dtype), "vocab_size": int(vocab_size)}
+    return {**written, **dict.fromkeys(keys, dtype), "vocab_size": config.vocab_size}

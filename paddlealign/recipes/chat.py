@@ -1,6 +1,6 @@
 """A chat in the terminal: the history is kept, answers appear as they are generated."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from paddlealign.data.encoding import encode_prompt
 from paddlealign.data.example import Message, Record
@@ -16,18 +16,21 @@ HELP = "Type a message. /reset forgets the conversation, /exit ends the chat, Ct
 
 
 def chat(model: Decoder, tokenizer: Tokenizer, template: Template, settings: GenerationSettings, src_length: int) -> None:
-    """Read messages from the terminal and answer them until /exit or the end of the input.
+    """Read messages from the terminal and answer them until /exit, the end of the input, or Ctrl-C where a message is awaited.
 
-    src_length: most tokens of history and message together; the oldest turns are left out where they no longer fit.
+    src_length: most tokens of history and message together, as far as they leave room for an answer (``prompt_limit``); the oldest turns
+    are left out where they no longer fit.
     """
     print(HELP)
-    limit = min(src_length, model.config.max_positions - 1)
+    positions = model.config.max_positions
+    limit = prompt_limit(src_length, settings.max_new_tokens, positions)
     history: list[Message] = []
     answers = 0
+    told = False
     while True:
         try:
             text = input("\nyou> ").strip()
-        except EOFError:
+        except (EOFError, KeyboardInterrupt):
             print()
             return
         if text == "/exit":
@@ -46,11 +49,27 @@ def chat(model: Decoder, tokenizer: Tokenizer, template: Template, settings: Gen
         except UserError as error:
             print(f"({error})")
             continue
-        if len(turns) <= len(history):
-            print("(the oldest turns no longer fit and are left out)")
-        answer = say_answer(stream(model, prompt, settings, answers), tokenizer, settings.stop_ids)
+        if len(turns) <= len(history) and not told:
+            told = True
+            print("(the oldest turns no longer fit and are left out; this is said once)")
+        tokens: list[int] = []
+        answer = say_answer(noted(stream(model, prompt, settings, answers), tokens), tokenizer, settings.stop_ids)
+        if len(prompt) + len(tokens) == positions and len(tokens) < settings.max_new_tokens and not settings.ends(tokens):
+            print(f"(the answer was cut: the model has {positions} positions. /reset makes room for longer ones)")
         answers += 1
         history = [*turns, Message("assistant", answer)]
+
+
+def prompt_limit(src_length: int, max_new_tokens: int, positions: int) -> int:
+    """Most tokens of a prompt: an answer has room for ``max_new_tokens``, or for half of the positions where that is less."""
+    return min(src_length, positions - min(max_new_tokens, positions // 2))
+
+
+def noted(tokens: Iterable[int], seen: list[int]) -> Iterator[int]:
+    """The tokens as they come, each put into ``seen`` before it is given on."""
+    for token in tokens:
+        seen.append(token)
+        yield token
 
 
 def fit_history(turns: list[Message], tokenizer: Tokenizer, template: Template, limit: int) -> tuple[list[Message], list[int]]:
@@ -63,7 +82,7 @@ def fit_history(turns: list[Message], tokenizer: Tokenizer, template: Template, 
         if 0 < len(prompt) <= limit:
             return turns, [int(index) for index in prompt]
         if len(turns) == 1:
-            raise UserError(f"this message has {len(prompt)} tokens; 1 to {limit} are possible (src_length, and the model's positions)")
+            raise UserError(f"this message has {len(prompt)} tokens; 1 to {limit} are possible (src_length, and the room for an answer)")
         turns = turns[2:]
 
 

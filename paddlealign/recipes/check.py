@@ -65,6 +65,7 @@ def memory_line(arguments: SftArguments | DpoArguments, task: Task, batch: Batch
 def activation_elements(config: DecoderConfig, batch: Batch, recompute: bool) -> int:
     """Elements that a forward pass keeps for backward, counted from what each kernel of the decoder saves."""
     queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    layer = 4 * config.hidden_size + 2 * queries + 2 * keys + 3 * config.intermediate_size
+    layer = 4 * config.hidden_size + 2 * queries + 2 * keys + (queries + keys if config.qk_norm else 0)
+    layer += (3 if config.activation == "swiglu" else 2) * config.intermediate_size
     kept = config.num_layers * config.hidden_size + layer if recompute else config.num_layers * layer
     return int(batch.input_ids.size) * (kept + 2 * config.hidden_size) + len(batch.score_at) * config.hidden_size

@@ -10,6 +10,7 @@ from paddlealign.errors import UserError
 from paddlealign.models.config import read_config
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.weights import load_model
+from paddlealign.parallel.collect import everywhere
 from paddlealign.recipes.check import check_run
 from paddlealign.recipes.device import say
 from paddlealign.recipes.rows import Rows, check_shared_prompts, check_vocabulary, prepare_rows, vocabulary_size
@@ -45,6 +46,8 @@ def run(arguments: DpoArguments) -> None:
         weights += f" grown to {reference_size} tokens"
     hashes = {**rows.hashes, "reference weights": weights}
     frozen = arguments.objective.reference_mode == "frozen"
+    if frozen and start.chain.axis.size > 1:
+        raise UserError("reference_mode frozen with pipeline_parallel_degree above 1 is not supported yet. Set reference_mode to cached.")
     if frozen or arguments.training.check:  # a check looks at the first step only, without filling the cache
         model = model_reference(load_reference(arguments, start, reference_size), start.precision)
         references = (model, model)
@@ -69,7 +72,8 @@ def reference_dir(arguments: DpoArguments) -> Path:
 
 def load_reference(arguments: DpoArguments, start: Start, vocab_size: int) -> Decoder:
     """Read the reference model, frozen, with the vocabulary that ``rows.vocabulary_size`` gives it."""
-    model = load_model(reference_dir(arguments), start.precision.weights_dtype, vocab_size, arguments.model.allow_pickle)
+    allow_pickle = arguments.model.allow_pickle
+    model = load_model(reference_dir(arguments), start.precision.weights_dtype, vocab_size, allow_pickle, start.make, start.stage)
     for parameter in model.parameters():
         parameter.stop_gradient = True
     return model
@@ -89,12 +93,17 @@ def cached_references(arguments: DpoArguments, start: Start, rows: Rows, weights
     for split, examples in (("train", rows.train), ("dev", rows.dev)):
         name = fingerprint(examples, weights, dtype)
         logps = read_cache(folder, name, len(examples))
+        if not everywhere(start.topology, logps is not None):
+            logps = None  # all compute together, or none
         if logps is not None and examples:
             say(f"reference: log-probs of {len(examples)} {split} pairs read from {folder}")
         elif examples:
             model = model or load_reference(arguments, start, vocab_size)
-            logps = compute_logps(model, examples, rows.tokenizer.pad_id, start.precision, f"reference log-probs, {split}", show)
-            write_cache(folder, name, logps)
+            logps = compute_logps(
+                model, examples, rows.tokenizer.pad_id, start.precision, f"reference log-probs, {split}", show, start.topology, start.chain
+            )
+            if start.topology.is_main:
+                write_cache(folder, name, logps)
             say(f"reference: log-probs of {len(examples)} {split} pairs computed with {reference_dir(arguments)}, kept in {folder}")
         tables.append(logps if logps is not None else np.zeros((0, 2), "float32"))
     return table_reference(tables[0]), table_reference(tables[1])
@@ -108,7 +117,9 @@ def check_start(arguments: DpoArguments, task: Task, reference: Reference) -> No
     if reference_dir(arguments).resolve() != Path(arguments.model.model_name_or_path).resolve():
         return
     batch = next(iter(task.feed.steps(first=0))).batches[0]
-    policy, wanted = model_logps(task.policy, batch, task.precision).numpy(), reference(batch).numpy()
+    if not len(batch.example_ids):
+        return
+    policy, wanted = model_logps(task.policy, batch, task.precision, task.chain), reference(batch).numpy()
     worst = float((np.abs(policy - wanted) / (1.0 + np.abs(wanted))).max())
     if not math.isfinite(worst) or worst > TOLERANCE[task.precision.dtype]:
         raise UserError(

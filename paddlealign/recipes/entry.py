@@ -3,12 +3,17 @@
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TextIO
 
-from paddlealign.arguments.parsing import Command, parse
+from paddlealign.arguments.parsing import Command, DpoArguments, SftArguments, parse
 from paddlealign.arguments.paths import check_paths
 from paddlealign.errors import UserError
 from paddlealign.machine import prepare
+from paddlealign.parallel.faults import STOPPED, Line, join
 from paddlealign.versions import check_versions
 
 
@@ -25,32 +30,63 @@ def main(command: Command, argv: Sequence[str] | None = None) -> int:
 
 
 def _run(command: Command, argv: Sequence[str]) -> int:
-    """Run a command; errors that a user can mend become one message.
-
-    The recipe is imported after the arguments are known to be good, so that ``--help`` and mistakes do not wait for Paddle.
-    """
+    """Run a command; errors that a user can mend become one message. Of several processes the first that fails ends all, with its error."""
+    line: Line | None = None
     try:
-        warning = check_versions()
-        arguments = parse(command, argv)
-        check_paths(arguments)
-        if warning:
-            print(f"warning: {warning}", file=sys.stderr)
-        print(prepare(), flush=True)
-        recipe = importlib.import_module(f"paddlealign.recipes.{command}")
-        recipe.run(arguments)
+        line = join(os.environ)
+        with redirect_stdout(_output(line)):
+            _work(command, argv, line)
+        _finish(line)
         return 0
+    except SystemExit:  # after --help
+        _finish(line)
+        raise
+    except KeyboardInterrupt:
+        return _stopped(command, line)
     except UserError as error:
+        if line:
+            line.fail(str(error))
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return _stopped()
-    except (OSError, ImportError, SystemError) as error:
+    except Exception as error:
         # Paddle wraps an interrupt that comes in the middle of its own work.
-        if "KeyboardInterrupt" not in str(error) and not isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
-            raise
-        return _stopped()
+        wraps = "KeyboardInterrupt" in str(error) or isinstance(error.__cause__ or error.__context__, KeyboardInterrupt)
+        if isinstance(error, OSError | ImportError | SystemError) and wraps:
+            return _stopped(command, line)
+        if line:
+            line.fail(traceback.format_exc())
+        raise
 
 
-def _stopped() -> int:
-    print("\nstopped by the keyboard; a training run goes on from its last checkpoint with --resume_from_checkpoint true", file=sys.stderr)
+def _work(command: Command, argv: Sequence[str], line: Line | None) -> None:
+    """The recipe is imported after the arguments are known to be good, so that ``--help`` and mistakes do not wait for Paddle."""
+    warning = check_versions()
+    arguments = parse(command, argv)
+    if line and isinstance(arguments, SftArguments | DpoArguments) and not arguments.training.check:
+        line.folder = Path(arguments.training.output_dir)
+    check_paths(arguments)
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(prepare(), flush=True)
+    recipe = importlib.import_module(f"paddlealign.recipes.{command}")
+    if line:
+        line.heed_signals()
+    recipe.run(arguments)
+
+
+def _output(line: Line | None) -> TextIO:
+    """Of several processes only the first speaks."""
+    return sys.stdout if line is None or line.rank == 0 else open(os.devnull, "w", encoding="utf-8")
+
+
+def _finish(line: Line | None) -> None:
+    if line:
+        line.finish()
+
+
+def _stopped(command: Command, line: Line | None) -> int:
+    if line:
+        line.stop()
+    other = "stopped by the keyboard; run the same command to go on" if command == "predict" else "stopped by the keyboard"
+    print(f"\n{STOPPED if command in ('sft', 'dpo') else other}", file=sys.stderr)
     return 130

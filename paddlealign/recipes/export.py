@@ -5,9 +5,10 @@ from pathlib import Path
 from paddlealign.arguments.checks import shard_bytes
 from paddlealign.arguments.parsing import ExportArguments
 from paddlealign.arguments.show import render
+from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.models.config import read_config
-from paddlealign.models.paddlenlp_layout import paddlenlp_config, save_paddlenlp_model
-from paddlealign.models.weight_files import files_beside
+from paddlealign.models.paddlenlp_layout import paddlenlp_config, paddlenlp_tokenizer, save_paddlenlp_model
+from paddlealign.models.weight_files import GENERATION_FILE, files_beside
 from paddlealign.models.weights import load_model, save_model
 from paddlealign.recipes.device import say
 
@@ -20,10 +21,17 @@ def run(arguments: ExportArguments) -> None:
     folder, target = Path(arguments.model.model_name_or_path), arguments.target
     config = read_config(folder)
     dtype = config.dtype if target.dtype == "auto" else target.dtype
+    side_files = files_beside(folder, arguments.model.tokenizer_name_or_path or folder)
     if target.format == "paddlenlp":
         paddlenlp_config(config, dtype)  # what cannot be is told before the weights are read
-    side_files = files_beside(folder, arguments.model.tokenizer_name_or_path or folder)
+        made = {}
+        if side_files.keys() & {"tokenizer.json", "tokenizer.model"}:
+            made = paddlenlp_tokenizer(Tokenizer.load(arguments.model.tokenizer_name_or_path or folder))
+        # The tokenizer's other files say what these say, and PaddleNLP reads some of them otherwise.
+        side_files = {name: content for name, content in side_files.items() if name == GENERATION_FILE} | made
     model = load_model(folder, dtype, allow_pickle=arguments.model.allow_pickle)
     save = save_paddlenlp_model if target.format == "paddlenlp" else save_model
-    save(model.state_dict(), config, Path(target.output_dir), side_files, dtype, shard_bytes(target.max_shard_size))
+    save(model.state_dict().__getitem__, config, Path(target.output_dir), side_files, dtype, shard_bytes(target.max_shard_size))
+    if target.format == "paddlenlp" and config.tie_embeddings:
+        say("note: PaddleNLP warns of a newly initialised lm_head when it loads this model; its head is the embedding, and nothing is lost")
     say(f"done: {dtype}, in the layout of {target.format}, in {target.output_dir}")

@@ -21,7 +21,7 @@ from paddlealign.models.config import DecoderConfig, read_config
 from paddlealign.models.generation import generate
 from paddlealign.models.sampling import GenerationSettings
 from paddlealign.models.weights import find_weights, load_model
-from paddlealign.recipes.chat import chat
+from paddlealign.recipes.chat import chat, prompt_limit
 from paddlealign.recipes.device import choose_device, say
 from paddlealign.recipes.prediction_file import OUTPUT_KEY, append_outputs, prepare_output
 from paddlealign.recipes.stop_strings import cut_at_stop, special_stop_ids, stop_finder
@@ -47,6 +47,7 @@ def run(arguments: PredictArguments) -> None:
     generation, folder = arguments.generation, arguments.model.model_name_or_path
     device = choose_device(generation.device)
     config = read_config(folder)
+    find_weights(folder, arguments.model.allow_pickle)  # a missing or damaged file is told before the rows are read
     dtype = choose_dtype(generation.dtype, config, device)
     tokenizer = Tokenizer.load(arguments.model.tokenizer_name_or_path or folder)
     template = load_template(tokenizer, generation.chat_template)
@@ -120,7 +121,7 @@ def read_prompts(generation: GenerationArguments, tokenizer: Tokenizer, template
     pairs, report = read_rows([Path(str(generation.data_file))], "prompt")
     for warning in report.warnings:
         say(f"note: {warning}")
-    rows = [prompt_row(row, record, generation.src_length, tokenizer, template, config) for row, record in pairs]
+    rows = [prompt_row(row, record, generation, tokenizer, template, config) for row, record in pairs]
     lengths = np.array([len(row.prompt) for row in rows])
     say(f"{generation.data_file}: {len(rows)} rows, prompts of {lengths.min()} to {lengths.max()} tokens, {lengths.sum():,} in all")
     cut = sum(row.cut for row in rows)
@@ -133,19 +134,29 @@ def read_prompts(generation: GenerationArguments, tokenizer: Tokenizer, template
 
 
 def prompt_row(
-    row: dict[str, Any], record: Record, src_length: int, tokenizer: Tokenizer, template: Template, config: DecoderConfig
+    row: dict[str, Any], record: Record, generation: GenerationArguments, tokenizer: Tokenizer, template: Template, config: DecoderConfig
 ) -> PromptRow:
     """One row with its prompt in tokens, checked against the model."""
     if OUTPUT_KEY in row:
         raise UserError(f'{record.source}: the row has a key "{OUTPUT_KEY}" already, which would be overwritten. Rename it.')
+    src_length, positions = generation.src_length, config.max_positions
     prompt = encode_prompt(record, tokenizer, template, src_length)
+    if prompt.cut and record.tools:
+        whole = len(encode_prompt(record, tokenizer, template).ids)
+        mend = f"Set src_length to {whole} or more" if whole < positions else "Shorten the row"
+        raise UserError(
+            f"{record.source}: the prompt has {whole} tokens and src_length is {src_length}; cut at its start it would lose its tools. "
+            f"{mend} (the model's positions allow {positions - 1} at most)."
+        )
     ids = [int(index) for index in prompt.ids]
     if not ids:
         raise UserError(f"{record.source}: the prompt is empty; there is nothing to answer.")
-    if len(ids) >= config.max_positions:
+    if len(ids) >= positions:
+        most = prompt_limit(src_length, generation.max_length, positions)
         raise UserError(
-            f"{record.source}: the prompt has {len(ids)} tokens and the model {config.max_positions} positions, which leaves no room for "
-            f"an answer. Set src_length (now {src_length}) below {config.max_positions}."
+            f"{record.source}: the prompt has {len(ids)} tokens and the model {positions} positions, which leaves no room for an answer. "
+            f"Set src_length (now {src_length}) to {most} or less: that leaves {positions - most} for the answer (max_length "
+            f"{generation.max_length})."
         )
     if max(ids) >= config.vocab_size:
         raise UserError(

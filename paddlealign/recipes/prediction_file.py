@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from paddlealign.arguments.fields import GenerationArguments
 from paddlealign.errors import UserError
 from paddlealign.models.tensor_files import write_json
 
@@ -39,6 +40,9 @@ def prepare_output(output_file: Path, rows: Sequence[dict[str, Any]], settings: 
             return 0
         raise UserError(f"output_file: {output_file} exists, and no {settings_file.name} beside it says how it was made. {advice}")
     before = _read_settings(settings_file)
+    # A key that is younger than the file decides nothing as long as it has its default.
+    defaults = {key: getattr(GenerationArguments, key) for key in settings.keys() - before.keys() if hasattr(GenerationArguments, key)}
+    before = defaults | before
     changed = [f"{key} was {before.get(key)}, is {settings.get(key)}" for key in settings | before if before.get(key) != settings.get(key)]
     if changed:
         raise UserError(f"output_file: {output_file} was made under other settings: {'; '.join(changed)}. {advice}")

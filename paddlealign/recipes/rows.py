@@ -17,6 +17,7 @@ from paddlealign.data.template import load_template
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.errors import UserError
 from paddlealign.models.config import DecoderConfig
+from paddlealign.parallel.topology import Axis
 from paddlealign.recipes.device import say
 from paddlealign.training.feed import Feed
 
@@ -27,10 +28,12 @@ TrainArguments = SftArguments | DpoArguments
 class Rows:
     """The rows of a run in tokens.
 
+    end_id: the token that ends an answer.
     hashes: for run.json, by what they are of: the files of each split, and the training examples' tokens.
     """
 
     tokenizer: Tokenizer
+    end_id: int
     train: list[Example]
     dev: list[Example]
     hashes: dict[str, str]
@@ -56,7 +59,8 @@ def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) ->
             for line in describe_rows(split, read, encoded.report):
                 say(line)
     hashes["train tokens"] = examples_hash(sets["train"])
-    return Rows(tokenizer, sets["train"], sets["dev"], hashes)
+    end_id = tokenizer.special_tokens.get(template.end_token, tokenizer.eos_id)
+    return Rows(tokenizer, end_id, sets["train"], sets["dev"], hashes)
 
 
 def describe_rows(split: str, read: ReadReport, encoded: EncodingReport) -> list[str]:
@@ -76,8 +80,8 @@ def describe_rows(split: str, read: ReadReport, encoded: EncodingReport) -> list
     return lines + [f"note: {warning}" for warning in read.warnings]
 
 
-def make_feed(arguments: TrainArguments, rows: Rows) -> Feed:
-    """Lay down the order of the training rows."""
+def make_feed(arguments: TrainArguments, rows: Rows, axis: Axis) -> Feed:
+    """Lay down the order of the training rows; ``axis`` are the processes that read different ones."""
     data, training = arguments.data, arguments.training
     packing = "best_fit" if data.greedy_zero_padding else "next_fit" if data.zero_padding else "micro_batch"
     return Feed(
@@ -90,14 +94,16 @@ def make_feed(arguments: TrainArguments, rows: Rows) -> Feed:
         packing=packing,
         epochs=training.num_train_epochs,
         max_steps=training.max_steps,
+        rank=axis.rank,
+        ranks=axis.size,
     )
 
 
-def dev_batches(arguments: TrainArguments, rows: Rows) -> Iterator[Batch]:
-    """The dev rows in their order, in batches of per_device_eval_batch_size."""
+def dev_batches(arguments: TrainArguments, rows: Rows, axis: Axis) -> Iterator[Batch]:
+    """The dev rows in their order, in batches of per_device_eval_batch_size; of these every ``axis.size``-th is this process's."""
     lengths = [example.length for example in rows.dev]
     plan = evaluation_plan(lengths, max_length=arguments.data.max_length, batch_size=arguments.training.per_device_eval_batch_size)
-    for micro_batch in plan:
+    for micro_batch in plan[axis.rank :: axis.size]:
         yield make_batch(rows.dev, micro_batch, rows.tokenizer.pad_id)
 
 

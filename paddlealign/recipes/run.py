@@ -1,20 +1,30 @@
 """What the training recipes share: what is settled at the start, and the way from a prepared task to a finished run."""
 
+import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from paddlealign.arguments.paths import CURVES_FILE, METRICS_FILE, RUN_FILE
 from paddlealign.arguments.show import render
 from paddlealign.errors import UserError
-from paddlealign.models.config import read_config
+from paddlealign.models.config import DecoderConfig, read_config
+from paddlealign.models.config_values import read_json_object
 from paddlealign.models.decoder import Decoder
+from paddlealign.models.makers import WHOLE_LAYERS, TensorLayers
 from paddlealign.models.tensor_files import write_json
-from paddlealign.models.weight_files import files_beside
+from paddlealign.models.weight_files import GENERATION_FILE, files_beside
 from paddlealign.models.weights import find_weights, load_model
+from paddlealign.parallel.collect import agree
+from paddlealign.parallel.pipeline import Chain, connect
+from paddlealign.parallel.tensor import tensor_makers
+from paddlealign.parallel.topology import Topology
+from paddlealign.parallel.topology import start as start_processes
 from paddlealign.recipes.device import choose_device, say
 from paddlealign.recipes.rows import Rows, TrainArguments, check_vocabulary, dev_batches, make_feed, note_length, vocabulary_size
-from paddlealign.recipes.run_file import describe_run, refuse_other_run
+from paddlealign.recipes.run_file import argument_values, describe_run, refuse_other_run
 from paddlealign.report.curves import draw_curves
 from paddlealign.training.checkpoint import (
     TrainState,
@@ -35,11 +45,22 @@ from paddlealign.training.run_log import RunLog, read_metrics
 
 @dataclass(frozen=True)
 class Start:
-    """What is settled before any data is read. resume: the checkpoint to go on from."""
+    """What is settled before any data is read.
 
+    chain: the stages of the pipeline. make: the layers that tensor parallelism cuts. resume: the checkpoint to go on from.
+    """
+
+    topology: Topology
+    chain: Chain
+    make: TensorLayers
     device: str
     precision: Precision
     resume: Path | None
+
+    @property
+    def stage(self) -> tuple[int, int]:
+        """How many stages hold the model's layers, and which of them this process is."""
+        return self.topology.pipeline.size, self.topology.pipeline.rank
 
 
 def begin(arguments: TrainArguments) -> Start:
@@ -59,13 +80,34 @@ def begin(arguments: TrainArguments) -> Start:
         probe_folder(output_dir)
     if resuming and resume is None:
         say(f"note: {output_dir} holds no checkpoint yet; this starts at the first step")
-    read_config(arguments.model.model_name_or_path)  # a model that cannot be read is told before the rows are
+    config = read_config(arguments.model.model_name_or_path)  # a model that cannot be read is told before the rows are
+    check_cut(config, settings.tensor_parallel_degree, settings.pipeline_parallel_degree)
     find_weights(arguments.model.model_name_or_path, arguments.model.allow_pickle)
     device = choose_device(settings.device)
     precision, remark = choose_precision(settings.bf16, settings.fp16, settings.fp16_opt_level, device)
     for note in (*arguments.notes, *([remark] if remark else [])):
         say(f"note: {note}")
-    return Start(device, precision, resume)
+    topology = start_processes(settings.tensor_parallel_degree, settings.pipeline_parallel_degree, settings.data_parallel_degree)
+    make = TensorLayers(*tensor_makers(topology.tensor)) if topology.tensor.size > 1 else WHOLE_LAYERS
+    return Start(topology, connect(topology.pipeline), make, device, precision, resume)
+
+
+def check_cut(config: DecoderConfig, parts: int, stages: int) -> None:
+    """Every process of a tensor-parallel group must hold as many heads, and as much of the MLP, as the others; every stage a layer."""
+    if stages > config.num_layers:
+        raise UserError(f"pipeline_parallel_degree {stages}: the model has {config.num_layers} layers, and every stage needs one.")
+    sizes = {
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "intermediate_size": config.intermediate_size,
+    }
+    for name, size in sizes.items():
+        if size % parts:
+            possible = [degree for degree in range(1, 65) if not any(it % degree for it in sizes.values())]
+            raise UserError(
+                f"tensor_parallel_degree {parts}: the model's {name} {size} is {parts} x {size // parts} + {size % parts} and cannot be "
+                f"cut evenly. For this model it may be {', '.join(map(str, possible))}."
+            )
 
 
 def probe_folder(folder: Path) -> None:
@@ -88,7 +130,7 @@ def load_policy(arguments: TrainArguments, start: Start, rows: Rows) -> Decoder:
     size = vocabulary_size(arguments, rows, config)
     if size > config.vocab_size:
         say(f"vocabulary: {config.vocab_size} tokens grow to the tokenizer's {size}; each new row is the mean of the old ones")
-    return load_model(folder, start.precision.weights_dtype, size, arguments.model.allow_pickle)
+    return load_model(folder, start.precision.weights_dtype, size, arguments.model.allow_pickle, start.make, start.stage)
 
 
 def make_task(arguments: TrainArguments, start: Start, rows: Rows, policy: Decoder, objective: Objective, dev_objective: Objective) -> Task:
@@ -101,33 +143,51 @@ def make_task(arguments: TrainArguments, start: Start, rows: Rows, policy: Decod
         optimizer=make_optimizer(policy, settings.adam_beta1, settings.adam_beta2, settings.adam_epsilon, settings.weight_decay),
         precision=start.precision,
         objective=objective,
-        feed=make_feed(arguments, rows),
+        feed=make_feed(arguments, rows, start.topology.data),
         dev_objective=dev_objective,
-        dev_batches=lambda: dev_batches(arguments, rows),
-        side_files=side_files(arguments, rows.tokenizer.folder),
+        dev_batches=lambda: dev_batches(arguments, rows, start.topology.data),
+        side_files=side_files(arguments, rows),
+        topology=start.topology,
+        chain=start.chain,
     )
 
 
-def side_files(arguments: TrainArguments, tokenizer_dir: Path) -> dict[str, Path]:
-    """What a saved model has beside its weights: the tokenizer of its rows, and the chat template where a file was given."""
-    files = files_beside(arguments.model.model_name_or_path, tokenizer_dir)
+def side_files(arguments: TrainArguments, rows: Rows) -> dict[str, bytes]:
+    """What a saved model has beside its weights: the tokenizer of its rows, the chat template where a file was given, and the end token."""
+    folder = Path(arguments.model.model_name_or_path)
+    files = files_beside(folder, rows.tokenizer.folder)
     if arguments.data.chat_template not in ("auto", "none"):
-        files["chat_template.jinja"] = Path(arguments.data.chat_template)
+        files["chat_template.jinja"] = Path(arguments.data.chat_template).read_bytes()
+    told = read_json_object(folder / GENERATION_FILE) if GENERATION_FILE in files else {}
+    named = named_ends(told or read_config(folder).source)
+    if rows.end_id not in named:
+        # Whoever generates from the saved model would run on past every answer.
+        files[GENERATION_FILE] = (json.dumps({**told, "eos_token_id": [rows.end_id, *named]}, indent=2) + "\n").encode()
+        say(f"note: answers end with token {rows.end_id}, which the model's files do not name; the saved {GENERATION_FILE} does")
     return files
+
+
+def named_ends(source: Mapping[str, Any]) -> list[int]:
+    """The ids under eos_token_id: one, a list of them, or none."""
+    value = source.get("eos_token_id")
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str, str]) -> None:
     """Resume or start, fit, and leave the final model, the run log and the curves in output_dir. hashes: see ``describe_run``."""
     settings = arguments.training
     output_dir = Path(settings.output_dir)
+    is_main = start.topology.is_main
     run = describe_run(arguments, hashes, start.device)
+    agree(start.topology, {**{key: str(value) for key, value in argument_values(run).items()}, **hashes})
     state = resume_or_start(arguments, start, task, run)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    write_json(output_dir / RUN_FILE, {**run, "finished": False})
+    if is_main:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        write_json(output_dir / RUN_FILE, {**run, "finished": False})
     if settings.evaluation_strategy == "steps" and (settings.eval_steps or settings.logging_steps) > task.feed.total_steps:
         say(f"note: nothing will be evaluated: eval_steps is above the run's {task.feed.total_steps} steps")
     began = time.perf_counter()
-    log = RunLog(output_dir, state.step, settings.report_to)
+    log = RunLog(output_dir if is_main else None, state.step, settings.report_to)
     progress = Progress(task.feed.total_steps, state.step, settings.disable_tqdm)
     try:
         if settings.do_train:
@@ -139,11 +199,18 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
         log.close()
     seconds = time.perf_counter() - began
     if settings.do_train:
-        save_policy(output_dir, task.policy, task.side_files)
+        save_policy(output_dir, task.policy, task.side_files, start.topology)
+    if not is_main:
+        return
+    if settings.do_train:
         draw_curves(read_metrics(output_dir), output_dir / CURVES_FILE, f"{arguments.command.upper()}, {output_dir}")
     write_json(output_dir / RUN_FILE, {**run, "finished": True, "steps": state.step, "seconds": round(seconds, 1)})
     left = f"the model, {METRICS_FILE} and {CURVES_FILE} are" if settings.do_train else f"{METRICS_FILE} is"
-    say(f"done in {seconds:.0f} s: {left} in {output_dir}")
+    say(f"done in {seconds:.1f} s: {left} in {output_dir}")
+    held, stored = start.precision.weights_dtype, task.policy.config.dtype
+    if settings.do_train and held != stored:
+        way = f"python -m paddlealign.export --dtype {stored} writes it so"
+        say(f"note: saved in {held}, as it was trained; the checkpoint was {stored} ({way})")
     if settings.do_train and arguments.data.chat_template == "none":
         say("trained on plain text (chat_template none): give predict.py --chat_template none too")
 
@@ -161,7 +228,7 @@ def resume_or_start(arguments: TrainArguments, start: Start, task: Task, run: di
     if start.resume is None:
         if arguments.training.resume_from_checkpoint is not None:
             refuse_other_run(output_dir / RUN_FILE, run)
-        elif arguments.training.overwrite_output_dir:
+        elif arguments.training.overwrite_output_dir and start.topology.is_main:
             remove_run(output_dir)
         return TrainState()
     old_steps = refuse_other_run(start.resume / RUN_FILE, run)
@@ -174,7 +241,7 @@ def resume_or_start(arguments: TrainArguments, start: Start, task: Task, run: di
     say(f"resumed from {start.resume}: {state.step} of {task.feed.total_steps} steps done")
     if old_steps:
         say(f"note: {old_steps}; the learning rate now follows the new length")
-    aside = set_aside_later(output_dir, state.step)
+    aside = set_aside_later(output_dir, state.step) if start.topology.is_main else []
     if aside:
         say(f"note: {', '.join(aside)} lie after it and were set aside (.abandoned)")
     return state

@@ -1,6 +1,7 @@
 """run.json: what a run was told and made of; and whether a resume is a resume of that run."""
 
 import json
+import math
 import platform
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,10 @@ FREE_KEYS = frozenset({
     "do_train", "do_eval", "check", "num_train_epochs", "max_steps", "per_device_eval_batch_size", "device", "recompute",
     "logging_steps", "report_to", "disable_tqdm", "evaluation_strategy", "eval_steps", "save_strategy", "save_steps",
     "save_total_limit", "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "early_stopping_patience",
-    "early_stopping_threshold",
+    "early_stopping_threshold", "tensor_parallel_degree", "pipeline_parallel_degree", "data_parallel_degree",
 })  # fmt: skip
 # Of these only the product counts: it is the number of rows of a step.
-BATCH_KEYS = ("per_device_train_batch_size", "gradient_accumulation_steps")
+BATCH_KEYS = ("per_device_train_batch_size", "gradient_accumulation_steps", "data_parallel_degree")
 _PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "numpy", "tokenizers")
 
 
@@ -72,20 +73,21 @@ def _items(run: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {key: item for section in run["arguments"].values() for key, item in section.items()}
 
 
-def _values(run: dict[str, Any]) -> dict[str, Any]:
+def argument_values(run: dict[str, Any]) -> dict[str, Any]:
+    """The effective arguments of a run, key to value."""
     return {key: item["value"] for key, item in _items(run).items()}
 
 
 def _length(run: dict[str, Any]) -> dict[str, Any]:
     """The arguments that say how long a run is; a longer or shorter one may go on."""
-    return {key: _values(run)[key] for key in ("num_train_epochs", "max_steps")}
+    return {key: argument_values(run)[key] for key in ("num_train_epochs", "max_steps")}
 
 
 def _deciding(run: dict[str, Any]) -> dict[str, Any]:
     """What decides a run's numbers."""
-    values = _values(run)
+    values = argument_values(run)
     kept = {key: value for key, value in values.items() if key not in FREE_KEYS and key not in BATCH_KEYS}
     kept["command"] = run["command"]
-    kept["rows of a step"] = values[BATCH_KEYS[0]] * values[BATCH_KEYS[1]]
+    kept["rows of a step"] = math.prod(values.get(key, 1) for key in BATCH_KEYS)
     kept |= {f"sha256 of the {name}": run["sha256"].get(name) for name in ("train tokens", "reference weights")}
     return kept

@@ -12,15 +12,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import paddle
 from paddle.optimizer import AdamW
 
 from paddlealign.arguments.paths import CURVES_FILE, METRICS_FILE, RUN_FILE
 from paddlealign.errors import UserError
 from paddlealign.models.decoder import Decoder
-from paddlealign.models.tensor_files import read_tensors, write_json, write_tensors
+from paddlealign.models.parameters import parameter_shapes
+from paddlealign.models.tensor_files import TensorSpec, read_header, write_json, write_streamed
+from paddlealign.models.tensor_places import read_all
 from paddlealign.models.weights import load_weights, save_model
+from paddlealign.parallel.topology import SINGLE, Topology
 from paddlealign.training.optimizer import load_optimizer_state, optimizer_state
 from paddlealign.training.precision import Precision
+from paddlealign.training.whole import own_share, parameter_of, whole_tensors
 
 STATE_FILE = "trainer_state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -55,14 +61,28 @@ def list_checkpoints(output_dir: Path) -> list[tuple[int, Path]]:
     return sorted((step, path) for step, path in found if (path / STATE_FILE).exists())
 
 
-def save_checkpoint(output_dir: Path, policy: Decoder, optimizer: AdamW, state: TrainState, side_files: Mapping[str, Path]) -> Path:
-    """Write ``checkpoint-<step>``, with a copy of the run's run.json. side_files: see ``save_policy``. Returns the folder."""
+def save_checkpoint(
+    output_dir: Path,
+    policy: Decoder,
+    optimizer: AdamW,
+    state: TrainState,
+    side_files: Mapping[str, bytes],
+    topology: Topology = SINGLE,
+) -> Path:
+    """Write ``checkpoint-<step>``, with a copy of the run's run.json. side_files: see ``save_policy``. Returns the folder.
+
+    All processes call it; the first one writes, the others of its copy of the model give it their shares.
+    """
     final = output_dir / f"checkpoint-{state.step}"
     partial = output_dir / f"checkpoint-{state.step}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_policy(partial, policy, side_files)
-    write_tensors(partial / OPTIMIZER_FILE, optimizer_state(optimizer, policy), {"format": "paddlealign"})
+    if topology.is_main:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    save_policy(partial, policy, side_files, topology)
+    if topology.data.rank == 0:
+        _save_optimizer(partial / OPTIMIZER_FILE, optimizer, policy, topology)
+    if not topology.is_main:
+        return final
     if (output_dir / RUN_FILE).exists():
         shutil.copyfile(output_dir / RUN_FILE, partial / RUN_FILE)
     write_json(partial / STATE_FILE, asdict(state))
@@ -72,17 +92,39 @@ def save_checkpoint(output_dir: Path, policy: Decoder, optimizer: AdamW, state: 
     return final
 
 
-def save_policy(folder: Path, policy: Decoder, side_files: Mapping[str, Path]) -> None:
-    """Write the weights in the dtype in which they are held, with config.json and the side files: see ``weights.save_model``."""
-    held = str(policy.model.embed_tokens.weight.dtype).removeprefix("paddle.")
-    save_model(policy.state_dict(), policy.config, folder, side_files, held)
+def save_policy(folder: Path, policy: Decoder, side_files: Mapping[str, bytes], topology: Topology = SINGLE) -> None:
+    """Write the weights in the dtype in which they are held, with config.json and the side files: see ``weights.save_model``.
+
+    All processes call it, as ``save_checkpoint``.
+    """
+    if topology.data.rank == 0:
+        dtype = str(policy.parameters()[0].dtype).removeprefix("paddle.")
+        whole = whole_tensors(dict(policy.named_parameters()), dtype, policy, topology)
+        save_model(whole, policy.config, folder if topology.is_main else None, side_files, dtype)
+
+
+def _save_optimizer(path: Path, optimizer: AdamW, policy: Decoder, topology: Topology) -> None:
+    """Write the optimizer's tensors, each whole, one at a time."""
+    held = optimizer_state(optimizer, policy)
+    shapes = parameter_shapes(policy.config)
+    whole = whole_tensors(held, "float32", policy, topology)
+    kinds = ("moment1", "moment2") if policy.parameters()[0].dtype == paddle.float32 else ("moment1", "moment2", "master")
+    specs = [TensorSpec(f"{name}.{kind}", "float32", shape) for name, shape in shapes.items() for kind in kinds]
+    specs += [TensorSpec(power, "float32", (1,)) for power in ("beta1_pow", "beta2_pow")]
+
+    def stored(name: str) -> np.ndarray:
+        tensor = whole(name) if parameter_of(name, shapes) in shapes else held[name]
+        return tensor.numpy()
+
+    write_streamed(path if topology.is_main else None, specs, stored, {"format": "paddlealign"})
 
 
 def load_checkpoint(folder: Path, policy: Decoder, optimizer: AdamW, precision: Precision) -> TrainState:
     """Put weights, optimizer, loss scaler and state back as they were saved."""
     load_weights(policy, folder)
     try:
-        load_optimizer_state(optimizer, policy, read_tensors(folder / OPTIMIZER_FILE))
+        places = read_header(folder / OPTIMIZER_FILE)
+        load_optimizer_state(optimizer, policy, own_share(lambda name: read_all(places[name]), policy))
         state = TrainState(**json.loads((folder / STATE_FILE).read_text(encoding="utf-8")))
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder}: not a checkpoint that this run can go on from ({error}); name an older checkpoint-<step>") from error
@@ -134,7 +176,7 @@ def remove_run(output_dir: Path) -> None:
     for path in output_dir.glob("checkpoint-*"):
         if re.fullmatch(r"checkpoint-\d+(\.partial|\.abandoned)?", path.name):
             shutil.rmtree(path)
-    for name in (RUN_FILE, METRICS_FILE, CURVES_FILE):
+    for name in (RUN_FILE, METRICS_FILE, CURVES_FILE, "errors.txt"):
         (output_dir / name).unlink(missing_ok=True)
 
 

@@ -38,8 +38,11 @@ class Feed:
         packing: str,
         epochs: float,
         max_steps: int,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
-        """packing: see ``data.order``. max_steps above 0 wins over epochs."""
+        """packing: see ``data.order``. max_steps above 0 wins over epochs. rank, ranks: which of so many shares of each step this is."""
+        self._rank = rank
         self._examples, self._pad_id = examples, pad_id
         self._lengths = np.array([example.length for example in examples])
         self._plan = lambda epoch: epoch_plan(
@@ -49,6 +52,7 @@ class Feed:
             max_length=max_length,
             micro_batch_size=micro_batch_size,
             accumulation=accumulation,
+            ranks=ranks,
             packing=packing,
         )
         self.total_steps = max_steps if max_steps > 0 else self._count_steps(epochs)
@@ -70,5 +74,4 @@ class Feed:
             epoch += 1
 
     def _lay(self, step: Step) -> tuple[Batch, ...]:
-        (micro_batches,) = step
-        return tuple(make_batch(self._examples, rows, self._pad_id) for rows in micro_batches)
+        return tuple(make_batch(self._examples, rows, self._pad_id) for rows in step[self._rank])

@@ -13,6 +13,8 @@ from paddlealign.data.example import Batch
 from paddlealign.errors import UserError
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.weights import load_weights
+from paddlealign.parallel.pipeline import LONE_CHAIN, Chain
+from paddlealign.parallel.topology import SINGLE, Topology
 from paddlealign.training.checkpoint import TrainState, prune_checkpoints, save_checkpoint
 from paddlealign.training.feed import Feed
 from paddlealign.training.objective import Objective
@@ -43,7 +45,9 @@ class Task:
     feed: Feed
     dev_objective: Objective
     dev_batches: Callable[[], Iterable[Batch]]
-    side_files: Mapping[str, Path]
+    side_files: Mapping[str, bytes]
+    topology: Topology = SINGLE
+    chain: Chain = LONE_CHAIN
 
 
 def fit(task: Task, settings: TrainingArguments, state: TrainState, log: RunLog, progress: Progress) -> TrainState:
@@ -68,8 +72,10 @@ def fit(task: Task, settings: TrainingArguments, state: TrainState, log: RunLog,
             progress.say(f"stopped early at step {state.step}: {stale}")
             break
         rate = learning_rate_at(state.step, total, settings.learning_rate, warmup, settings.lr_scheduler_type)
-        sums = accumulate_gradients(task.policy, step.batches, task.objective, task.precision, settings.recompute)
-        norm = apply_gradients(task.policy, task.optimizer, task.precision, rate, settings.max_grad_norm)
+        sums = accumulate_gradients(
+            task.policy, step.batches, task.objective, task.precision, settings.recompute, task.topology, task.chain
+        )
+        norm = apply_gradients(task.policy, task.optimizer, task.precision, rate, settings.max_grad_norm, task.topology)
         # Under float16 an overflow in the gradient is the loss scaler's business, unless it does not end.
         skipped = skipped + 1 if not math.isfinite(norm) else 0
         if not math.isfinite(sums.means()["loss"]) or skipped > (MOST_SKIPPED if task.precision.scaler else 0):
@@ -108,7 +114,7 @@ def fit(task: Task, settings: TrainingArguments, state: TrainState, log: RunLog,
 def run_evaluation(task: Task, state: TrainState, log: RunLog, progress: Progress) -> dict[str, float]:
     """Evaluate on the dev rows, log the line and return it; names bear "eval_"."""
     start = time.perf_counter()
-    sums = evaluate(task.policy, task.dev_batches(), task.dev_objective, task.precision)
+    sums = evaluate(task.policy, task.dev_batches(), task.dev_objective, task.precision, task.topology, task.chain)
     seconds = time.perf_counter() - start
     line = {"step": state.step, "epoch": round(state.epoch, 4), **{f"eval_{name}": value for name, value in sums.means().items()}}
     line["eval_tokens_per_second"] = round(sums.tokens / seconds, 1)
@@ -158,6 +164,7 @@ def _note_best(state: TrainState, line: dict[str, float], settings: TrainingArgu
 def _save(task: Task, state: TrainState, settings: TrainingArguments, output_dir: Path, progress: Progress) -> None:
     """Write a checkpoint, then let the oldest go."""
     state.scaler = task.precision.scaler_state()
-    path = save_checkpoint(output_dir, task.policy, task.optimizer, state, task.side_files)
-    prune_checkpoints(output_dir, settings.save_total_limit, state.best_step if settings.load_best_model_at_end else None)
+    path = save_checkpoint(output_dir, task.policy, task.optimizer, state, task.side_files, task.topology)
+    if task.topology.is_main:
+        prune_checkpoints(output_dir, settings.save_total_limit, state.best_step if settings.load_best_model_at_end else None)
     progress.say(f"saved {path}")

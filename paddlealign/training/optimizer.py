@@ -1,12 +1,16 @@
 """AdamW, its learning rate, gradient clipping, and its state under the weights' own names."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable
 
 import numpy as np
 import paddle
 from paddle import Tensor, nn
 from paddle.optimizer import AdamW
+
+from paddlealign.models.parameters import EMBEDDING, cut_axis
+from paddlealign.parallel.collect import sum_over
+from paddlealign.parallel.topology import SINGLE, Topology
 
 
 def learning_rate_at(step: int, total: int, peak: float, warmup: int, kind: str) -> float:
@@ -48,52 +52,62 @@ def make_optimizer(model: nn.Layer, beta1: float, beta2: float, epsilon: float, 
 
 
 @paddle.no_grad()
-def clip_gradients(parameters: Iterable[Tensor], largest: float) -> float:
+def clip_gradients(model: nn.Layer, largest: float, topology: Topology = SINGLE) -> float:
     """Scale all gradients in place so that their global L2 norm is ``largest`` at most; 0 leaves them as they are.
 
+    The norm is that of the whole model: what tensor parallelism cuts is added up over its processes, what they all hold counts once.
     Returns the norm before clipping, summed in float32. A norm that is not finite is returned and nothing is scaled.
     """
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    squares = [paddle.sum(paddle.square(gradient.astype("float32"))) for gradient in gradients]
-    norm = float(paddle.sqrt(paddle.stack(squares).sum()))
+    named = [(name, parameter.grad) for name, parameter in model.named_parameters() if parameter.grad is not None]
+    gradients = [gradient for _, gradient in named]
+    first = topology.tensor.rank == 0
+    counted = [gradient for name, gradient in named if first or cut_axis(name) is not None]
+    if topology.pipeline.rank > 0:  # an embedding that the last stage holds for its head counts on the first
+        counted = [gradient for name, gradient in named if name != EMBEDDING and (first or cut_axis(name) is not None)]
+    total = paddle.stack([paddle.sum(paddle.square(gradient.astype("float32"))) for gradient in counted]).sum()
+    if topology.tensor.size * topology.pipeline.size > 1:
+        total = paddle.to_tensor(sum_over(topology.pipeline, sum_over(topology.tensor, total.numpy())))
+    norm = float(paddle.sqrt(total))
     if math.isfinite(norm) and 0 < largest < norm:
         for gradient in gradients:
             gradient.scale_(largest / norm)
     return norm
 
 
-def optimizer_state(optimizer: AdamW, model: nn.Layer) -> dict[str, np.ndarray]:
-    """Take the optimizer's state out under the model's parameter names.
+def optimizer_state(optimizer: AdamW, model: nn.Layer) -> dict[str, Tensor]:
+    """The optimizer's own tensors under the model's parameter names.
 
     Returns ``<name>.moment1`` and ``<name>.moment2`` in the parameter's shape, ``<name>.master`` where it has a float32 master weight, and
-    the powers of the two betas, "beta1_pow" and "beta2_pow" [1], which are the same for all. Arrays are in Paddle's layout.
+    the powers of the two betas, "beta1_pow" and "beta2_pow" [1], which are the same for all. In Paddle's layout, not copied.
     """
     moments = optimizer._accumulators
     state = {}
     for name, parameter in model.named_parameters():
         key = _state_key(optimizer, parameter)
         for moment in ("moment1", "moment2"):
-            state[f"{name}.{moment}"] = moments[moment][key].numpy()
+            state[f"{name}.{moment}"] = moments[moment][key]
         if parameter.name in optimizer._master_weights:
-            state[f"{name}.master"] = optimizer._master_weights[parameter.name].numpy()
+            state[f"{name}.master"] = optimizer._master_weights[parameter.name]
     for power in ("beta1_pow", "beta2_pow"):
-        state[power] = moments[f"{power}_acc"][key].numpy()
+        state[power] = moments[f"{power}_acc"][key]
     return state
 
 
-def load_optimizer_state(optimizer: AdamW, model: nn.Layer, state: dict[str, np.ndarray]) -> None:
-    """Put back what ``optimizer_state`` took out. A missing name raises KeyError."""
+def load_optimizer_state(optimizer: AdamW, model: nn.Layer, read: Callable[[str], np.ndarray]) -> None:
+    """Put back what ``optimizer_state`` gave. read: gives the values of a name; it raises KeyError where there are none."""
     block = paddle.base.framework.default_main_program().global_block()
     optimizer._create_accumulators(block, model.parameters())
     moments = optimizer._accumulators
+    powers = {power: read(power) for power in ("beta1_pow", "beta2_pow")}
     for name, parameter in model.named_parameters():
         key = _state_key(optimizer, parameter)
-        for moment in ("moment1", "moment2"):
-            moments[moment][key].set_value(state[f"{name}.{moment}"])
-        for power in ("beta1_pow", "beta2_pow"):
-            moments[f"{power}_acc"][key].set_value(state[power])
+        targets = {moment: moments[moment][key] for moment in ("moment1", "moment2")}
         if parameter.name in optimizer._master_weights:
-            optimizer._master_weights[parameter.name].set_value(state[f"{name}.master"])
+            targets["master"] = optimizer._master_weights[parameter.name]
+        for kind, target in targets.items():
+            target.set_value(read(f"{name}.{kind}"))
+        for power, value in powers.items():
+            moments[f"{power}_acc"][key].set_value(value)
 
 
 def _state_key(optimizer: AdamW, parameter: Tensor) -> str:

@@ -31,8 +31,12 @@ class Precision:
         """The dtype that the trained weights are held in."""
         return self.dtype if self.level == "O2" else "float32"
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the loss's gradients to the parameters, scaled where the loss is."""
+    def backward(self, output: Tensor, gradient: Tensor | None = None) -> None:
+        """Add the gradients of a loss to the parameters, scaled where losses are; or of another output, whose ``gradient`` is given."""
+        if gradient is not None:
+            paddle.autograd.backward([output], [gradient])
+            return
+        loss = output
         if self.scaler is not None:
             # GradScaler switches itself off for good unless the last auto_cast was a float16 one, and O2 has no other.
             with paddle.amp.auto_cast(enable=False, dtype="float16"):

@@ -17,9 +17,12 @@ from paddlealign.models.decoder import Decoder
 from paddlealign.models.tensor_files import read_tensors, write_tensors
 from paddlealign.models.weights import find_weights
 from paddlealign.objectives.response import response_logps
+from paddlealign.parallel.collect import sum_over
+from paddlealign.parallel.pipeline import LONE_CHAIN, Chain, from_last, run_forward_only
+from paddlealign.parallel.topology import SINGLE, Topology
 from paddlealign.training.objective import Reference
 from paddlealign.training.precision import Precision
-from paddlealign.training.score import score
+from paddlealign.training.score import hidden_shape, run_head, run_layers
 
 # A packed row for the reference holds this many tokens, or one example where that is longer.
 ROW_TOKENS = 2048
@@ -44,23 +47,43 @@ def fingerprint(examples: Sequence[Example], weights: str, dtype: str) -> str:
     return hashlib.sha256(f"paddlealign reference 1 {dtype} {weights} {examples_hash(examples)}".encode()).hexdigest()[:32]
 
 
-def compute_logps(model: Decoder, examples: Sequence[Example], pad_id: int, precision: Precision, what: str, show: bool) -> np.ndarray:
-    """Log-probs of every response of preference examples: float32 [examples, 2]. what: the bar's label; show: whether there is one."""
+def compute_logps(
+    model: Decoder,
+    examples: Sequence[Example],
+    pad_id: int,
+    precision: Precision,
+    what: str,
+    show: bool,
+    topology: Topology = SINGLE,
+    chain: Chain = LONE_CHAIN,
+) -> np.ndarray:
+    """Log-probs of every response of preference examples: float32 [examples, 2]. what: the bar's label; show: whether there is one.
+
+    Processes that read different rows share the work; all get the whole table.
+    """
     lengths = [example.length for example in examples]
     rows = pack_rows(lengths, max(ROW_TOKENS, *lengths), best_fit=True)
     logps = np.zeros((len(examples), 2), "float32")
-    for row in tqdm(rows, desc=what, unit="row", leave=False, disable=None if show else True):
+    for row in tqdm(rows[topology.data.rank :: topology.data.size], desc=what, unit="row", leave=False, disable=None if show else True):
         batch = make_batch(examples, [row], pad_id)
-        logps[batch.example_ids] = model_logps(model, batch, precision).numpy().reshape(-1, 2)
-    return logps
+        logps[batch.example_ids] = model_logps(model, batch, precision, chain).reshape(-1, 2)
+    return sum_over(topology.data, logps).astype("float32")
 
 
-@paddle.no_grad()
-def model_logps(model: Decoder, batch: Batch, precision: Precision) -> Tensor:
-    """Log-probs of the batch's responses under a model, without a gradient: float32 [responses]."""
-    with precision.autocast():
-        scores = score(model, batch)
-    return response_logps(scores.token_logps, scores.owner, scores.responses)
+def model_logps(model: Decoder, batch: Batch, precision: Precision, chain: Chain = LONE_CHAIN) -> np.ndarray:
+    """Log-probs of the batch's responses under a model, without a gradient: float32 [responses], the same in all stages of the chain."""
+    found = np.zeros(batch.response_count, "float32")
+
+    def forward(_: int, received: Tensor | None) -> Tensor:
+        with precision.autocast():
+            hidden = run_layers(model, batch, received)
+            if chain.is_last:
+                scores = run_head(model, batch, hidden)
+                found[:] = response_logps(scores.token_logps, scores.owner, scores.responses).numpy()
+        return hidden
+
+    run_forward_only(chain, [hidden_shape(model, batch)], precision.weights_dtype, forward)
+    return from_last(chain, found).astype("float32")
 
 
 def read_cache(folder: Path, name: str, examples: int) -> np.ndarray | None:
@@ -92,4 +115,4 @@ def table_reference(logps: np.ndarray) -> Reference:
 
 def model_reference(model: Decoder, precision: Precision) -> Reference:
     """A reference that computes its log-probs for each batch with a frozen model."""
-    return lambda batch: model_logps(model, batch, precision)
+    return lambda batch: paddle.to_tensor(model_logps(model, batch, precision))

@@ -3,7 +3,7 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from paddlealign.arguments.paths import METRICS_FILE
 
@@ -11,13 +11,19 @@ from paddlealign.arguments.paths import METRICS_FILE
 class RunLog:
     """Writes one JSON object a line to ``output_dir/metrics.jsonl``, each line flushed as it is written."""
 
-    def __init__(self, output_dir: Path, first_step: int, report_to: str) -> None:
-        """Open the log. first_step: lines of later steps are left over from a run that went on after its last checkpoint; they go."""
+    def __init__(self, output_dir: Path | None, first_step: int, report_to: str) -> None:
+        """Open the log. first_step: lines of later steps are left over from a run that went on after its last checkpoint; they go.
+
+        output_dir: None where another process writes the run's log.
+        """
+        self._file: TextIO | None = None
+        self._visualdl = None
+        if output_dir is None:
+            return
         self._path = output_dir / METRICS_FILE
         kept = [line for line in _lines(self._path) if line.get("step", 0) <= first_step] if first_step else []
         self._path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         self._file = self._path.open("a", encoding="utf-8")
-        self._visualdl = None
         if report_to == "visualdl":
             from visualdl import LogWriter  # here, since it takes a second to import
 
@@ -25,6 +31,8 @@ class RunLog:
 
     def write(self, values: dict[str, Any]) -> None:
         """Append one line. values must hold "step"; numbers only otherwise. A number that is not finite becomes null: JSON has none."""
+        if self._file is None:
+            return
         self._file.write(json.dumps({name: value if math.isfinite(value) else None for name, value in values.items()}) + "\n")
         self._file.flush()
         if self._visualdl is not None:
@@ -34,7 +42,8 @@ class RunLog:
 
     def close(self) -> None:
         """Close the files."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if self._visualdl is not None:
             self._visualdl.close()
 

@@ -8,7 +8,6 @@ from paddle import Tensor
 from paddlealign.data.example import Batch
 from paddlealign.models.attention import packed_attention
 from paddlealign.models.decoder import Decoder
-from paddlealign.models.head import token_logps
 
 
 @dataclass(frozen=True)
@@ -25,10 +24,28 @@ class Scores:
     responses: int
 
 
-def score(model: Decoder, batch: Batch, recompute: bool = False) -> Scores:
-    """Run the model over the batch once, and its head over the scored tokens only."""
+def run_layers(model: Decoder, batch: Batch, received: Tensor | None = None, recompute: bool = False) -> Tensor:
+    """The batch through the layers that this process holds. received: hidden states of the stage before, None on the first stage.
+
+    Returns hidden states [rows, length, hidden].
+    """
     attend = packed_attention(batch.visible_until, batch.position_ids)
-    hidden = model(paddle.to_tensor(batch.input_ids), paddle.to_tensor(batch.position_ids), attend, recompute)
+    inputs = paddle.to_tensor(batch.input_ids) if received is None else received
+    return model(inputs, paddle.to_tensor(batch.position_ids), attend, recompute)
+
+
+def run_head(model: Decoder, batch: Batch, hidden: Tensor) -> Scores:
+    """The head over the scored tokens only. hidden: of the last layer, [rows, length, hidden]."""
     scored = hidden.reshape([-1, hidden.shape[-1]]).index_select(paddle.to_tensor(batch.score_at))
-    logps, correct = token_logps(scored, model.head, paddle.to_tensor(batch.target_ids), model.config.tie_embeddings)
+    logps, correct = model.token_logps(scored, paddle.to_tensor(batch.target_ids))
     return Scores(logps, correct, paddle.to_tensor(batch.target_owner), batch.response_count)
+
+
+def score(model: Decoder, batch: Batch) -> Scores:
+    """A whole model over the batch, in one process of the pipeline."""
+    return run_head(model, batch, run_layers(model, batch))
+
+
+def hidden_shape(model: Decoder, batch: Batch) -> tuple[int, ...]:
+    """The shape of the hidden states between two stages."""
+    return (*batch.input_ids.shape, model.config.hidden_size)

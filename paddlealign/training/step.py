@@ -2,18 +2,25 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
+import numpy as np
 import paddle
 from paddle import Tensor
 from paddle.optimizer import AdamW
 
 from paddlealign.data.example import Batch
 from paddlealign.models.decoder import Decoder
+from paddlealign.parallel.collect import gather_values, sum_gradients, sum_over, sum_over_ends
+from paddlealign.parallel.pipeline import LONE_CHAIN, Chain, run_forward_only, run_pipeline
+from paddlealign.parallel.topology import SINGLE, Topology
 from paddlealign.training.objective import Objective
 from paddlealign.training.optimizer import clip_gradients
 from paddlealign.training.precision import Precision
-from paddlealign.training.score import score
+from paddlealign.training.score import hidden_shape, run_head, run_layers
+
+# Held whole by every process of a tensor axis, yet with a gradient of its own heads only.
+DIFFERING = ("self_attn.q_norm.weight", "self_attn.k_norm.weight")
 
 
 @dataclass(frozen=True)
@@ -62,32 +69,65 @@ def widen_gradients(parameters: list[Tensor], totals: dict[str, Tensor], last: b
             parameter.clear_gradient(set_to_zero=False)
 
 
-def accumulate_gradients(policy: Decoder, batches: Sequence[Batch], objective: Objective, precision: Precision, recompute: bool) -> Sums:
+def accumulate_gradients(
+    policy: Decoder,
+    batches: Sequence[Batch],
+    objective: Objective,
+    precision: Precision,
+    recompute: bool,
+    topology: Topology = SINGLE,
+    chain: Chain = LONE_CHAIN,
+) -> Sums:
     """Add the gradients of ``sum of losses / count of the whole step`` to the policy's parameters, one micro-batch at a time.
 
-    The count is taken over all the batches before the first one runs, so every split of the same rows gives the same gradient.
+    The count is taken over all the batches of all processes before the first one runs, so every split of the same rows gives the same
+    gradient. batches: those of this process; a batch without examples stands where there was nothing left for it. Returns the sums over
+    all processes.
     """
-    count = sum(objective.count(batch) for batch in batches)
+    batches = [batch for batch in batches if len(batch.example_ids)]
+    count = int(sum_over(topology.data, np.array(sum(objective.count(batch) for batch in batches))))
     totals: list[dict[str, Tensor]] = []
     wide: dict[str, Tensor] = {}
-    for batch in batches:
+
+    def forward(index: int, received: Tensor | None) -> Tensor:
+        batch = batches[index]
         with precision.autocast():
-            sums = objective.loss(score(policy, batch, recompute), batch)
-        precision.backward(sums.loss / count)
-        if precision.weights_dtype != "float32":
-            widen_gradients(policy.parameters(), wide, last=batch is batches[-1])
+            hidden = run_layers(policy, batch, received, recompute)
+            if not chain.is_last:
+                return hidden
+            sums = objective.loss(run_head(policy, batch, hidden), batch)
         totals.append({"loss": sums.loss.detach(), **sums.metrics})
-    return _to_host(totals, batches, count)
+        return sums.loss / count
+
+    def backward(index: int, output: Tensor, gradient: Tensor | None) -> None:
+        precision.backward(output, gradient)
+        if precision.weights_dtype != "float32":
+            widen_gradients(policy.parameters(), wide, last=index == len(batches) - 1)
+
+    run_pipeline(chain, [hidden_shape(policy, batch) for batch in batches], precision.weights_dtype, forward, backward)
+    sum_gradients(topology.tensor, [it for name, it in policy.named_parameters() if name.endswith(DIFFERING)])
+    sum_gradients(topology.data, policy.parameters())
+    if policy.config.tie_embeddings:
+        sum_over_ends(topology.pipeline, policy.embedding, policy.embedding_shape)
+    own = sum(objective.count(batch) for batch in batches)
+    return _over_ranks([_to_host(totals, batches, own)] if totals else [], topology)
 
 
-def apply_gradients(policy: Decoder, optimizer: AdamW, precision: Precision, learning_rate: float, max_grad_norm: float) -> float:
+def apply_gradients(
+    policy: Decoder,
+    optimizer: AdamW,
+    precision: Precision,
+    learning_rate: float,
+    max_grad_norm: float,
+    topology: Topology = SINGLE,
+) -> float:
     """Clip, update the weights and clear the gradients. Returns the gradient's norm before clipping.
 
     Where the norm is not finite the weights stay as they are; under float16 the loss scaler also lowers its scale.
     """
     if precision.scaler is not None:
         precision.scaler.unscale_(optimizer)
-    norm = clip_gradients(policy.parameters(), max_grad_norm)
+    norm = clip_gradients(policy, max_grad_norm, topology)
     optimizer.set_lr(learning_rate)
     if precision.scaler is not None:
         precision.scaler.step(optimizer)
@@ -99,14 +139,36 @@ def apply_gradients(policy: Decoder, optimizer: AdamW, precision: Precision, lea
 
 
 @paddle.no_grad()
-def evaluate(policy: Decoder, batches: Iterable[Batch], objective: Objective, precision: Precision) -> Sums:
-    """Sum the objective over the batches without gradients; there must be at least one."""
-    parts = []
-    for batch in batches:
+def evaluate(
+    policy: Decoder,
+    batches: Iterable[Batch],
+    objective: Objective,
+    precision: Precision,
+    topology: Topology = SINGLE,
+    chain: Chain = LONE_CHAIN,
+) -> Sums:
+    """Sum the objective over the batches of all processes without gradients; there must be at least one. batches: of this process."""
+    batches = list(batches)
+    parts: list[Sums] = []
+
+    def forward(index: int, received: Tensor | None) -> Tensor:
+        batch = batches[index]
         with precision.autocast():
-            sums = objective.loss(score(policy, batch), batch)
-        parts.append(_to_host([{"loss": sums.loss, **sums.metrics}], [batch], objective.count(batch)))
-    return add_up(parts)
+            hidden = run_layers(policy, batch, received)
+            if chain.is_last:
+                sums = objective.loss(run_head(policy, batch, hidden), batch)
+                parts.append(_to_host([{"loss": sums.loss, **sums.metrics}], [batch], objective.count(batch)))
+        return hidden
+
+    run_forward_only(chain, [hidden_shape(policy, batch) for batch in batches], precision.weights_dtype, forward)
+    return _over_ranks(parts, topology)
+
+
+def _over_ranks(parts: Sequence[Sums], topology: Topology) -> Sums:
+    """The sums of all processes, added up in one order everywhere. Of a pipeline only the last stage has any."""
+    of_pipeline = [part for of_stage in gather_values(topology.pipeline, [asdict(part) for part in parts]) for part in of_stage]
+    everywhere = gather_values(topology.data, of_pipeline)
+    return add_up([Sums(**part) for of_rank in everywhere for part in of_rank])
 
 
 def _to_host(totals: list[dict[str, Tensor]], batches: Sequence[Batch], count: int) -> Sums:

@@ -103,7 +103,7 @@ def measure(folder: Path, dtype: str, copy: Path) -> None:
     stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     loaded = reset_peak()
     began = time.perf_counter()
-    save_model(model.state_dict(), model.config, copy, {}, model.config.dtype)
+    save_model(model.state_dict().__getitem__, model.config, copy, {}, model.config.dtype)
     saving = resident("VmHWM") - loaded
     print(json.dumps([stored, size, peak, seconds, saving, time.perf_counter() - began]))
 

@@ -12,6 +12,7 @@ import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 import paddlealign.recipes.predict as recipe
+from paddlealign.recipes.chat import prompt_limit
 from paddlealign.recipes.entry import main
 
 ROOT = Path(__file__).parents[2]
@@ -242,13 +243,16 @@ def test_bad_rows_and_files_are_named(checkpoint: Path, tmp_path: Path, capsys: 
     cases = {
         '{"src": "a", "output": "b"}': 'bad.jsonl:1: the row has a key "output"',
         '{"text": "a"}': "bad.jsonl:1",
-        json.dumps({"src": "a" * 200}): "the model 128 positions",
+        json.dumps({"src": "a" * 200}): "leaves no room for an answer. Set src_length (now 1024) to 120 or less",
         '{"src": "a</s>b"}': "bad.jsonl:1: the text holds the special token </s>",
     }
     for row, words in cases.items():
         data.write_text(row + "\n")
         assert predict(checkpoint, data, output) == 1
         assert words in capsys.readouterr().err
+    data.write_text(json.dumps({"src": "a" * 200}))
+    assert predict(checkpoint, data, output, "--max_length", "1024") == 1
+    assert "to 64 or less: that leaves 64 for the answer (max_length 1024)" in capsys.readouterr().err
     data.write_text('{"src": "a"}\n')
     assert predict(checkpoint, data, data) == 1
     assert "same file" in capsys.readouterr().err
@@ -266,6 +270,38 @@ def test_prompts_that_were_cut_are_counted(checkpoint: Path, tmp_path: Path, cap
     assert "2 of 4 prompts were longer than src_length 5" in capsys.readouterr().out
     assert predict(checkpoint, data, tmp_path / "out.jsonl", "--check", "--src_length", "10") == 0
     assert "longer than" not in capsys.readouterr().out
+
+
+def test_a_row_with_tools_is_not_cut(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Its start is where the tools stand."""
+    template = "{% for t in tools or [] %}{{ t.function.name }}{% endfor %}{% for m in messages %}{{ m.content }}{% endfor %}"
+    (checkpoint / "chat_template.jinja").write_text(template)
+    data, tool = tmp_path / "rows.jsonl", {"type": "function", "function": {"name": "weather"}}
+    fixes = {12: "Set src_length to 20 or more (the model's positions allow 127 at most)", 150: "Shorten the row"}
+    for length, words in fixes.items():
+        data.write_text(json.dumps({"prompt": "a" * length, "tools": [tool]}))
+        assert predict(checkpoint, data, tmp_path / "out.jsonl", "--check", "--src_length", "19") == 1
+        error = capsys.readouterr().err
+        assert "rows.jsonl:1: the prompt has " in error and "would lose its tools" in error and words in error
+    data.write_text(json.dumps({"prompt": "a" * 12, "tools": [tool]}))
+    assert predict(checkpoint, data, tmp_path / "out.jsonl", "--check", "--src_length", "20") == 0
+    assert "<s>weatheraaa" in capsys.readouterr().out
+
+
+def test_a_damaged_model_is_told_before_the_rows(checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    weights = checkpoint / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert predict(checkpoint, data, tmp_path / "out.jsonl") == 1
+    said = capsys.readouterr()
+    assert "model.safetensors" in said.err and "20 rows" not in said.out
+    weights.rename(checkpoint / "model-00001-of-00002.safetensors")
+    assert predict(checkpoint, data, tmp_path / "out.jsonl") == 1
+    said = capsys.readouterr()
+    assert "model.safetensors.index.json is missing, which names the shards (model-00001-of-00002.safetensors ...)" in said.err
+    assert "Fetch it." in said.err and "20 rows" not in said.out
+    (checkpoint / "model-00001-of-00002.safetensors").rename(checkpoint / "pytorch_model-00001-of-00002.bin")
+    assert predict(checkpoint, data, tmp_path / "out.jsonl", "--allow_pickle") == 1
+    assert "pytorch_model.bin.index.json is missing, which names the shards (pytorch_model-00001-of-00002.bin" in capsys.readouterr().err
 
 
 def test_check_generates_nothing(checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -304,3 +340,34 @@ def test_chat(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     # The first answer, and the one after /reset, are those to the bare message; the one in between has a history.
     assert answers[0] == answers[2] == expected != answers[1]
     assert "conversation is forgotten" in said and "/help is no command" in said and "this message has 301 tokens" in said
+
+
+def test_a_long_chat_keeps_room_for_the_answer(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """128 positions: at most 64 are the prompt's where 1024 new tokens are asked for, and 108 where 20 are."""
+    words = ["--model_name_or_path", str(checkpoint), "--interactive", *GREEDY, "--min_length"]
+    for max_length, answered, cut in (("20", 20, False), ("1024", 64, True)):
+        monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(["x" * 63] * 4)))
+        assert main("predict", [*words, max_length, "--max_length", max_length]) == 0
+        said = capsys.readouterr().out
+        answers = [part.split("\n")[0] for part in said.split("model> ")[1:]]
+        assert len(answers) == 4 and all(len(answer) >= answered - 4 for answer in answers)  # special tokens are not shown
+        assert said.count("the oldest turns no longer fit and are left out") == 1
+        assert said.count("(the answer was cut: the model has 128 positions") == (4 if cut else 0)
+    monkeypatch.setattr("sys.stdin", io.StringIO("x" * 64))
+    assert main("predict", [*words, "8", "--max_length", "1024"]) == 0
+    assert "this message has 65 tokens; 1 to 64 are possible" in capsys.readouterr().out
+
+
+def test_the_room_of_a_prompt() -> None:
+    assert [prompt_limit(*case) for case in ((1024, 8, 128), (1024, 1024, 128), (50, 8, 128), (9, 9, 2))] == [120, 64, 50, 1]
+
+
+def test_ctrl_c_while_a_message_is_awaited_ends_the_chat(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def interrupt(_: str) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("builtins.input", interrupt)
+    assert main("predict", ["--model_name_or_path", str(checkpoint), "--interactive"]) == 0
+    assert capsys.readouterr().err == ""

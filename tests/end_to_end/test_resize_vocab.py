@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from paddlealign.models.parameters import EMBEDDING
 from paddlealign.models.tensor_files import read_tensors
-from paddlealign.models.weights import EMBEDDING
 from paddlealign.recipes.entry import main
 from tests.small_runs import make_checkpoint, write_rows
 

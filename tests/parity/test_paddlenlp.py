@@ -1,5 +1,6 @@
-"""What export writes for PaddleNLP, loaded by PaddleNLP's own AutoModelForCausalLM: the same logits, or a refusal by name."""
+"""What export writes for PaddleNLP, loaded by PaddleNLP's own Auto classes: the same logits and ids, or a refusal by name."""
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -8,18 +9,26 @@ import ml_dtypes
 import numpy as np
 import paddle
 import pytest
-from paddlenlp.transformers import AutoModelForCausalLM
+from paddlenlp.transformers import AutoModelForCausalLM, AutoTokenizer
 
+from paddlealign.data.example import Message
+from paddlealign.data.template import load_template, render_prompt
+from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.errors import UserError
 from paddlealign.models.attention import packed_attention
 from paddlealign.models.config import parse_config, read_config
-from paddlealign.models.paddlenlp_layout import paddlenlp_config
+from paddlealign.models.generation import generate
+from paddlealign.models.paddlenlp_layout import paddlenlp_config, paddlenlp_tokenizer
+from paddlealign.models.sampling import GenerationSettings
 from paddlealign.models.tensor_files import read_tensors
 from paddlealign.models.weights import load_model
 from paddlealign.recipes.entry import main
 
 GOLDEN = Path(__file__).parent / "golden"
 CHECKPOINTS = sorted(path.parent.name for path in GOLDEN.glob("*/golden.npz") if (path.parent / "config.json").exists())
+TOKENIZERS = GOLDEN / "tokenizers"
+TOKEN_IDS = json.loads(gzip.decompress((TOKENIZERS / "token_ids.json.gz").read_bytes()))
+BASE_MODEL = Path(__file__).parents[2] / "data" / "base_model"
 COMPUTED = ("llama1", "llama2_gqa", "llama3", "llama_dynamic", "mistral_v3", "qwen2", "qwen2_tied")
 
 
@@ -69,6 +78,53 @@ def test_linear_scaling(tmp_path: Path) -> None:
     assert np.abs(ours - golden["logits"]).max() > 1e-2  # the scaling does something
 
 
+@pytest.mark.parametrize("scaling", ["dynamic", "linear"])
+def test_scaling_without_max_position_embeddings(tmp_path: Path, scaling: str) -> None:
+    """The family's default is written, not the positions after scaling; the row is longer than it, so the stretch is at work."""
+    folder = shutil.copytree(GOLDEN / "llama1", tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    del config["max_position_embeddings"]
+    config["rope_parameters"] = {"rope_type": scaling, "factor": 2.0, "rope_theta": 10000.0}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert export(folder, tmp_path / "out") == 0
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["max_position_embeddings"] == 2048
+    input_ids = np.random.default_rng(0).integers(3, config["vocab_size"], (1, 2300))
+    # Angles up to 2300 are held in float32 there.
+    assert np.abs(paddlenlp_logits(tmp_path / "out", input_ids) - our_logits(folder, input_ids)).max() <= 2e-4
+
+
+@pytest.mark.parametrize("name", TOKEN_IDS["folders"])
+def test_auto_tokenizer_gives_the_ids_of_transformers(tmp_path: Path, name: str) -> None:
+    for file, content in paddlenlp_tokenizer(Tokenizer.load(TOKENIZERS / name)).items():
+        (tmp_path / file).write_bytes(content)
+    tokenizer, golden = AutoTokenizer.from_pretrained(str(tmp_path)), TOKEN_IDS["folders"][name]
+    for text, ids in zip(TOKEN_IDS["texts"], golden["ids"], strict=True):
+        assert tokenizer(text, add_special_tokens=False)["input_ids"] == ids, text
+    assert tokenizer("a")["input_ids"] == golden["begin"] + tokenizer("a", add_special_tokens=False)["input_ids"]
+
+
+def test_an_exported_folder_has_its_tokenizer(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """The folder of a tokenizer.model, as a whole: ids, named tokens and chat template, and the text that follows a prompt."""
+    assert export(BASE_MODEL, tmp_path / "out") == 0
+    theirs, ours = AutoTokenizer.from_pretrained(str(tmp_path / "out")), Tokenizer.load(BASE_MODEL)
+    for text in ("Hello world", "  two  spaces\n", " naïve 你好 🙂", "<s>x</s>"):
+        assert theirs(text)["input_ids"] == [ours.bos_id, *ours.encode(text).ids.tolist()]
+    assert (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token) == (ours.bos_id, ours.eos_id, None)
+    shown = theirs.apply_chat_template([{"role": "user", "content": "Say hello."}], tokenize=False)
+    assert shown == render_prompt(load_template(ours), (Message("user", "Say hello."),))
+    inputs = theirs(shown, add_special_tokens=False, return_tensors="pd")
+    model = AutoModelForCausalLM.from_pretrained(str(tmp_path / "out"), dtype="float32")
+    model.eval()
+    tokens = model.generate(**inputs, max_new_tokens=16, decode_strategy="greedy_search")[0].numpy()[0]
+    settings = GenerationSettings(max_new_tokens=16, stop_ids=(ours.eos_id,))
+    [[expected]] = generate(load_model(BASE_MODEL, "float32"), [inputs["input_ids"].numpy()[0].tolist()], settings)
+    assert tokens.tolist()[: len(expected)] == expected
+    assert theirs.decode(tokens.tolist(), skip_special_tokens=True) == ours.decode(expected)
+    assert "PaddleNLP warns of a newly initialised lm_head" in capsys.readouterr().out  # its embedding is its head
+    assert export(GOLDEN / "llama1", tmp_path / "untied") == 0
+    assert "lm_head" not in capsys.readouterr().out
+
+
 def test_what_paddlenlp_lacks_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     for name in CHECKPOINTS:
         if name in COMPUTED:
@@ -104,15 +160,12 @@ def test_each_lack_has_its_name(name: str, change: dict, said: str) -> None:
 
 def test_shards_dtypes_and_what_goes_along(tmp_path: Path) -> None:
     folder = shutil.copytree(GOLDEN / "llama2_gqa", tmp_path / "model")
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        (folder / name).write_text(f'{{"file": "{name}"}}')
     assert export(folder, tmp_path / "out", "--dtype", "bfloat16", "--max_shard_size", "20KB") == 0
     files = {path.name: path for path in (tmp_path / "out").iterdir()}
     shards = [path for name, path in files.items() if name.endswith(".safetensors")]
     assert len(shards) > 1 and all(sum(array.nbytes for array in read_tensors(path).values()) <= 20_000 for path in shards)
     assert {array.dtype for path in shards for array in read_tensors(path).values()} == {np.dtype(ml_dtypes.bfloat16)}
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
-        assert files[name].read_bytes() == (folder / name).read_bytes()
+    assert files["generation_config.json"].read_bytes() == (folder / "generation_config.json").read_bytes()
     assert json.loads(files["config.json"].read_text())["dtype"] == "bfloat16"
     # The same rounded weights here and there.
     assert main("export", ["--model_name_or_path", str(folder), "--output_dir", str(tmp_path / "hf"), "--dtype", "bfloat16"]) == 0

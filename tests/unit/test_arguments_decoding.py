@@ -16,7 +16,7 @@ CONTRASTIVE = {"decode_strategy": "contrastive_search", "top_k": 4}
     [
         ({"min_length": 9, "max_length": 8}, "min_length 9 is more than max_length 8"),
         ({"num_beams": 4}, "num_beams 4 with decode_strategy sampling: drawing among beams is not in this version"),
-        ({"num_beams": 4, "decode_strategy": "greedy_search"}, "Set decode_strategy to beam_search"),
+        ({"num_beams": 4, "decode_strategy": "greedy_search"}, "greedy_search: it follows one text. Set decode_strategy to beam_search."),
         ({"decode_strategy": "beam_search"}, "num_beams 1: beam_search needs 2 or more"),
         ({**BEAMS, "num_return_sequences": 5}, "num_return_sequences 5 is more than num_beams 4"),
         ({**BEAMS, "num_beam_groups": 3, "diversity_rate": 1.0}, "num_beams 4 is not a multiple of num_beam_groups 3"),
@@ -34,6 +34,13 @@ CONTRASTIVE = {"decode_strategy": "contrastive_search", "top_k": 4}
         ({"stop_strings": ["a", 1]}, "a JSON list of texts is needed"),
         ({"stop_strings": '["a", 1]'}, "a JSON list of texts is needed"),
         ({"stop_strings": ["a", ""]}, "none of them empty"),
+        ({"stop_strings": 5}, "stop_strings: 5 is not allowed; a text or a list of texts is needed."),
+        ({"stop_strings": True}, "stop_strings: true is not allowed; a text or a list of texts is needed."),
+        ({"stop_strings": {"a": 1}}, "is not allowed; a text or a list of texts is needed."),
+        ({"stop_strings": "[INST]"}, '"[INST]" begins with [ and is no JSON list. Mend the list; for this very text write ["[INST]"].'),
+        ({"stop_strings": '["a", "b"'}, "begins with [ and is no JSON list"),
+        ({"do_sample": True}, "do_sample: true is not honoured: it is decode_strategy in predict.py: sampling, or greedy_search"),
+        ({"do_sample": False}, "do_sample: false is not honoured: it is decode_strategy"),
         ({"penalty_alpha": 0}, "penalty_alpha: 0.0 is not allowed; allowed: above 0 to 1"),
         ({"length_penalty": 11}, "length_penalty: 11.0 is not allowed; allowed: -10 to 10"),
         ({"num_beams": 0}, "num_beams: 0 is not allowed; allowed: 1 or more"),
@@ -86,7 +93,7 @@ def test_stop_strings_keep_every_character(tmp_path, texts):
 
 
 def test_one_stop_string_needs_no_list(tmp_path):
-    for text in ("\n\nUser:", "[INST]", "a, b", "[1"):
+    for text in ("\n\nUser:", "a, b", "1]", '{"a": 1}'):
         assert split_stop_strings(run(tmp_path, "predict", stop_strings=text).generation.stop_strings) == (text,)
     assert split_stop_strings(run(tmp_path, "predict", "--stop_strings", "END, of it").generation.stop_strings) == ("END, of it",)
     assert split_stop_strings(None) == split_stop_strings("[]") == ()

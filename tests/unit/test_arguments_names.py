@@ -10,7 +10,7 @@ from paddlealign.arguments.fields import PATH_KEYS, SECTIONS
 from paddlealign.arguments.foreign import ALIASES, HINTS, ONLY
 from paddlealign.arguments.parsing import known_fields
 from paddlealign.errors import UserError
-from tests.least_arguments import BASE, SFT, refused, run
+from tests.least_arguments import BASE, refused, run
 
 # ---- names
 
@@ -121,14 +121,6 @@ def test_a_parallel_degree_is_told_in_one_process(tmp_path):
 
 def test_sharding_tells_that_a_step_takes_fewer_rows(tmp_path):
     assert any("multiply gradient_accumulation_steps by 4" in note for note in run(tmp_path, sharding="stage1", sharding_degree=4).notes)
-
-
-def test_several_processes_are_refused_by_name(tmp_path):
-    path = tmp_path / "a.json"
-    path.write_text(json.dumps({**SFT, "tensor_parallel_degree": 2}), encoding="utf-8")
-    with pytest.raises(UserError, match=r"2 processes \(tensor_parallel_degree 2\)"):
-        parse("sft", [str(path)], {"PADDLE_TRAINERS_NUM": "2"})
-    assert parse("sft", [str(path)], {"PADDLE_TRAINERS_NUM": "1"}).notes
 
 
 def test_an_unknown_sharding_stage_is_refused(tmp_path):

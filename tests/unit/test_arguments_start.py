@@ -41,13 +41,24 @@ def test_a_users_mistake_is_one_message_and_exit_code_1(script):
     assert done.stderr.startswith("error: ") and "Did you mean output_" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_ctrl_c_ends_politely(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("sft", "a training run goes on from its last checkpoint with --resume_from_checkpoint true"),
+        ("dpo", "a training run goes on from its last checkpoint with --resume_from_checkpoint true"),
+        ("predict", "stopped by the keyboard; run the same command to go on\n"),
+        ("export", "stopped by the keyboard\n"),
+    ],
+)
+def test_ctrl_c_ends_politely(monkeypatch, capsys, command, said):
     def interrupt(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(entry, "parse", interrupt)
-    assert entry.main("sft", []) == 130
-    assert "stopped by the keyboard" in capsys.readouterr().err
+    assert entry.main(command, []) == 130
+    error = capsys.readouterr().err
+    assert error.startswith("\nstopped by the keyboard") and said in error
+    assert ("training" in error) == (command in ("sft", "dpo"))
 
 
 def test_a_reader_that_leaves_is_no_error():

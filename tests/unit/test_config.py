@@ -8,6 +8,7 @@ import pytest
 
 from paddlealign.errors import UserError
 from paddlealign.models.config import parse_config, read_config
+from paddlealign.models.families import COMMON, FAMILIES
 from paddlealign.models.rope import Rope, frequencies, text_lengths
 
 LLAMA = {
@@ -100,7 +101,11 @@ def test_real_world_files_of_the_other_families_are_read() -> None:
             **PHI3, "attention_bias": False, "auto_map": {"AutoConfig": "configuration_phi3.Phi3Config"}, "embd_pdrop": 0.0,
             "original_max_position_embeddings": 4096, "resid_pdrop": 0.0, "rope_scaling": None, "sliding_window": 2047,
         },
-        "gpt-neox-20b": {**NEOX, "hidden_act": "gelu_fast", "rotary_emb_base": 10000, "rotary_pct": 0.5},
+        "gpt-neox-20b": {
+            "architectures": ["GPTNeoXForCausalLM"], "attention_probs_dropout_prob": 0, "bos_token_id": 0, "eos_token_id": 0,
+            "hidden_dropout_prob": 0, "initializer_range": 0.02, "layer_norm_eps": 1e-05, "max_position_embeddings": 2048,
+            "tie_word_embeddings": False, "torch_dtype": "float16", "transformers_version": "4.19.0.dev0", "use_cache": True,
+            **NEOX, "hidden_act": "gelu_fast", "rotary_emb_base": 10000, "rotary_pct": 0.5},
     }  # fmt: skip
     read = {name: parse_config(file, name) for name, file in files.items()}
     assert read["Mistral-7B-v0.1"].windows == (4096, 4096) and read["Mistral-7B-Instruct-v0.3"].windows == (None, None)
@@ -172,6 +177,10 @@ def test_a_config_that_paddlenlp_wrote_is_told_in_one_message(key: str) -> None:
     [
         ({"model_type": "mixtral"}, ["model_type", "'mixtral'", "gpt_neox, llama, mistral, phi3, qwen2, qwen3"]),
         ({"model_type": None}, ["model_type", "None"]),
+        ({"num_hidden_layers": 10**30}, ["num_hidden_layers", "at most 10000"]),
+        ({"architectures": "LlamaForCausalLM"}, ["architectures", "a list of class names"]),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0, "beta_fast": 1}}, ["beta_fast above beta_slow"]),
+        ({"rope_scaling": {"type": "yarn", "factor": 0.5}}, ["factor of 1 or more"]),
         ({"hidden_act": "gelu"}, ["hidden_act", "gelu", "silu"]),
         ({"quantization_config": {"bits": 4}}, ["quantization_config"]),
         ({"attention_dropout": 0.1}, ["attention_dropout", "0.1"]),
@@ -225,8 +234,8 @@ def test_what_is_not_understood_is_refused_by_name(change: dict, words: list[str
         (QWEN3, {"head_dim": None}, "head_dim"),
         (MISTRAL, {"sliding_window": 4, "layer_types": ["full_attention"] * 2}, "contradict"),
         (MISTRAL, {"attention_bias": True}, "attention_bias"),
-        (PHI3, {"rope_scaling": {"type": "longrope"}}, "rope_scaling .*only null"),
-        (PHI3, {"rope_parameters": {"rope_type": "longrope"}}, "longrope"),
+        (PHI3, {"rope_scaling": {"type": "longrope"}}, "longrope.*Supported: default"),
+        (PHI3, {"rope_parameters": {"rope_type": "linear", "factor": 2.0}}, "linear.*Supported: default"),
         (NEOX, {"num_key_value_heads": 1}, "num_key_value_heads"),
         (NEOX, {"hidden_act": "silu"}, "hidden_act is .*only gelu or gelu_fast"),
         (NEOX, {"hidden_dropout": 0.1}, "hidden_dropout"),
@@ -289,3 +298,41 @@ def test_dynamic_frequencies_are_those_of_each_text() -> None:
             np.testing.assert_array_equal(found[row, column], frequencies(rope, int(lengths[row, column, 0])))
     np.testing.assert_array_equal(found[0, 0], frequencies(Rope(10000.0, 8)))  # nothing changes up to the trained length
     assert found[1, 1, 1] < found[0, 3, 1] < found[0, 0, 1]
+
+
+JSON_VALUES = [None, True, False, 0, -1, 1, 3, 1.5, float("inf"), float("nan"), "x", "", [], ["a"], [[1]], [{}, {}], {}, {"a": 1}, 10**30]
+ROPES = [
+    {"rope_type": "linear", "factor": 2.0},
+    {"rope_type": "dynamic", "factor": 2.0},
+    LLAMA3_ROPE,
+    {"rope_type": "yarn", "factor": 2.0, "attention_factor": 1.0, "beta_fast": 32, "beta_slow": 1, "mscale": 1.0, "truncate": True},
+]
+
+
+@pytest.mark.parametrize("base", [LLAMA, MISTRAL, QWEN2, QWEN3, PHI3, NEOX], ids=lambda base: base["model_type"])
+def test_any_value_under_any_key_is_read_or_refused(base: dict) -> None:
+    family = FAMILIES[base["model_type"]]
+    keys = {*COMMON, *family.required, *family.optional, *family.flags, *family.fixed, "auto_map"}
+    changes = [{key: value} for key in sorted(keys) for value in JSON_VALUES]
+    for rope in ROPES:
+        for key in [*rope, "type", "rope_theta", "partial_rotary_factor"]:
+            changes += [{spelling: {**rope, key: value}} for spelling in ("rope_scaling", "rope_parameters") for value in JSON_VALUES]
+    refused = 0
+    for change in changes:
+        try:
+            parse_config({**base, **change}, "config.json")
+        except UserError:
+            refused += 1
+    assert 0 < refused < len(changes)
+
+
+def test_what_json_itself_cannot_hold_is_told(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}")
+    with pytest.raises(UserError, match=r"config\.json: cannot be read"):
+        read_config(tmp_path)
+    (tmp_path / "config.json").write_text('{"vocab_size": 1' + "0" * 5000 + "}")
+    with pytest.raises(UserError, match=r"config\.json: cannot be read"):
+        read_config(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="model_type is missing"):
+        read_config(tmp_path)

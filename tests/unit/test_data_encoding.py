@@ -246,8 +246,8 @@ def test_prompts_for_generation(letters):
 
 def test_a_prompt_that_the_template_refuses_is_named(letters, tmp_path):
     path = tmp_path / "t.jinja"
-    path.write_text("{{ raise_exception('no') }}")
-    with pytest.raises(UserError, match=r"rows\.json:3: the chat template raises: no"):
+    path.write_text("{{ raise_exception('no.') }}")
+    with pytest.raises(UserError, match=r"rows\.json:3: the chat template raises: no\.$"):
         encode_prompt(sft("a", "b"), letters, load_template(letters, str(path)))
 
 

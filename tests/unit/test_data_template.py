@@ -203,7 +203,8 @@ def test_faults_of_the_chat_template_key(tmp_path):
     with pytest.raises(UserError, match=r"chat_template: 'missing\.jinja' cannot be read"):
         load_template(tokenizer, "missing.jinja")
     path = tmp_path / "broken.jinja"
-    path.write_text("{% for m in messages %}\n{{ m.role }\n{% endfor %}")
-    with pytest.raises(UserError, match=r"broken\.jinja, line 2"):
-        load_template(tokenizer, str(path))
+    for source in ("{% for m in messages %}\n{{ m.role }\n{% endfor %}", "\n{% for m in messages %}"):
+        path.write_text(source)
+        with pytest.raises(UserError, match=r"broken\.jinja, line 2: .*[^.]\.$"):
+            load_template(tokenizer, str(path))
     assert load_template(replace(tokenizer, chat_template=None)).name == "none"

@@ -225,3 +225,20 @@ def test_the_checkpoints_own_template_for_tools(tmp_path):
     assert render_prompt(template, [Message("user", "q")]) == "qD"
     assert render_prompt(template, [Message("user", "q")], [TOOL]) == "weatherT"
     assert template.fingerprint != load_template(replace(both, tool_template=None)).fingerprint
+
+
+WITHOUT_TOOLS = "{% for m in messages %}{{ m.role + ':' + m.content + eos_token }}{% endfor %}"
+
+
+def test_a_template_without_tools_that_stumbles_over_a_call(tmp_path):
+    """The same words as where nothing is called yet, in training and in prediction; not jinja's."""
+    template = of("qwen2", tmp_path, WITHOUT_TOOLS)
+    record = record_of(ASK, CALLS, RESULT, SAY)
+    for call in (lambda: render(template, record), lambda: render_prompt(template, record.messages, record.tools)):
+        with pytest.raises(RowRefusedError, match=r"does not show the tool weather \(set chat_template to one that does\)$"):
+            call()
+    with pytest.raises(RowRefusedError, match=r"has no attribute 'content' \(the row has tool calls or results; set"):
+        render(template, record_of(ASK, CALLS, RESULT, SAY, tools=None))
+    with_tools = "{% for t in tools %}{{ t.function.name }}{% endfor %}" + WITHOUT_TOOLS
+    with pytest.raises(RowRefusedError, match=r"has no attribute 'content' \(the row has tool calls or results"):
+        render(of("qwen2", tmp_path, with_tools), record)

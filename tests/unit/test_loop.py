@@ -49,7 +49,7 @@ class Run:
         self.seconds += 100.0
         return Sums({"loss": self.evaluations[self.state.step] * 4}, 4, 4, 4)
 
-    def take_step(self, policy: Decoder, optimizer: Any, precision: Any, learning_rate: float, max_grad_norm: float) -> float:
+    def take_step(self, policy: Decoder, *_: Any) -> float:
         self.seconds += 0.5
         policy.model.norm.weight.set_value(np.full(32, self.state.step + 1, "float32"))
         return 0.5

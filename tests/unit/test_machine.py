@@ -22,13 +22,16 @@ def test_only_amd_with_avx2_needs_the_switch(cpuinfo: str, locked: bool):
     assert fast_path_is_locked(cpuinfo) is locked
 
 
-@pytest.mark.parametrize(
-    ("ranks", "cores", "threads"),
-    [(None, 8, "8"), ("1", 8, "8"), ("2", 8, "4"), ("3", 8, "2"), ("16", 8, "1"), ("", 8, "8"), ("0", 8, "8")],
-)
-def test_local_ranks_share_the_cores(ranks: str | None, cores: int, threads: str):
-    environ = {} if ranks is None else {"PADDLE_LOCAL_SIZE": ranks}
-    assert settings(environ, cores, locked=False)["MKL_NUM_THREADS"] == threads
+@pytest.mark.parametrize(("here", "there", "threads"), [(1, 0, "8"), (2, 0, "4"), (3, 0, "2"), (16, 0, "1"), (2, 2, "4")])
+def test_ranks_on_one_machine_share_its_cores(here: int, there: int, threads: str):
+    endpoints = [f"10.0.0.2:{port}" for port in range(there)] + [f"10.0.0.1:{port}" for port in range(here)]
+    environ = {"PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints), "PADDLE_CURRENT_ENDPOINT": endpoints[-1]}
+    assert settings(environ, 8, locked=False)["MKL_NUM_THREADS"] == threads
+
+
+@pytest.mark.parametrize("environ", [{}, {"PADDLE_TRAINER_ENDPOINTS": ""}, {"PADDLE_CURRENT_ENDPOINT": "10.0.0.1:1"}])
+def test_one_process_takes_all_cores(environ: dict[str, str]):
+    assert settings(environ, 8, locked=False)["MKL_NUM_THREADS"] == "8"
 
 
 @pytest.mark.parametrize("name", ["MKL_NUM_THREADS", "OMP_NUM_THREADS", "FLAGS_paddle_num_threads"])

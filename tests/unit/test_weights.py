@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import ml_dtypes
@@ -16,9 +17,12 @@ from paddlealign.errors import UserError
 from paddlealign.models import weights
 from paddlealign.models.config import parse_config, read_config
 from paddlealign.models.decoder import Decoder
+from paddlealign.models.makers import WHOLE_LAYERS, Stage, TensorLayers
+from paddlealign.models.parameters import EMBEDDING, HEAD, cut_axis, parameter_shapes
 from paddlealign.models.tensor_files import TensorSpec, read_tensors, write_streamed, write_tensors
 from paddlealign.models.tensor_places import numpy_dtype
-from paddlealign.models.weights import EMBEDDING, HEAD, load_model, load_weights, save_model
+from paddlealign.models.weights import load_model, load_weights, save_model
+from tests.small_runs import GOLDEN
 from tests.torch_files import as_torch_folder
 
 SOURCE = {
@@ -44,7 +48,7 @@ def checkpoint(tmp_path: Path) -> Path:
     """A whole checkpoint of a tiny LLaMA."""
     config = parse_config(SOURCE, "")
     folder = tmp_path / "model"
-    save_model(random_state(Decoder(config)), config, folder, {}, "float32")
+    save_model(random_state(Decoder(config)).__getitem__, config, folder, {}, "float32")
     return folder
 
 
@@ -137,7 +141,7 @@ def sharded(folder: Path, target: Path) -> list[Path]:
     config = read_config(folder)
     model = Decoder(config)
     load_weights(model, folder)
-    save_model(model.state_dict(), config, target, {}, "float32", max_shard_bytes=700)
+    save_model(model.state_dict().__getitem__, config, target, {}, "float32", max_shard_bytes=700)
     return sorted(target.glob("*.safetensors"))
 
 
@@ -169,14 +173,14 @@ def test_saving_again_leaves_no_stale_weights(checkpoint: Path, tmp_path: Path) 
     sharded(checkpoint, tmp_path / "shards")
     (tmp_path / "shards" / "notes.safetensors").touch()
     config = read_config(checkpoint)
-    save_model(random_state(Decoder(config)), config, tmp_path / "shards", {}, "float32")
+    save_model(random_state(Decoder(config)).__getitem__, config, tmp_path / "shards", {}, "float32")
     assert {path.name for path in (tmp_path / "shards").iterdir()} == {"model.safetensors", "config.json", "notes.safetensors"}
 
 
 def test_tied_head(tmp_path: Path) -> None:
     config = parse_config({**SOURCE, "tie_word_embeddings": True}, "")
     folder = tmp_path / "tied"
-    save_model(random_state(Decoder(config)), config, folder, {}, "float32")
+    save_model(random_state(Decoder(config)).__getitem__, config, folder, {}, "float32")
     assert HEAD not in read_tensors(folder / "model.safetensors")
     load_weights(Decoder(config), folder)
     change(folder, lambda tensors: tensors.update({HEAD: tensors[EMBEDDING].copy()}))
@@ -194,7 +198,7 @@ def test_missing_head_hints_at_tied_embeddings(checkpoint: Path) -> None:
 def test_config_is_written_back_with_the_new_dtype(key: str, before: str, tmp_path: Path) -> None:
     source = {name: value for name, value in SOURCE.items() if name != "torch_dtype"} | {key: before, "use_cache": True}
     config = parse_config(source, "")
-    save_model(random_state(Decoder(config)), config, tmp_path / "out", {}, "bfloat16")
+    save_model(random_state(Decoder(config)).__getitem__, config, tmp_path / "out", {}, "bfloat16")
     assert json.loads((tmp_path / "out" / "config.json").read_text()) == {**source, key: "bfloat16"}
     assert {array.dtype.name for array in read_tensors(tmp_path / "out" / "model.safetensors").values()} == {"bfloat16"}
 
@@ -204,8 +208,8 @@ def test_tokenizer_files_are_copied(checkpoint: Path, tmp_path: Path) -> None:
     (checkpoint / "README.md").write_text("not copied")
     (checkpoint / "generation_config.json").write_text('{"eos_token_id": 2}')
     config = read_config(checkpoint)
-    copied = {name: checkpoint / name for name in ("tokenizer_config.json", "generation_config.json")}
-    save_model(random_state(Decoder(config)), config, tmp_path / "out", copied, "float32")
+    copied = {name: (checkpoint / name).read_bytes() for name in ("tokenizer_config.json", "generation_config.json")}
+    save_model(random_state(Decoder(config)).__getitem__, config, tmp_path / "out", copied, "float32")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"model.safetensors", "config.json", "tokenizer_config.json", "generation_config.json"}
 
@@ -268,7 +272,7 @@ def test_a_larger_vocabulary_begins_with_the_mean_of_the_old_rows(checkpoint: Pa
         np.testing.assert_allclose(array[11:], np.tile(stored[name].astype("float64").mean(0), (3, 1)), rtol=1e-6)
     assert np.array_equal(load_model(checkpoint, "float32", vocab_size=14).lm_head.weight.numpy(), model.lm_head.weight.numpy())
     # Saved, it is a model of that size, which needs no further word.
-    save_model(model.state_dict(), model.config, tmp_path / "grown", {}, "float32")
+    save_model(model.state_dict().__getitem__, model.config, tmp_path / "grown", {}, "float32")
     assert json.loads((tmp_path / "grown" / "config.json").read_text())["vocab_size"] == 14
     again = load_model(tmp_path / "grown", "float32")
     load_weights(model, tmp_path / "grown")
@@ -281,7 +285,7 @@ def test_a_smaller_vocabulary_asked_for_changes_nothing(checkpoint: Path) -> Non
 
 def test_a_larger_tied_vocabulary(tmp_path: Path) -> None:
     config = parse_config({**SOURCE, "tie_word_embeddings": True}, "")
-    save_model(random_state(Decoder(config)), config, tmp_path / "tied", {}, "bfloat16")
+    save_model(random_state(Decoder(config)).__getitem__, config, tmp_path / "tied", {}, "bfloat16")
     stored = read_tensors(tmp_path / "tied" / "model.safetensors")[EMBEDDING]
     model = load_model(tmp_path / "tied", "bfloat16", vocab_size=13)
     array = model.model.embed_tokens.weight.numpy().view(ml_dtypes.bfloat16)
@@ -294,7 +298,7 @@ def test_a_larger_tied_vocabulary(tmp_path: Path) -> None:
 def test_every_dtype_converts_to_every_other_as_numpy_does(dtype: str, wanted: str, tmp_path: Path) -> None:
     config = parse_config(SOURCE, "")
     state = random_state(Decoder(config))
-    save_model(state, config, tmp_path / "model", {}, dtype)
+    save_model(state.__getitem__, config, tmp_path / "model", {}, dtype)
     for name, tensor in load_model(tmp_path / "model", wanted).state_dict().items():
         expected = state[name].astype(numpy_dtype(dtype)).astype(numpy_dtype(wanted))
         assert np.array_equal(tensor.numpy().view(numpy_dtype(wanted)), expected), name
@@ -303,7 +307,7 @@ def test_every_dtype_converts_to_every_other_as_numpy_does(dtype: str, wanted: s
 def test_blocks_and_stripes_do_not_change_a_bit(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at_once = load_model(checkpoint, "bfloat16").state_dict()
     monkeypatch.setattr("paddlealign.models.tensor_places.BLOCK_BYTES", 40)
-    monkeypatch.setattr("paddlealign.models.weights.STRIPE", 3)
+    monkeypatch.setattr("paddlealign.models.tensor_memory.STRIPE", 3)
     for name, tensor in load_model(checkpoint, "bfloat16").state_dict().items():
         assert np.array_equal(tensor.numpy(), at_once[name].numpy()), name
 
@@ -324,3 +328,64 @@ def test_torchs_files_give_the_same_model_where_the_key_allows_them(checkpoint: 
         assert np.array_equal(tensor.numpy(), expected[name].numpy()), name
     shutil.copy(checkpoint / "model.safetensors", folder)
     load_model(folder, "float32")  # safetensors are preferred, and need no key
+
+
+def test_parameter_shapes_are_those_of_the_decoder() -> None:
+    for folder in sorted(path.parent for path in GOLDEN.glob("*/golden.npz")):
+        config = read_config(folder)
+        assert list(parameter_shapes(config).items()) == [(name, tuple(it.shape)) for name, it in Decoder(config).named_parameters()]
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"), [("llama1", 4), ("llama_bias", 2), ("qwen3", 2), ("qwen3_window", 4), ("gpt_neox", 2), ("phi3", 2)]
+)
+def test_each_process_reads_its_share(name: str, parts: int) -> None:
+    """The shares of all processes, put together, are the whole; what pads a vocabulary is zeros."""
+    whole = {key: it.numpy() for key, it in load_model(GOLDEN / name, "float32", vocab_size=98).named_parameters()}
+    shares = [part_of_a_model(GOLDEN / name, part, parts, 98) for part in range(parts)]
+    for key, expected in whole.items():
+        axis = cut_axis(key)
+        held = [share[key] for share in shares]
+        joined = held[0] if axis is None else np.concatenate(held, axis)
+        assert axis is not None or all((part == expected).all() for part in held)
+        padding = np.split(joined, [expected.shape[axis]], axis)[1] if axis is not None else np.zeros(0)
+        assert not padding.any(), key
+        np.testing.assert_array_equal(joined[tuple(slice(size) for size in expected.shape)], expected, key)
+
+
+def test_a_stage_reads_its_layers() -> None:
+    folder = GOLDEN / "qwen2_tied"
+    config, whole = read_config(folder), load_model(folder, "float32").state_dict()
+    for stage, ends in ((Stage(0, 1), {EMBEDDING}), (Stage(1, 2), {EMBEDDING, "model.norm.weight"})):
+        part = Decoder(config, stage=stage)
+        load_weights(part, folder)
+        held = dict(part.named_parameters())
+        assert held.keys() == ends | {name for name in whole if name.startswith(f"model.layers.{stage.first}.")}
+        for name, parameter in held.items():
+            np.testing.assert_array_equal(parameter.numpy(), whole[name].numpy())
+
+
+def test_a_far_too_large_config_takes_no_memory(tmp_path: Path) -> None:
+    """Names and shapes are held to the files before the model is built: these would be 250 GB and a million tensors."""
+    shutil.copytree(GOLDEN / "llama1", tmp_path / "model")
+    source = json.loads((tmp_path / "model" / "config.json").read_text())
+    for change, words in (({"vocab_size": 2_000_000_000}, "shape"), ({"num_hidden_layers": 10_000}, "missing from the weights")):
+        (tmp_path / "model" / "config.json").write_text(json.dumps({**source, **change}))
+        with pytest.raises(UserError, match=words):
+            load_model(tmp_path / "model", "float32")
+
+
+def part_of_a_model(folder: Path, part: int, parts: int, vocab_size: int) -> dict[str, np.ndarray]:
+    """What one of several tensor-parallel processes holds, without the processes: layers of its sizes, by plain layers."""
+    make = TensorLayers(
+        parts,
+        part,
+        lambda inputs, outputs, bias: WHOLE_LAYERS.column(inputs, outputs // parts, bias),
+        lambda inputs, outputs, bias: WHOLE_LAYERS.row(inputs // parts, outputs, bias),
+        lambda rows, columns: WHOLE_LAYERS.embedding(rows // parts, columns),
+        WHOLE_LAYERS.token_logps,
+    )
+    config = read_config(folder)
+    model = Decoder(replace(config, vocab_size=vocab_size), make)
+    load_weights(model, folder, stored_vocab_size=config.vocab_size)
+    return {name: parameter.numpy() for name, parameter in model.named_parameters()}

@@ -1,0 +1,100 @@
+"""The parameters of a whole decoder by name and shape, and how tensor parallelism cuts each, from its config alone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from paddlealign.models.config import DecoderConfig
+
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+# Of these each process of a tensor-parallel group computes a share of the outputs, of those a share of the inputs.
+COLUMN_PARALLEL = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "lm_head")
+ROW_PARALLEL = ("o_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of a parameter a process holds: indices start to stop - 1 of an axis, in Paddle's layout; axis None is all of it.
+
+    stop may lie beyond the parameter's size, where a vocabulary is padded to a multiple of the processes.
+    """
+
+    axis: int | None
+    start: int
+    stop: int
+
+
+def parameter_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
+    """Every parameter of the whole decoder in ``state_dict``'s order: name to shape, linear weights [in, out]."""
+    hidden, wide = config.hidden_size, config.intermediate_size
+    queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    layer = _linear("self_attn.q_proj", hidden, queries, config.qkv_bias) | _linear("self_attn.k_proj", hidden, keys, config.qkv_bias)
+    layer |= _linear("self_attn.v_proj", hidden, keys, config.qkv_bias) | _linear("self_attn.o_proj", queries, hidden, config.output_bias)
+    if config.qk_norm:
+        layer |= {"self_attn.q_norm.weight": (config.head_dim,), "self_attn.k_norm.weight": (config.head_dim,)}
+    if config.activation == "swiglu":
+        layer |= _linear("mlp.gate_proj", hidden, wide, config.mlp_bias)
+    layer |= _linear("mlp.up_proj", hidden, wide, config.mlp_bias) | _linear("mlp.down_proj", wide, hidden, config.mlp_bias)
+    layer |= _norm("input_layernorm", config) | _norm("post_attention_layernorm", config)
+    shapes: dict[str, tuple[int, ...]] = {EMBEDDING: (config.vocab_size, hidden)}
+    for number in range(config.num_layers):
+        shapes |= {f"model.layers.{number}.{name}": shape for name, shape in layer.items()}
+    shapes |= _norm("model.norm", config)
+    return shapes if config.tie_embeddings else {**shapes, HEAD: (hidden, config.vocab_size)}
+
+
+def _linear(name: str, inputs: int, outputs: int, bias: bool) -> dict[str, tuple[int, ...]]:
+    weight: dict[str, tuple[int, ...]] = {f"{name}.weight": (inputs, outputs)}
+    return {**weight, f"{name}.bias": (outputs,)} if bias else weight
+
+
+def _norm(name: str, config: DecoderConfig) -> dict[str, tuple[int, ...]]:
+    weight: dict[str, tuple[int, ...]] = {f"{name}.weight": (config.hidden_size,)}
+    return {**weight, f"{name}.bias": (config.hidden_size,)} if config.norm == "layer" else weight
+
+
+def padded_vocabulary(vocab_size: int, parts: int) -> int:
+    """The rows of an embedding that ``parts`` processes share evenly."""
+    return -(-vocab_size // parts) * parts
+
+
+def cut_layers(num_layers: int, parts: int, part: int) -> tuple[int, int]:
+    """The layers of one of ``parts`` stages, the first and the one behind its last; where it does not divide, later ones have one more."""
+    return num_layers * part // parts, num_layers * (part + 1) // parts
+
+
+def holding_stage(name: str, num_layers: int, parts: int) -> int:
+    """The stage that holds a parameter; of a tied embedding, which the last stage holds too, the first."""
+    if name.startswith("model.layers."):
+        layer = int(name.split(".")[2])
+        return next(part for part in range(parts) if layer < cut_layers(num_layers, parts, part)[1])
+    return 0 if name == EMBEDDING else parts - 1
+
+
+def share_of(name: str, shape: tuple[int, ...], part: int, parts: int) -> Share:
+    """Which part of a parameter the process ``part`` of ``parts`` holds. shape: of the whole parameter, in Paddle's layout."""
+    axis = cut_axis(name)
+    if axis is None or parts == 1:
+        return Share(None, 0, 0)
+    size = -(-shape[axis] // parts)
+    return Share(axis, part * size, (part + 1) * size)
+
+
+def take_share(whole: np.ndarray, share: Share) -> np.ndarray:
+    """A process's share of a whole array in Paddle's layout; what lies beyond the array is zeros."""
+    if share.axis is None:
+        return whole
+    indices = slice(share.start, min(share.stop, whole.shape[share.axis]))
+    taken = whole[(slice(None),) * share.axis + (indices,)]
+    padding = [(0, share.stop - share.start - taken.shape[axis] if axis == share.axis else 0) for axis in range(whole.ndim)]
+    return np.ascontiguousarray(np.pad(taken, padding) if any(after for _, after in padding) else taken)
+
+
+def cut_axis(name: str) -> int | None:
+    """The axis, in Paddle's layout, that tensor parallelism cuts; None for what every process holds whole."""
+    module, kind = name.rsplit(".", 2)[-2:]
+    if name == EMBEDDING:
+        return 0
+    if module in COLUMN_PARALLEL:
+        return 1 if kind == "weight" else 0
+    return 0 if module in ROW_PARALLEL and kind == "weight" else None

@@ -1,0 +1,93 @@
+"""What the processes of an axis bring together: numbers, plain values, gradients, and tensors that each holds a share of.
+
+Every function is called by all processes of the axis, in the same order; on an axis of one it does nothing and touches no group.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import Tensor
+from paddle import distributed as dist
+
+from paddlealign.errors import UserError
+from paddlealign.parallel.topology import Axis, Topology
+
+
+def sum_over(axis: Axis, values: np.ndarray) -> np.ndarray:
+    """The sum of every process's numbers: float64, of ``values``' shape, the same bits in all."""
+    if axis.size == 1:
+        return np.asarray(values, np.float64)
+    total = paddle.to_tensor(np.asarray(values, np.float64))
+    dist.all_reduce(total, group=axis.group)
+    return total.numpy()
+
+
+def gather_values(axis: Axis, value: Any) -> list[Any]:
+    """Every process's plain value (numbers, texts, lists and dicts of them), in the order of the axis."""
+    if axis.group is None:
+        return [value]
+    gathered: list[Any] = []
+    dist.all_gather_object(gathered, value, group=axis.group)
+    return gathered
+
+
+def everywhere(topology: Topology, flag: bool) -> bool:
+    """Whether the flag is true in all processes."""
+    return all(gather_values(topology.everyone, flag))
+
+
+def agree(topology: Topology, told: dict[str, str]) -> None:
+    """Raise UserError in all processes where they were not told the same. told: by what it is of, a text that must be the same."""
+    texts = gather_values(topology.everyone, told)
+    for rank, theirs in enumerate(texts):
+        for name, text in texts[0].items():
+            if theirs[name] != text:
+                raise UserError(
+                    f"process {rank} was started with another {name} than process 0: {theirs[name]}, not {text}. All processes must be "
+                    "given the same argument file, data and model; look at each machine's copy."
+                )
+
+
+@paddle.no_grad()
+def sum_gradients(axis: Axis, parameters: Iterable[Tensor]) -> None:
+    """Add up each parameter's gradient over the axis; a process that has none for a parameter counts as zero."""
+    if axis.size == 1:
+        return
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = paddle.zeros(parameter.shape, parameter.dtype)
+        dist.all_reduce(parameter.grad, group=axis.group)
+
+
+@paddle.no_grad()
+def sum_over_ends(axis: Axis, parameter: Tensor | None, shape: list[int]) -> None:
+    """Add up the gradients of what the first and the last process of the axis both hold, as a tied embedding.
+
+    parameter: None in those between, which give zeros. shape: of the parameter.
+    """
+    if axis.size == 1:
+        return
+    gradient = None if parameter is None else parameter.grad
+    dist.all_reduce(paddle.zeros(shape) if gradient is None else gradient, group=axis.group)
+
+
+@paddle.no_grad()
+def from_holder(axis: Axis, holder: int, tensor: Tensor | None, shape: list[int], dtype: str) -> Tensor:
+    """The tensor of the process ``holder`` of the axis, on all of them. shape, dtype: of that tensor, known to all."""
+    if axis.size == 1 and tensor is not None:
+        return tensor
+    shared = tensor if axis.rank == holder and tensor is not None else paddle.empty(shape, dtype)  # type: ignore[arg-type]
+    dist.broadcast(shared, src=axis.ranks[holder], group=axis.group)
+    return shared
+
+
+@paddle.no_grad()
+def join_shares(axis: Axis, tensor: Tensor, cut: int | None) -> Tensor:
+    """The whole tensor, from shares along dimension ``cut``; the tensor itself where it is held whole (None)."""
+    if axis.size == 1 or cut is None:
+        return tensor
+    shares: list[Tensor] = []
+    dist.all_gather(shares, tensor, group=axis.group)
+    return paddle.concat(shares, axis=cut)

@@ -1,0 +1,252 @@
+"""The end of a run in several processes: where one fails, all end, and its error is the last thing on the screen.
+
+Every process keeps a line (TCP) to a switchboard in the last one, and says there how it ended. A process whose line breaks without a word
+was killed. Whatever ends first ends all: the switchboard tells everyone what it was. Nothing here needs Paddle, so that the lines stand
+before it is imported and a process is told even while it waits for another inside Paddle.
+"""
+
+import ctypes
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from paddlealign.errors import UserError
+
+ERROR_FILE = "errors.txt"
+STOPPED = "stopped by the keyboard or a signal; a training run goes on from its last checkpoint with --resume_from_checkpoint true"
+_MEETING_SECONDS = 900  # for a process on another machine that starts later
+_COLLECTING_SECONDS = 1.0  # in which a killed process is told from those that failed because of it
+_PARENT_DEATH = 1  # PR_SET_PDEATHSIG in Linux's prctl.h
+
+# Waits for the launcher, so that nothing that it prints comes after; half a minute at most. A zombie has ended.
+_LAST_WORD = r"""
+i=0
+while [ $i -lt 600 ] && grep -qs '^State:.[^ZX]' /proc/$1/status; do sleep 0.05; i=$((i + 1)); done
+printf '\n%s\n' "$2"
+"""
+
+
+@dataclass
+class Line:
+    """This process's line to the switchboard. folder: where ERROR_FILE is written, once it is known."""
+
+    rank: int
+    place: int  # among the processes of this machine
+    link: socket.socket
+    folder: Path | None = None
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def fail(self, text: str) -> None:
+        """Say that this process cannot go on. Does not return: all processes end, and the screen shows the error that came first."""
+        self._say({"event": "failed", "text": text})
+        self._wait()
+
+    def stop(self) -> None:
+        """Say that this process was asked to stop. Does not return."""
+        self._say({"event": "stopped", "text": STOPPED})
+        self._wait()
+
+    def finish(self) -> None:
+        """Say that this process is done, and wait until all are. An ERROR_FILE of an earlier run is taken away."""
+        self._say({"event": "finished"})
+        self.over.wait()
+        if self.folder and self.rank == 0:
+            (self.folder / ERROR_FILE).unlink(missing_ok=True)
+
+    def heed_signals(self) -> None:
+        """Once more after the import of Paddle, which puts a handler of its own in the place of ours. For the main thread."""
+        signal.signal(signal.SIGTERM, lambda *_: None)  # what is done is done by the thread of ``_watch_signals``
+
+    def _say(self, word: dict[str, Any]) -> None:
+        with suppress(OSError):  # the switchboard is gone, which the listener sees as well
+            _send(self.link, word)
+
+    def _watch_signals(self) -> None:
+        """Let SIGTERM, which the launcher sends after Ctrl-C, stop all processes, also while this one waits inside Paddle."""
+        ours, python = socket.socketpair()
+        python.setblocking(False)
+        signal.set_wakeup_fd(python.fileno(), warn_on_full_buffer=False)
+
+        def watch(_: socket.socket = python) -> None:  # keeps the other end open
+            while signal.SIGTERM not in ours.recv(64):
+                pass
+            self.stop()
+
+        threading.Thread(target=watch, daemon=True).start()
+        self.heed_signals()
+
+    def _wait(self) -> None:
+        time.sleep(10 * _COLLECTING_SECONDS)
+        os._exit(1)
+
+    def _listen(self, last: int) -> None:
+        """Wait for the switchboard's word; for the thread that does so."""
+        word = next(_words(self.link), None) or {"event": "end", "rank": last, "text": None}
+        if word["event"] == "over":
+            self.over.set()
+            return
+        if self.place == _speaker(self.rank - self.place, word):
+            _speak(word, self.folder)
+        os._exit(130 if word["text"] == STOPPED else 1)
+
+
+def join(environment: Mapping[str, str]) -> Line | None:
+    """Take up the line, where the environment is that of one of several processes; None in one. For the main thread.
+
+    From here on the process also ends with the launcher, however that ends, and SIGTERM stops all processes. Raises UserError.
+    """
+    world = int(environment.get("PADDLE_TRAINERS_NUM", "1"))
+    if world == 1:
+        return None
+    _end_with_parent()
+    rank = int(environment["PADDLE_TRAINER_ID"])
+    # Every process is given an address. Paddle uses the first one's for itself, and no other.
+    host, port = environment["PADDLE_TRAINER_ENDPOINTS"].split(",")[-1].rsplit(":", 1)
+    if rank == world - 1:
+        try:
+            board = socket.create_server((host, int(port)), backlog=world)
+        except OSError as error:
+            raise UserError(f"{host}:{port}, which Paddle's launcher gave this process, is not free ({error}). Start again.") from error
+        threading.Thread(target=_switchboard, args=(board, world), daemon=True).start()
+    link = _call(host, int(port))
+    line = Line(rank, int(environment.get("PADDLE_RANK_IN_NODE", rank)), link)
+    _send(link, {"event": "here", "rank": rank})
+    threading.Thread(target=line._listen, args=(world - 1,), daemon=True).start()
+    line._watch_signals()
+    return line
+
+
+def _end_with_parent() -> None:
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PARENT_DEATH, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it ended in between
+        os._exit(1)
+
+
+def _call(host: str, port: int) -> socket.socket:
+    until = time.monotonic() + _MEETING_SECONDS
+    while True:
+        try:
+            link = socket.create_connection((host, port), timeout=10)
+            link.settimeout(None)
+            return link
+        except OSError as error:
+            if time.monotonic() > until:
+                raise UserError(f"the last process, at {host}:{port}, cannot be reached ({error}). Was every launcher started?") from error
+            time.sleep(0.1)
+
+
+def _send(link: socket.socket, word: dict[str, Any]) -> None:
+    link.sendall(json.dumps(word).encode() + b"\n")
+
+
+def _words(link: socket.socket) -> Iterator[dict[str, Any]]:
+    """Each word that comes over a line, until it breaks."""
+    try:
+        with link.makefile(encoding="utf-8") as text:
+            for row in text:
+                yield json.loads(row)
+    except (OSError, ValueError):
+        return
+
+
+def _switchboard(board: socket.socket, world: int) -> None:
+    """Answer the lines of all processes, for the thread that does so: collect how they end, and tell everyone what ended first."""
+    events: queue.Queue[dict[str, Any]] = queue.Queue()
+    links: dict[int, socket.socket] = {}
+
+    def attend(link: socket.socket) -> None:
+        words = _words(link)
+        hello: dict[str, Any] = next(words, {})
+        if hello.get("event") != "here":
+            return  # a stranger
+        rank = hello["rank"]
+        links[rank] = link
+        for word in words:
+            events.put({**word, "rank": rank})
+        events.put({"event": "gone", "rank": rank})
+
+    def accept() -> None:
+        while True:
+            threading.Thread(target=attend, args=(board.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    finished: set[int] = set()
+    while len(finished) < world:
+        event = events.get()
+        if event["event"] == "finished":
+            finished.add(event["rank"])
+        else:
+            time.sleep(_COLLECTING_SECONDS)
+            verdict = cause([event, *(events.get_nowait() for _ in range(events.qsize()))])
+            _tell(links, {"event": "end", "rank": verdict["rank"], "text": verdict.get("text")})
+            return
+    _tell(links, {"event": "over"})
+
+
+def cause(events: list[dict[str, Any]]) -> dict[str, Any]:
+    """Which of some events, in their order, brought the others about.
+
+    After a request to stop that is it. Otherwise a process that was killed comes before one that failed: whoever talked to it fails, and
+    may say so before its line is seen to be broken.
+    """
+    if events[0]["event"] == "stopped":
+        return events[0]
+    gone = [event for event in events if event["event"] == "gone"]
+    return next(iter(gone + [event for event in events if event["event"] == "failed"]), events[0])
+
+
+def _tell(links: Mapping[int, socket.socket], word: dict[str, Any]) -> None:
+    for rank in sorted(links):  # the last one is this very process, and ends with the word
+        with suppress(OSError):
+            _send(links[rank], word)
+
+
+def _speaker(first: int, word: Mapping[str, Any]) -> int:
+    """Which process of a machine speaks, by its place: its first, or the second where the first (of rank ``first``) was killed."""
+    return 1 if word["text"] is None and word["rank"] == first else 0
+
+
+def _speak(word: Mapping[str, Any], folder: Path | None) -> None:
+    """Write down what ended the run, and leave it as the last thing on the launcher's screen."""
+    text = word["text"]
+    if text != STOPPED:
+        text = f"error on rank {word['rank']}: {text}" if text is not None else killed(word["rank"])
+    try:
+        if folder is not None and text != STOPPED:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / ERROR_FILE).write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        text += f"\n(not written to {folder / ERROR_FILE if folder else ''}: {error.strerror})"
+    launcher = os.getppid()
+    try:
+        # Its error output, not this process's, which is a log file.
+        with open(f"/proc/{launcher}/fd/2", "a", encoding="utf-8") as screen:
+            command = ["sh", "-c", _LAST_WORD, "sh", str(launcher), text]
+            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=screen, stderr=screen, start_new_session=True, close_fds=True)
+    except OSError:
+        print(text, file=sys.stderr, flush=True)
+
+
+def killed(rank: int) -> str:
+    """What is known of a process that ended without a word: what it wrote last, if its log lies beside this process's."""
+    text = (
+        f"error: rank {rank} was killed, or crashed inside Paddle, without saying why. Where memory runs out, the system kills (see dmesg)."
+    )
+    try:
+        log = Path(os.readlink("/proc/self/fd/2")).with_name(f"workerlog.{rank}")
+        last = [row for row in log.read_text(encoding="utf-8", errors="replace").splitlines() if row.strip()][-10:]
+    except OSError:
+        return text
+    return "\n".join([f"{text} Its last lines:" if last else text, *last])

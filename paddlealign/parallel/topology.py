@@ -1,0 +1,102 @@
+"""Which processes there are, which of them share what, and how they are started."""
+
+import io
+import os
+import warnings
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from typing import Any
+
+import paddle
+from paddle.distributed import fleet
+from paddle.distributed.fleet.utils.log_util import set_log_level
+
+from paddlealign.parallel.stand_ins import install
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One way of sharing, as a process sees it.
+
+    size: how many processes share. rank: this one's place among them. group: what Paddle's collectives take, None where size is 1.
+    ranks: the places of these processes among all, in the axis's order.
+    """
+
+    size: int
+    rank: int
+    group: Any
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Topology:
+    """This process among all: world = data x pipeline x tensor, where neighbours in ``tensor`` are neighbours in ``rank``.
+
+    The processes of ``tensor`` share each layer, those of ``pipeline`` hold different layers, those of ``data`` read different rows.
+    everyone: all of them.
+    """
+
+    rank: int
+    world: int
+    tensor: Axis
+    pipeline: Axis
+    data: Axis
+    everyone: Axis
+
+    @property
+    def is_main(self) -> bool:
+        """The one process that speaks and writes logs."""
+        return self.rank == 0
+
+    @property
+    def is_first_stage(self) -> bool:
+        """Holds the embedding."""
+        return self.pipeline.rank == 0
+
+    @property
+    def is_last_stage(self) -> bool:
+        """Holds the head and computes losses."""
+        return self.pipeline.rank == self.pipeline.size - 1
+
+
+_ALONE = Axis(1, 0, None, (0,))
+SINGLE = Topology(0, 1, _ALONE, _ALONE, _ALONE, _ALONE)
+
+
+def start(tensor: int, pipeline: int, data: int) -> Topology:
+    """Meet the other processes that paddle.distributed.launch started and make the groups. To be called once, by all of them.
+
+    The device must be chosen before (``paddle.set_device``): on the CPU processes speak over gloo, on GPUs over nccl. The product of the
+    degrees is the number of processes (``arguments.degrees``); 1 x 1 x 1 is ``SINGLE`` and touches nothing.
+    """
+    if tensor * pipeline * data == 1:
+        return SINGLE
+    if paddle.get_device() == "cpu":
+        os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"  # Paddle's launcher leaves this out in some of its modes
+        install()
+    set_log_level("ERROR")
+    strategy = fleet.DistributedStrategy()
+    strategy.hybrid_configs = {
+        "dp_degree": data,
+        "pp_degree": pipeline,
+        "mp_degree": tensor,
+        "order": ["dp", "pp", "sharding", "sep", "mp"],
+    }
+    # Paddle lists its flags on stderr, and warns of every group that this process is not in.
+    with redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fleet.init(is_collective=True, strategy=strategy, log_level="ERROR")
+        groups = fleet.get_hybrid_communicate_group()
+        return Topology(
+            rank=groups.get_global_rank(),
+            world=groups.nranks,
+            tensor=_axis(groups.get_model_parallel_group()),
+            pipeline=_axis(groups.get_pipe_parallel_group()),
+            data=_axis(groups.get_data_parallel_group()),
+            everyone=_axis(paddle.distributed.get_group(0)),
+        )
+
+
+def _axis(group: Any) -> Axis:
+    size = group.nranks
+    return Axis(size, max(group.rank, 0), group if size > 1 else None, tuple(group.ranks))

@@ -1,0 +1,51 @@
+"""The whole model's tensors, put together from what each process holds, one at a time; and a process's share of what was saved whole."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from paddle import Tensor
+
+from paddlealign.models.decoder import Decoder
+from paddlealign.models.parameters import cut_axis, holding_stage, parameter_shapes, share_of, take_share
+from paddlealign.parallel.collect import from_holder, join_shares
+from paddlealign.parallel.topology import Topology
+
+
+def whole_tensors(held: Mapping[str, Tensor], dtype: str, model: Decoder, topology: Topology) -> Callable[[str], Tensor]:
+    """A function from a name to the whole tensor. All processes of the tensor and pipeline axes must call it, in the same order.
+
+    held: this process's tensors in Paddle's layout, by a parameter's name or by that with the kind of the optimizer's tensor behind it.
+    dtype: of all of them.
+    """
+    shapes, layers, stages = parameter_shapes(model.config), model.config.num_layers, topology.pipeline.size
+
+    def whole(name: str) -> Tensor:
+        parameter = parameter_of(name, shapes)
+        shape = list(shapes[parameter])
+        holder = holding_stage(parameter, layers, stages)
+        joined = None
+        if topology.pipeline.rank == holder:
+            joined = join_shares(topology.tensor, held[name], cut_axis(parameter))
+            if joined.shape != shape:  # what pads a vocabulary
+                joined = joined[tuple(slice(size) for size in shape)].contiguous()
+        return from_holder(topology.pipeline, holder, joined, shape, dtype)
+
+    return whole
+
+
+def own_share(read: Callable[[str], np.ndarray], model: Decoder) -> Callable[[str], np.ndarray]:
+    """A function from a name to this process's share of the whole tensor that ``read`` gives."""
+    shapes = parameter_shapes(model.config)
+
+    def share(name: str) -> np.ndarray:
+        parameter = parameter_of(name, shapes)
+        if parameter not in shapes:  # what all parameters have in common, as the powers of AdamW's betas
+            return read(name)
+        return take_share(read(name), share_of(parameter, shapes[parameter], model.make.part, model.make.parts))
+
+    return share
+
+
+def parameter_of(name: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """The parameter that a tensor belongs to: its own name, or that without the kind of the optimizer's tensor."""
+    return name if name in shapes else name.rsplit(".", 1)[0]

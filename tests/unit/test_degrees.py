@@ -1,0 +1,102 @@
+"""Parallel degrees against the processes that were started."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddlealign.arguments.degrees import Degrees, settle_degrees
+from paddlealign.arguments.parsing import parse
+from paddlealign.errors import UserError
+from tests.least_arguments import PREDICT, SFT
+
+TENSOR, PIPELINE, DATA = Degrees._fields
+
+
+def refused(asked: dict[str, Any], processes: int) -> str:
+    with pytest.raises(UserError) as error:
+        settle_degrees(asked, processes, trains=True)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "processes", "degrees"),
+    [
+        ({TENSOR: 2}, 2, (2, 1, 1)),
+        ({TENSOR: 2}, 8, (2, 1, 4)),
+        ({PIPELINE: 2, TENSOR: 2}, 4, (2, 2, 1)),
+        ({PIPELINE: 3, TENSOR: -1, DATA: 0}, 6, (1, 3, 2)),
+        ({DATA: 2, TENSOR: 2}, 4, (2, 1, 2)),
+        ({DATA: 4}, 4, (1, 1, 4)),
+        ({TENSOR: 2, "sharding": "", "sequence_parallel": False, "virtual_pp_degree": 1}, 2, (2, 1, 1)),
+    ],
+)
+def test_data_parallelism_is_what_the_others_leave(asked, processes, degrees):
+    assert settle_degrees(asked, processes, trains=True) == (Degrees(*degrees), [])
+
+
+@pytest.mark.parametrize(
+    ("asked", "processes", "said"),
+    [
+        ({TENSOR: 2, PIPELINE: 2}, 6, f"{TENSOR} 2 x {PIPELINE} 2 = 4 does not divide the 6 processes started"),
+        ({TENSOR: 8}, 4, f"{TENSOR} 8 x {PIPELINE} 1 = 8 does not divide the 4 processes started"),
+        ({TENSOR: 2, DATA: 3}, 4, f"{TENSOR} 2 x {PIPELINE} 1 x {DATA} 3 = 6 is not the 4 processes started. Set {DATA} 2,"),
+        ({TENSOR: 2, DATA: 1}, 4, f"{DATA} 1 = 2 is not the 4 processes started"),
+    ],
+)
+def test_a_product_that_does_not_fit_is_spelled_out(asked, processes, said):
+    assert said in refused(asked, processes)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "off"),
+    [
+        ("sharding", "stage1", 'Set sharding ""'),
+        ("sharding_parallel_degree", 2, "Set sharding_parallel_degree 1"),
+        ("sequence_parallel", True, "Set sequence_parallel false"),
+        ("virtual_pp_degree", 2, "Set virtual_pp_degree 1"),
+        ("sep_parallel_degree", 2, "Set sep_parallel_degree 1"),
+        ("context_parallel_degree", 2, "Set context_parallel_degree 1"),
+        ("expert_parallel_degree", 2, "Set expert_parallel_degree 1"),
+    ],
+)
+def test_what_several_processes_cannot_do_yet_is_refused_by_name(key, value, off):
+    message = refused({TENSOR: 2, key: value}, 2)
+    assert message.startswith(key) and "not supported yet" in message and off in message
+
+
+def test_without_degrees_all_processes_read_different_rows_and_that_is_told():
+    degrees, [note] = settle_degrees({}, 4, trains=True)
+    assert degrees == Degrees(1, 1, 4)
+    assert note.startswith("4 processes and no parallel degree set: data_parallel_degree 4.")
+
+
+def test_commands_that_do_not_train_run_in_one_process():
+    with pytest.raises(UserError, match="Started with 2 processes, but only training runs in several"):
+        settle_degrees({}, 2, trains=False)
+
+
+def written(folder: Path, keys: dict[str, Any]) -> list[str]:
+    (folder / "a.json").write_text(json.dumps(keys), encoding="utf-8")
+    return [str(folder / "a.json")]
+
+
+def test_the_fields_hold_the_settled_degrees_and_where_they_come_from(tmp_path):
+    arguments = parse("sft", written(tmp_path, {**SFT, TENSOR: 2, PIPELINE: -1}), {"PADDLE_TRAINERS_NUM": "4"})
+    training = arguments.training
+    assert (training.tensor_parallel_degree, training.pipeline_parallel_degree, training.data_parallel_degree) == (2, 1, 2)
+    assert [arguments.sources[key] for key in (TENSOR, PIPELINE, DATA)] == ["file", "derived", "derived"]
+    assert arguments.notes == ()
+
+
+def test_in_one_process_every_degree_is_1(tmp_path):
+    arguments = parse("sft", written(tmp_path, {**SFT, TENSOR: 8, DATA: 2}), {})
+    training = arguments.training
+    assert (training.tensor_parallel_degree, training.pipeline_parallel_degree, training.data_parallel_degree) == (1, 1, 1)
+    assert [arguments.sources[key] for key in (TENSOR, PIPELINE, DATA)] == ["derived", "default", "derived"]
+    assert arguments.notes[0].startswith("tensor_parallel_degree 8, data_parallel_degree 2: for several processes")
+
+
+def test_prediction_reads_a_degree_and_goes_on(tmp_path):
+    assert parse("predict", written(tmp_path, {**PREDICT, TENSOR: 8}), {}).notes[0].startswith("tensor_parallel_degree 8: ")
