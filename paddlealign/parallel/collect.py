@@ -52,12 +52,11 @@ def agree(topology: Topology, told: dict[str, str]) -> None:
 
 @paddle.no_grad()
 def sum_gradients(axis: Axis, parameters: Iterable[Tensor]) -> None:
-    """Add up each parameter's gradient over the axis; a process that has none for a parameter counts as zero."""
+    """Add up each parameter's gradient over the axis; every process has one for each."""
     if axis.size == 1:
         return
     for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = paddle.zeros(parameter.shape, parameter.dtype)
+        assert parameter.grad is not None
         dist.all_reduce(parameter.grad, group=axis.group)
 
 

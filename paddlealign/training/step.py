@@ -66,7 +66,7 @@ def widen_gradients(parameters: list[Tensor], totals: dict[str, Tensor], last: b
         else:
             gradient = parameter.grad.astype("float32")
             totals[parameter.name] = gradient if total is None else total.add_(gradient)
-            parameter.clear_gradient(set_to_zero=False)
+            parameter.clear_gradient(False)  # by its name, set_to_zero=False is not heeded: zeros would stay in memory
 
 
 def accumulate_gradients(
@@ -105,6 +105,11 @@ def accumulate_gradients(
             widen_gradients(policy.parameters(), wide, last=index == len(batches) - 1)
 
     run_pipeline(chain, [hidden_shape(policy, batch) for batch in batches], precision.weights_dtype, forward, backward)
+    if not batches:  # nothing was left for this process
+        for parameter in policy.parameters():
+            parameter.grad = paddle.zeros(parameter.shape, parameter.dtype)
+        if precision.weights_dtype != "float32":
+            widen_gradients(policy.parameters(), {}, last=True)
     sum_gradients(topology.tensor, [it for name, it in policy.named_parameters() if name.endswith(DIFFERING)])
     sum_gradients(topology.data, policy.parameters())
     if policy.config.tie_embeddings:

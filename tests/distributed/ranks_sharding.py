@@ -104,6 +104,8 @@ def unsharded() -> dict[str, np.ndarray]:
 
 def sharded(axis: Any, stage: int, often: bool) -> dict[str, np.ndarray]:
     """The same over the axis. often: reduce after each micro-batch, not after the last only."""
+    import paddle
+
     from paddlealign.parallel.collect import sum_gradients, sum_over
     from paddlealign.parallel.sharding import owned, owners_of, reduce_to_owners, share_parameters
     from paddlealign.training.optimizer import make_optimizer
@@ -123,6 +125,9 @@ def sharded(axis: Any, stage: int, often: bool) -> dict[str, np.ndarray]:
             if stage == 2 and (often or micro == MICRO_BATCHES - 1):
                 reduce_to_owners(axis, parameters, owners)
         if stage == 1:
+            for parameter in parameters:
+                if parameter.grad is None:
+                    parameter.grad = paddle.zeros(parameter.shape, parameter.dtype)
             sum_gradients(axis, parameters)
         found["with gradients"] = np.array([name for name, parameter in named.items() if parameter.grad is not None])
         norm = float(sum_over(axis, np.array(squares(own)))) ** 0.5

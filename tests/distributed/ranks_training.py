@@ -35,7 +35,7 @@ from tests.small_runs import FLOAT32, GOLDEN, examples
 MODELS = ("llama2_gqa", "qwen2_tied", "qwen3")
 OBJECTIVES = {"sft": 1, "dpo": 2}  # responses of an example
 SAVED_AT = 9  # in the middle of the third epoch
-ROWS_OF_A_STEP, EXAMPLES, EPOCHS = 4, 14, 5
+ROWS_OF_A_STEP, EXAMPLES, EPOCHS = 4, 13, 5  # the last step of an epoch leaves one of two processes without a row
 
 
 def train(
