@@ -42,10 +42,11 @@ def agree(topology: Topology, told: dict[str, str]) -> None:
     """Raise UserError in all processes where they were not told the same. told: by what it is of, a text that must be the same."""
     texts = gather_values(topology.everyone, told)
     for rank, theirs in enumerate(texts):
-        for name, text in texts[0].items():
-            if theirs[name] != text:
+        for name in texts[0] | theirs:
+            text = texts[0].get(name)
+            if theirs.get(name) != text:
                 raise UserError(
-                    f"process {rank} was started with another {name} than process 0: {theirs[name]}, not {text}. All processes must be "
+                    f"process {rank} was started with another {name} than process 0: {theirs.get(name)}, not {text}. All processes must be "
                     "given the same argument file, data and model; look at each machine's copy."
                 )
 

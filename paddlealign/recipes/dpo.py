@@ -14,7 +14,7 @@ from paddlealign.parallel.collect import everywhere
 from paddlealign.recipes.check import check_run
 from paddlealign.recipes.device import say
 from paddlealign.recipes.rows import Rows, check_shared_prompts, check_vocabulary, prepare_rows, vocabulary_size
-from paddlealign.recipes.run import Start, begin, check_resume, load_policy, make_task, train
+from paddlealign.recipes.run import Start, agree_on_run, begin, check_cut, check_resume, load_policy, make_task, train
 from paddlealign.training.loop import Task
 from paddlealign.training.objective import Reference, dpo_objective
 from paddlealign.training.reference import (
@@ -39,12 +39,14 @@ def run(arguments: DpoArguments) -> None:
     reference_config = read_config(reference_dir(arguments))
     reference_size = vocabulary_size(arguments, rows, reference_config)
     check_vocabulary(rows, reference_size, "ref_model_name_or_path")
+    check_cut(reference_config, start.topology.tensor.size, start.topology.pipeline.size)
     for key, folder in (("model_name_or_path", arguments.model.model_name_or_path), ("ref_model_name_or_path", reference_dir(arguments))):
         check_shared_prompts(rows, read_config(folder), key)
     weights = weights_hash(reference_dir(arguments), arguments.model.allow_pickle)
     if reference_size > reference_config.vocab_size:
         weights += f" grown to {reference_size} tokens"
     hashes = {**rows.hashes, "reference weights": weights}
+    agree_on_run(arguments, start, hashes)
     frozen = arguments.objective.reference_mode == "frozen"
     if frozen and start.chain.axis.size > 1:
         raise UserError("reference_mode frozen with pipeline_parallel_degree above 1 is not supported yet. Set reference_mode to cached.")

@@ -40,6 +40,7 @@ from paddlealign.training.objective import Objective
 from paddlealign.training.optimizer import make_optimizer
 from paddlealign.training.precision import Precision, choose_precision
 from paddlealign.training.progress import Progress
+from paddlealign.training.reference import weights_hash
 from paddlealign.training.run_log import RunLog, read_metrics
 
 
@@ -77,7 +78,6 @@ def begin(arguments: TrainArguments) -> Start:
             say(f"note: a start would be refused. {error}")
     else:
         refuse_foreign_run(output_dir, resuming, resume, settings.overwrite_output_dir)
-        probe_folder(output_dir)
     if resuming and resume is None:
         say(f"note: {output_dir} holds no checkpoint yet; this starts at the first step")
     config = read_config(arguments.model.model_name_or_path)  # a model that cannot be read is told before the rows are
@@ -88,8 +88,22 @@ def begin(arguments: TrainArguments) -> Start:
     for note in (*arguments.notes, *([remark] if remark else [])):
         say(f"note: {note}")
     topology = start_processes(settings.tensor_parallel_degree, settings.pipeline_parallel_degree, settings.data_parallel_degree)
+    if topology.world > 1 and settings.check:
+        raise UserError("check: it looks at a run from one process. Start it without paddle.distributed.launch.")
+    if precision.scaler is not None and topology.tensor.size * topology.pipeline.size > 1:
+        raise UserError("fp16 with tensor_parallel_degree or pipeline_parallel_degree above 1 is not supported yet. Set bf16 in its place.")
+    if topology.is_main and not settings.check:
+        probe_folder(output_dir)
     make = TensorLayers(*tensor_makers(topology.tensor)) if topology.tensor.size > 1 else WHOLE_LAYERS
     return Start(topology, connect(topology.pipeline), make, device, precision, resume)
+
+
+def agree_on_run(arguments: TrainArguments, start: Start, hashes: dict[str, str]) -> None:
+    """See to it that all processes were told the same and have the same files, before they compute anything together."""
+    if start.topology.world > 1:
+        weights = weights_hash(Path(arguments.model.model_name_or_path), arguments.model.allow_pickle)
+        told = {key: str(value) for key, value in argument_values(describe_run(arguments, hashes, start.device)).items()}
+        agree(start.topology, {**told, **hashes, "model's weights": weights, "checkpoint to go on from": str(start.resume)})
 
 
 def check_cut(config: DecoderConfig, parts: int, stages: int) -> None:
@@ -179,7 +193,6 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
     output_dir = Path(settings.output_dir)
     is_main = start.topology.is_main
     run = describe_run(arguments, hashes, start.device)
-    agree(start.topology, {**{key: str(value) for key, value in argument_values(run).items()}, **hashes})
     state = resume_or_start(arguments, start, task, run)
     if is_main:
         output_dir.mkdir(parents=True, exist_ok=True)

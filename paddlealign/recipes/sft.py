@@ -3,7 +3,7 @@
 from paddlealign.arguments.parsing import SftArguments
 from paddlealign.recipes.check import check_run
 from paddlealign.recipes.rows import prepare_rows
-from paddlealign.recipes.run import begin, check_resume, load_policy, make_task, train
+from paddlealign.recipes.run import agree_on_run, begin, check_resume, load_policy, make_task, train
 from paddlealign.training.objective import sft_objective
 
 
@@ -11,6 +11,7 @@ def run(arguments: SftArguments) -> None:
     """Fine-tune on the responses' cross-entropy. Raises UserError."""
     start = begin(arguments)
     rows = prepare_rows(arguments, "sft", arguments.objective.score_all_turns)
+    agree_on_run(arguments, start, rows.hashes)
     policy = load_policy(arguments, start, rows)
     objective = sft_objective()
     task = make_task(arguments, start, rows, policy, objective, objective)

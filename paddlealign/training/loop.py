@@ -13,6 +13,7 @@ from paddlealign.data.example import Batch
 from paddlealign.errors import UserError
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.weights import load_weights
+from paddlealign.parallel.collect import everywhere
 from paddlealign.parallel.pipeline import LONE_CHAIN, Chain
 from paddlealign.parallel.topology import SINGLE, Topology
 from paddlealign.training.checkpoint import TrainState, prune_checkpoints, save_checkpoint
@@ -63,7 +64,8 @@ def fit(task: Task, settings: TrainingArguments, state: TrainState, log: RunLog,
     window: list[Sums] = []
     skipped = 0
     window_start = time.perf_counter()
-    if settings.load_best_model_at_end and state.best_step and not (output_dir / f"checkpoint-{state.best_step}").is_dir():
+    best = output_dir / f"checkpoint-{state.best_step}"
+    if settings.load_best_model_at_end and state.best_step and not everywhere(task.topology, best.is_dir()):
         progress.say(f"the best checkpoint so far, of step {state.best_step}, is not in {output_dir}; the best one is chosen from here on")
         state.best_metric = state.best_step = None
     for step in task.feed.steps(first=state.step):

@@ -83,3 +83,27 @@ def test_a_checkpoint_knows_no_layout(
         if LAYOUTS[saved_by] == goes_on:
             straight = np.load(folder / saved_by / f"{run}.npz")
             assert all(np.array_equal(array, straight[name][-len(array) :]) for name, array in found[run].items())
+
+
+DISAGREEING = """
+import sys
+from paddlealign.errors import UserError
+from paddlealign.parallel.collect import agree
+from paddlealign.parallel.topology import start
+import paddle
+paddle.set_device("cpu")
+topology = start(1, 1, 2)
+agree(topology, {"seed": "1", "rows": "same"})
+for told in ({"seed": str(topology.rank)}, {"seed": "1"} | ({"dev files": "x"} if topology.rank else {}), {"seed": "1"} if topology.rank else {"seed": "1", "q": "y"}):
+    try:
+        agree(topology, told)
+    except UserError as error:
+        print(error)
+"""
+
+
+def test_processes_that_were_told_different_things_are_refused_by_name() -> None:
+    for wrote in run_ranks(DISAGREEING, 2):
+        assert "process 1 was started with another seed than process 0: 1, not 0." in wrote
+        assert "another dev files than process 0: x, not None." in wrote
+        assert "another q than process 0: None, not y." in wrote
