@@ -94,7 +94,8 @@ import paddle
 paddle.set_device("cpu")
 topology = start(1, 1, 2)
 agree(topology, {"seed": "1", "rows": "same"})
-for told in ({"seed": str(topology.rank)}, {"seed": "1"} | ({"dev files": "x"} if topology.rank else {}), {"seed": "1"} if topology.rank else {"seed": "1", "q": "y"}):
+one, other = {"seed": "1"}, {"seed": "1", "dev files": "x"}
+for told in ({"seed": str(topology.rank)}, [one, other][topology.rank], [{"seed": "1", "q": "y"}, one][topology.rank]):
     try:
         agree(topology, told)
     except UserError as error:
