@@ -13,10 +13,10 @@ from paddlealign.errors import UserError
 ROW_SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 # What a run writes into output_dir, as patterns of names: its own files and folders, and those of a model.
 # What a run writes into output_dir, beside its checkpoints and the final model.
-RUN_FILE, METRICS_FILE, CURVES_FILE = "run.json", "metrics.jsonl", "curves.png"
+RUN_FILE, METRICS_FILE, CURVES_FILE, ERROR_FILE = "run.json", "metrics.jsonl", "curves.png", "errors.txt"
 CHECKPOINT = "checkpoint-[0-9]*"
 WRITTEN = (
-    RUN_FILE, METRICS_FILE, CURVES_FILE, CHECKPOINT, "errors.txt", "config.json", "generation_config.json", "*.safetensors", "*.index.json",
+    RUN_FILE, METRICS_FILE, CURVES_FILE, CHECKPOINT, ERROR_FILE, "config.json", "generation_config.json", "*.safetensors", "*.index.json",
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.*",
 )  # fmt: skip
 

@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from paddlealign.arguments.paths import ERROR_FILE
 from paddlealign.errors import UserError
 
-ERROR_FILE = "errors.txt"
 STOPPED = "stopped by the keyboard or a signal; a training run goes on from its last checkpoint with --resume_from_checkpoint true"
 _MEETING_SECONDS = 900  # for a process on another machine that starts later
 _COLLECTING_SECONDS = 1.0  # in which a killed process is told from those that failed because of it

@@ -48,16 +48,6 @@ class Topology:
         """The one process that speaks and writes logs."""
         return self.rank == 0
 
-    @property
-    def is_first_stage(self) -> bool:
-        """Holds the embedding."""
-        return self.pipeline.rank == 0
-
-    @property
-    def is_last_stage(self) -> bool:
-        """Holds the head and computes losses."""
-        return self.pipeline.rank == self.pipeline.size - 1
-
 
 _ALONE = Axis(1, 0, None, (0,))
 SINGLE = Topology(0, 1, _ALONE, _ALONE, _ALONE, _ALONE)

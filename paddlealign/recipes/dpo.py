@@ -40,8 +40,8 @@ def run(arguments: DpoArguments) -> None:
     reference_size = vocabulary_size(arguments, rows, reference_config)
     check_vocabulary(rows, reference_size, "ref_model_name_or_path")
     check_cut(reference_config, start.topology.tensor.size, start.topology.pipeline.size)
-    for key, folder in (("model_name_or_path", arguments.model.model_name_or_path), ("ref_model_name_or_path", reference_dir(arguments))):
-        check_shared_prompts(rows, read_config(folder), key)
+    check_shared_prompts(rows, read_config(arguments.model.model_name_or_path), "model_name_or_path")
+    check_shared_prompts(rows, reference_config, "ref_model_name_or_path")
     weights = weights_hash(reference_dir(arguments), arguments.model.allow_pickle)
     if reference_size > reference_config.vocab_size:
         weights += f" grown to {reference_size} tokens"

@@ -16,7 +16,7 @@ import numpy as np
 import paddle
 from paddle.optimizer import AdamW
 
-from paddlealign.arguments.paths import CURVES_FILE, METRICS_FILE, RUN_FILE
+from paddlealign.arguments.paths import CURVES_FILE, ERROR_FILE, METRICS_FILE, RUN_FILE
 from paddlealign.errors import UserError
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.parameters import parameter_shapes
@@ -176,7 +176,7 @@ def remove_run(output_dir: Path) -> None:
     for path in output_dir.glob("checkpoint-*"):
         if re.fullmatch(r"checkpoint-\d+(\.partial|\.abandoned)?", path.name):
             shutil.rmtree(path)
-    for name in (RUN_FILE, METRICS_FILE, CURVES_FILE, "errors.txt"):
+    for name in (RUN_FILE, METRICS_FILE, CURVES_FILE, ERROR_FILE):
         (output_dir / name).unlink(missing_ok=True)
 
 

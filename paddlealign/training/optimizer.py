@@ -60,10 +60,11 @@ def clip_gradients(model: nn.Layer, largest: float, topology: Topology = SINGLE)
     """
     named = [(name, parameter.grad) for name, parameter in model.named_parameters() if parameter.grad is not None]
     gradients = [gradient for _, gradient in named]
-    first = topology.tensor.rank == 0
-    counted = [gradient for name, gradient in named if first or cut_axis(name) is not None]
-    if topology.pipeline.rank > 0:  # an embedding that the last stage holds for its head counts on the first
-        counted = [gradient for name, gradient in named if name != EMBEDDING and (first or cut_axis(name) is not None)]
+    if topology.tensor.rank > 0:  # what all hold whole counts in the first of them
+        named = [(name, gradient) for name, gradient in named if cut_axis(name) is not None]
+    if topology.pipeline.rank > 0:  # an embedding that the last stage holds for its head counts in the first
+        named = [(name, gradient) for name, gradient in named if name != EMBEDDING]
+    counted = [gradient for _, gradient in named]
     total = paddle.stack([paddle.sum(paddle.square(gradient.astype("float32"))) for gradient in counted]).sum()
     if topology.tensor.size * topology.pipeline.size > 1:
         total = paddle.to_tensor(sum_over(topology.pipeline, sum_over(topology.tensor, total.numpy())))
