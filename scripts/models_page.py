@@ -29,7 +29,7 @@ from paddlealign.models.families import FAMILIES
 from paddlealign.models.incremental import pad_left
 from paddlealign.models.layout import segments, stored_tensors
 from paddlealign.models.weights import load_model
-from paddlealign.training.score import score
+from paddlealign.training.score import run_head, run_layers
 
 GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "parity" / "golden"
 NAMES = tuple(sorted(path.parent.name for path in GOLDEN.glob("*/golden.npz")))
@@ -142,7 +142,7 @@ def branched_logps(model: Decoder, golden: dict[str, np.ndarray]) -> float:
             examples.append(Example(prompt, responses))
         expected += [golden[f"pair {number} {side} logps"] for side in ("chosen", "rejected")]
     batch = make_batch(examples, [range(len(examples))], 0)
-    return share(score(model, batch).token_logps.numpy(), np.concatenate(expected))
+    return share(run_head(model, batch, run_layers(model, batch)).token_logps.numpy(), np.concatenate(expected))
 
 
 def describe(config: DecoderConfig) -> str:

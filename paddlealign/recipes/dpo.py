@@ -48,10 +48,8 @@ def run(arguments: DpoArguments) -> None:
     hashes = {**rows.hashes, "reference weights": weights}
     agree_on_run(arguments, start, hashes)
     frozen = arguments.objective.reference_mode == "frozen"
-    if frozen and start.chain.axis.size > 1:
-        raise UserError("reference_mode frozen with pipeline_parallel_degree above 1 is not supported yet. Set reference_mode to cached.")
     if frozen or arguments.training.check:  # a check looks at the first step only, without filling the cache
-        model = model_reference(load_reference(arguments, start, reference_size), start.precision)
+        model = model_reference(load_reference(arguments, start, reference_size), start.precision, start.chain)
         references = (model, model)
     else:
         references = cached_references(arguments, start, rows, weights, reference_size)

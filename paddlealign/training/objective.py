@@ -17,26 +17,33 @@ Reference = Callable[[Batch], Tensor]
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss and its denominator.
+    """A loss, what it is held against, and its denominator.
 
-    loss: the sums over a batch. count: how many tokens (SFT) or pairs (DPO) a batch sums over; known before any computation, so that a step
-    can weigh its micro-batches exactly.
+    reference: what a frozen reference says of a batch, float32 [responses]; None where the objective has none. All stages of a pipeline
+    call it, before the batch goes through them. loss: the sums over a batch, from the scores and what ``reference`` gave. count: how many
+    tokens (SFT) or pairs (DPO) a batch sums over; known before any computation, so that a step can weigh its micro-batches exactly.
     """
 
-    loss: Callable[[Scores, Batch], ObjectiveSums]
+    reference: Callable[[Batch], Tensor | None]
+    loss: Callable[[Scores, Tensor | None], ObjectiveSums]
     count: Callable[[Batch], int]
 
 
 def sft_objective() -> Objective:
     """Cross-entropy per scored token."""
-    return Objective(lambda scores, batch: sft_loss(scores.token_logps, scores.correct), lambda batch: len(batch.target_ids))
+    return Objective(
+        reference=lambda batch: None,
+        loss=lambda scores, _: sft_loss(scores.token_logps, scores.correct),
+        count=lambda batch: len(batch.target_ids),
+    )
 
 
 def dpo_objective(reference: Reference, beta: float, label_smoothing: float) -> Objective:
     """DPO per pair against ``reference``, which gives a batch's reference log-probs as float32 [2 pairs]."""
 
-    def loss(scores: Scores, batch: Batch) -> ObjectiveSums:
+    def loss(scores: Scores, reference_logps: Tensor | None) -> ObjectiveSums:
+        assert reference_logps is not None
         policy = response_logps(scores.token_logps, scores.owner, scores.responses)
-        return dpo_loss(policy, reference(batch), beta, label_smoothing)
+        return dpo_loss(policy, reference_logps, beta, label_smoothing)
 
-    return Objective(loss, lambda batch: len(batch.example_ids))
+    return Objective(reference, loss, lambda batch: len(batch.example_ids))

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import paddle
-from paddle import Tensor
 from tqdm import tqdm
 
 from paddlealign.data.encoding import examples_hash
@@ -18,11 +17,11 @@ from paddlealign.models.tensor_files import read_tensors, write_tensors
 from paddlealign.models.weights import find_weights
 from paddlealign.objectives.response import response_logps
 from paddlealign.parallel.collect import sum_over
-from paddlealign.parallel.pipeline import LONE_CHAIN, Chain, from_last, run_forward_only
+from paddlealign.parallel.pipeline import LONE_CHAIN, Chain, from_last
 from paddlealign.parallel.topology import SINGLE, Topology
 from paddlealign.training.objective import Reference
 from paddlealign.training.precision import Precision
-from paddlealign.training.score import hidden_shape, run_head, run_layers
+from paddlealign.training.score import score_without_gradient
 
 # A packed row for the reference holds this many tokens, or one example where that is longer.
 ROW_TOKENS = 2048
@@ -73,16 +72,9 @@ def compute_logps(
 def model_logps(model: Decoder, batch: Batch, precision: Precision, chain: Chain = LONE_CHAIN) -> np.ndarray:
     """Log-probs of the batch's responses under a model, without a gradient: float32 [responses], the same in all stages of the chain."""
     found = np.zeros(batch.response_count, "float32")
-
-    def forward(_: int, received: Tensor | None) -> Tensor:
-        with precision.autocast():
-            hidden = run_layers(model, batch, received)
-            if chain.is_last:
-                scores = run_head(model, batch, hidden)
-                found[:] = response_logps(scores.token_logps, scores.owner, scores.responses).numpy()
-        return hidden
-
-    run_forward_only(chain, [hidden_shape(model, batch)], precision.weights_dtype, forward)
+    scores = score_without_gradient(model, batch, precision, chain)
+    if scores is not None:
+        found = response_logps(scores.token_logps, scores.owner, scores.responses).numpy()
     return from_last(chain, found).astype("float32")
 
 
@@ -113,6 +105,6 @@ def table_reference(logps: np.ndarray) -> Reference:
     return lambda batch: paddle.to_tensor(logps[batch.example_ids].reshape(-1))
 
 
-def model_reference(model: Decoder, precision: Precision) -> Reference:
+def model_reference(model: Decoder, precision: Precision, chain: Chain = LONE_CHAIN) -> Reference:
     """A reference that computes its log-probs for each batch with a frozen model."""
-    return lambda batch: paddle.to_tensor(model_logps(model, batch, precision))
+    return lambda batch: paddle.to_tensor(model_logps(model, batch, precision, chain))

@@ -8,6 +8,8 @@ from paddle import Tensor
 from paddlealign.data.example import Batch
 from paddlealign.models.attention import packed_attention
 from paddlealign.models.decoder import Decoder
+from paddlealign.parallel.pipeline import LONE_CHAIN, Chain, run_forward_only
+from paddlealign.training.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,22 @@ def run_head(model: Decoder, batch: Batch, hidden: Tensor) -> Scores:
     return Scores(logps, correct, paddle.to_tensor(batch.target_owner), batch.response_count)
 
 
-def score(model: Decoder, batch: Batch) -> Scores:
-    """A whole model over the batch, in one process of the pipeline."""
-    return run_head(model, batch, run_layers(model, batch))
-
-
 def hidden_shape(model: Decoder, batch: Batch) -> tuple[int, ...]:
     """The shape of the hidden states between two stages."""
     return (*batch.input_ids.shape, model.config.hidden_size)
+
+
+@paddle.no_grad()
+def score_without_gradient(model: Decoder, batch: Batch, precision: Precision, chain: Chain = LONE_CHAIN) -> Scores | None:
+    """What the model says of a batch, on the chain's last stage; None on the others. All stages call it."""
+    found: list[Scores] = []
+
+    def forward(_: int, received: Tensor | None) -> Tensor:
+        with precision.autocast():
+            hidden = run_layers(model, batch, received)
+            if chain.is_last:
+                found.append(run_head(model, batch, hidden))
+        return hidden
+
+    run_forward_only(chain, [hidden_shape(model, batch)], precision.weights_dtype, forward)
+    return found[0] if found else None

@@ -12,12 +12,12 @@ from paddle.optimizer import AdamW
 from paddlealign.data.example import Batch
 from paddlealign.models.decoder import Decoder
 from paddlealign.parallel.collect import gather_values, sum_gradients, sum_over, sum_over_ends
-from paddlealign.parallel.pipeline import LONE_CHAIN, Chain, run_forward_only, run_pipeline
+from paddlealign.parallel.pipeline import LONE_CHAIN, Chain, run_pipeline
 from paddlealign.parallel.topology import SINGLE, Topology
 from paddlealign.training.objective import Objective
 from paddlealign.training.optimizer import clip_gradients
 from paddlealign.training.precision import Precision
-from paddlealign.training.score import hidden_shape, run_head, run_layers
+from paddlealign.training.score import hidden_shape, run_head, run_layers, score_without_gradient
 
 # Held whole by every process of a tensor axis, yet with a gradient of its own heads only.
 DIFFERING = ("self_attn.q_norm.weight", "self_attn.k_norm.weight")
@@ -85,7 +85,9 @@ def accumulate_gradients(
     all processes.
     """
     batches = [batch for batch in batches if len(batch.example_ids)]
-    count = int(sum_over(topology.data, np.array(sum(objective.count(batch) for batch in batches))))
+    own = sum(objective.count(batch) for batch in batches)
+    count = int(sum_over(topology.data, np.array(own)))
+    references = [objective.reference(batch) for batch in batches]
     totals: list[dict[str, Tensor]] = []
     wide: dict[str, Tensor] = {}
 
@@ -95,7 +97,7 @@ def accumulate_gradients(
             hidden = run_layers(policy, batch, received, recompute)
             if not chain.is_last:
                 return hidden
-            sums = objective.loss(run_head(policy, batch, hidden), batch)
+            sums = objective.loss(run_head(policy, batch, hidden), references[index])
         totals.append({"loss": sums.loss.detach(), **sums.metrics})
         return sums.loss / count
 
@@ -114,7 +116,6 @@ def accumulate_gradients(
     sum_gradients(topology.data, policy.parameters())
     if policy.config.tie_embeddings:
         sum_over_ends(topology.pipeline, policy.embedding, policy.embedding_shape)
-    own = sum(objective.count(batch) for batch in batches)
     return _over_ranks([_to_host(totals, batches, own)] if totals else [], topology)
 
 
@@ -153,19 +154,14 @@ def evaluate(
     chain: Chain = LONE_CHAIN,
 ) -> Sums:
     """Sum the objective over the batches of all processes without gradients; there must be at least one. batches: of this process."""
-    batches = list(batches)
     parts: list[Sums] = []
-
-    def forward(index: int, received: Tensor | None) -> Tensor:
-        batch = batches[index]
-        with precision.autocast():
-            hidden = run_layers(policy, batch, received)
-            if chain.is_last:
-                sums = objective.loss(run_head(policy, batch, hidden), batch)
-                parts.append(_to_host([{"loss": sums.loss, **sums.metrics}], [batch], objective.count(batch)))
-        return hidden
-
-    run_forward_only(chain, [hidden_shape(policy, batch) for batch in batches], precision.weights_dtype, forward)
+    for batch in batches:
+        reference_logps = objective.reference(batch)
+        scores = score_without_gradient(policy, batch, precision, chain)
+        if scores is not None:
+            with precision.autocast():
+                sums = objective.loss(scores, reference_logps)
+            parts.append(_to_host([{"loss": sums.loss, **sums.metrics}], [batch], objective.count(batch)))
     return _over_ranks(parts, topology)
 
 

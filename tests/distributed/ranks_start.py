@@ -62,7 +62,7 @@ def shared_input(topology: Topology) -> dict[str, Any]:
 
 if __name__ == "__main__":
     topology = start(*(int(word) for word in sys.argv[1:]))
-    found = {"axes": over_each_axis(topology), "flags": [topology.is_main, topology.is_first_stage, topology.is_last_stage]}
+    found = {"axes": over_each_axis(topology), "is_main": topology.is_main}
     if topology.world == 2:
         found |= {"collectives": collectives(topology), "shared input": shared_input(topology)}
     print(json.dumps({"rank": topology.rank, "world": topology.world, **found}))

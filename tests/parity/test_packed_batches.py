@@ -14,7 +14,7 @@ from paddlealign.objectives.response import response_logps
 from paddlealign.training.objective import Objective, dpo_objective, sft_objective
 from paddlealign.training.precision import Precision
 from paddlealign.training.reference import compute_logps, table_reference
-from paddlealign.training.score import score
+from paddlealign.training.score import run_head, run_layers
 from paddlealign.training.step import accumulate_gradients
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -46,7 +46,7 @@ def apart(examples: list[Example]) -> list[Example]:
 
 
 def logps(model: Decoder, batch: Batch) -> np.ndarray:
-    scores = score(model, batch)
+    scores = run_head(model, batch, run_layers(model, batch))
     return response_logps(scores.token_logps, scores.owner, scores.responses).numpy()
 
 
@@ -107,8 +107,8 @@ def test_dpo_of_branches_equals_dpo_of_separate_rows(policy: Decoder):
     for index in range(4):
         answers = []
         for row in rows[2 * index : 2 * index + 2]:
-            scores = score(policy, make_batch([row], [[0]], 0))
-            answers.append(scores.token_logps.sum())
+            alone = make_batch([row], [[0]], 0)
+            answers.append(run_head(policy, alone, run_layers(policy, alone)).token_logps.sum())
         ratio = (answers[0] - answers[1]) - float(table[index, 0] - table[index, 1])
         loss = -paddle.nn.functional.log_sigmoid(0.2 * ratio) / 4
         loss.backward()

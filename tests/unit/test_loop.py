@@ -266,8 +266,8 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_leaves_the_weights(tmp_
     )
     before: dict[str, np.ndarray] = {}
 
-    def loss(scores: Any, batch: Any) -> Any:
-        sums = objective.loss(scores, batch)
+    def loss(scores: Any, reference_logps: Any) -> Any:
+        sums = objective.loss(scores, reference_logps)
         if loss.calls == 1:
             before.update({name: parameter.numpy().copy() for name, parameter in policy.named_parameters()})
             sums = type(sums)(sums.loss * float("nan"), sums.metrics)
@@ -275,7 +275,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_leaves_the_weights(tmp_
         return sums
 
     loss.calls = 0
-    broken = type(objective)(loss, objective.count)
+    broken = dataclasses.replace(objective, loss=loss)
     log = RunLog(tmp_path, 0, "none")
     settings = TrainingArguments(output_dir=str(tmp_path), logging_steps=1, learning_rate=1e-3)
     task = Task(policy, optimizer, FLOAT32, broken, feed, objective, list, {})

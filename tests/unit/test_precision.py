@@ -3,8 +3,8 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import ml_dtypes
 import numpy as np
@@ -12,7 +12,6 @@ import paddle
 import pytest
 from paddle import Tensor, nn
 
-from paddlealign.data.example import Batch
 from paddlealign.models import attention
 from paddlealign.models.attention import packed_attention
 from paddlealign.models.tensor_files import read_tensors
@@ -21,7 +20,7 @@ from paddlealign.training.checkpoint import TrainState, load_checkpoint, save_ch
 from paddlealign.training.objective import dpo_objective, sft_objective
 from paddlealign.training.precision import Precision, choose_precision
 from paddlealign.training.reference import compute_logps, table_reference
-from paddlealign.training.score import score
+from paddlealign.training.score import run_head, run_layers
 from paddlealign.training.step import accumulate_gradients, apply_gradients, widen_gradients
 from tests.half_precision import HalfKernels, install
 from tests.small_runs import FLOAT32, GOLDEN, MODEL, examples, gradients_of, micro_batches, optimizer_of, train
@@ -92,7 +91,7 @@ def test_o2_holds_everything_in_its_dtype(kernels: HalfKernels, attended: list, 
     batch = micro_batches()[0]
     attend = packed_attention(batch.visible_until, batch.position_ids)
     assert model(paddle.to_tensor(batch.input_ids), paddle.to_tensor(batch.position_ids), attend).dtype == paddle.bfloat16
-    assert score(model, batch).token_logps.dtype == paddle.float32
+    assert run_head(model, batch, run_layers(model, batch)).token_logps.dtype == paddle.float32
 
     optimizer = optimizer_of(model)
     for recompute in (False, True):
@@ -156,7 +155,7 @@ def test_o2_accumulates_the_sum_of_the_micro_batches(kernels: HalfKernels):
     for batch in batches:
         for parameter in model.parameters():
             parameter.clear_gradient(set_to_zero=False)
-        (sft_objective().loss(score(model, batch), batch).loss / count).backward()
+        (sft_objective().loss(run_head(model, batch, run_layers(model, batch)), None).loss / count).backward()
         for name, parameter in model.named_parameters():
             total[name] += parameter.grad.astype("float32").numpy()
     for name, gradient in together.items():
@@ -197,11 +196,11 @@ def test_o1_keeps_the_weights_and_multiplies_in_half(autocast: HalfKernels, atte
     optimizer = optimizer_of(model)
     seen = []
 
-    def loss(scores, batch: Batch):
+    def loss(scores, reference_logps):
         seen.append(scores.token_logps.dtype)
-        return sft_objective().loss(scores, batch)
+        return sft_objective().loss(scores, reference_logps)
 
-    objective = SimpleNamespace(loss=loss, count=sft_objective().count)
+    objective = replace(sft_objective(), loss=loss)
     accumulate_gradients(model, micro_batches(), objective, BF16_O1, recompute=False)
     assert set(seen) == {paddle.float32}
     assert set(attended) == {(paddle.bfloat16,) * 4}
