@@ -58,7 +58,7 @@ def install(patch: pytest.MonkeyPatch) -> HalfKernels:
     kernels = HalfKernels()
     functional = paddle.nn.functional
     real_matmul, real_linear, real_adamw = paddle.matmul, functional.linear, paddle._C_ops.adamw_
-    real_gelu, real_layer_norm = functional.gelu, functional.layer_norm
+    real_gelu, real_layer_norm, real_c_embedding = functional.gelu, functional.layer_norm, paddle._C_ops.c_embedding
     real_add, real_add_in_place = Tensor.__add__, Tensor.add_
 
     def matmul(x: Tensor, y: Tensor, transpose_x: bool = False, transpose_y: bool = False) -> Tensor:
@@ -102,6 +102,9 @@ def install(patch: pytest.MonkeyPatch) -> HalfKernels:
         paddle.assign(master.astype(weight.dtype), output=weight)
         return (None,) * 7
 
+    def c_embedding(table: Tensor, *rest: object) -> Tensor:
+        return real_c_embedding(table.astype("float32"), *rest).astype(table.dtype)
+
     def watched(name: str) -> Callable[..., Tensor]:
         real = getattr(Tensor, name)
 
@@ -118,6 +121,7 @@ def install(patch: pytest.MonkeyPatch) -> HalfKernels:
     patch.setattr(functional, "silu", rounded(functional.silu))
     patch.setattr(functional, "sigmoid", rounded(functional.sigmoid))
     patch.setattr(paddle._C_ops, "adamw_", adamw)
+    patch.setattr(paddle._C_ops, "c_embedding", c_embedding)
     patch.setattr(Tensor, "__add__", add)
     patch.setattr(Tensor, "__radd__", add)
     patch.setattr(Tensor, "add_", add_in_place)

@@ -40,7 +40,7 @@ def micro_batches(responses: int = 1) -> list[Batch]:
 
 
 def optimizer_of(model: Decoder) -> paddle.optimizer.AdamW:
-    return make_optimizer(model, 0.9, 0.99, 1e-8, 0.01)
+    return make_optimizer(list(model.named_parameters()), 0.9, 0.99, 1e-8, 0.01)
 
 
 def train(model: Decoder, optimizer: paddle.optimizer.AdamW, precision: Precision, steps: int, recompute: bool = False) -> list[float]:

@@ -19,15 +19,23 @@ PARALLEL_KEYS: dict[str, type] = {
     "sequence_parallel": bool,
     "sharding": str,
 }
+ROW_MULTIPLE = 8  # the lengths of rows are multiples of it: fewer shapes, aligned for kernels, and evenly cut
 SHARDING_WORDS = ("stage1", "stage2", "stage3", "offload")
 
 
 class Degrees(NamedTuple):
-    """How many processes share each layer, hold different layers, and read different rows; by the names of the keys."""
+    """The layout of a run, by the names of the keys.
+
+    How many processes share each layer, hold different layers, and read different rows; of the last, how many keep a part each of what
+    all would keep alike, and of what ("", "stage1", "stage2", "stage3"); whether those that share a layer cut the rows between layers.
+    """
 
     tensor_parallel_degree: int
     pipeline_parallel_degree: int
     data_parallel_degree: int
+    sharding_parallel_degree: int = 1
+    sharding: str = ""
+    sequence_parallel: bool = False
 
 
 def read_environment(environment: Mapping[str, str]) -> int:
@@ -58,14 +66,52 @@ def settle_degrees(asked: Mapping[str, Any], processes: int, trains: bool) -> tu
     if missing:
         off = ", ".join(f"{key} {_nothing(key)}" for key in missing)
         raise UserError(
-            f"{_shown({key: active[key] for key in missing})}: not supported yet with several processes ({processes} were started). "
+            f"{_shown({key: active[key] for key in missing})}: not supported with several processes ({processes} were started). "
             f"Set {off}; {', '.join(Degrees._fields)} are supported."
         )
-    return _several(asked, active, processes)
+    degrees, notes = _several(asked, active, processes)
+    degrees, told = _with_sharding(degrees, active)
+    if active.get("sequence_parallel") and degrees.tensor_parallel_degree == 1:
+        told.append("sequence_parallel: nothing to do with tensor_parallel_degree 1; it cuts what those that share a layer all hold.")
+    elif active.get("sequence_parallel"):
+        degrees = degrees._replace(sequence_parallel=True)
+        if ROW_MULTIPLE % degrees.tensor_parallel_degree:
+            possible = [degree for degree in range(2, ROW_MULTIPLE + 1) if ROW_MULTIPLE % degree == 0]
+            raise UserError(
+                f"sequence_parallel with tensor_parallel_degree {degrees.tensor_parallel_degree}: rows are multiples of {ROW_MULTIPLE} "
+                f"tokens, which {degrees.tensor_parallel_degree} does not divide. Set tensor_parallel_degree to "
+                f"{', '.join(map(str, possible))}, or sequence_parallel to false."
+            )
+    return degrees, notes + told
+
+
+def _with_sharding(degrees: Degrees, active: Mapping[str, Any]) -> tuple[Degrees, list[str]]:
+    """Who shards what: all processes that read different rows, or as many of them as the user said."""
+    words, given = str(active.get("sharding", "")).split(), active.get("sharding_parallel_degree")
+    if "offload" in words:
+        raise UserError(f'sharding: "{active["sharding"]}": offload is not supported. Take the word away; stage3 holds least.')
+    if len(words) > 1:
+        raise UserError(f'sharding: "{active["sharding"]}" names several stages. Keep one; each does what those before it do, too.')
+    if not words:
+        if given:
+            raise UserError(f"sharding_parallel_degree {given} without sharding. Set sharding to stage1, stage2 or stage3 as well.")
+        return degrees, []
+    readers = degrees.data_parallel_degree
+    if readers % (given or readers):
+        raise UserError(
+            f"sharding_parallel_degree {given} does not divide the {readers} processes that read different rows (data_parallel_degree). "
+            f"Set a divisor, or leave it unset for {readers}."
+        )
+    if readers == 1:
+        return degrees, [f"sharding {words[0]}: nothing to do, since one process alone reads rows (data_parallel_degree 1)."]
+    return degrees._replace(sharding=words[0], sharding_parallel_degree=given or readers), []
 
 
 def _several(asked: Mapping[str, Any], active: Mapping[str, Any], processes: int) -> tuple[Degrees, list[str]]:
-    """data_parallel_degree is what the other two leave of the processes; where the user set it, all three must fit."""
+    """data_parallel_degree is what the other two leave of the processes; where the user set it, all three must fit.
+
+    As PaddleNLP counts, it may also be what sharding_parallel_degree leaves of these.
+    """
     tensor, pipeline = active.get("tensor_parallel_degree", 1), active.get("pipeline_parallel_degree", 1)
     product = f"tensor_parallel_degree {tensor} x pipeline_parallel_degree {pipeline}"
     if processes % (tensor * pipeline):
@@ -75,7 +121,7 @@ def _several(asked: Mapping[str, Any], active: Mapping[str, Any], processes: int
         )
     data = processes // (tensor * pipeline)
     given = asked.get("data_parallel_degree", -1)
-    if given > 0 and given != data:
+    if given > 0 and data not in (given, given * (active.get("sharding_parallel_degree", 1) if active.get("sharding") else 1)):
         raise UserError(
             f"{product} x data_parallel_degree {given} = {tensor * pipeline * given} is not the {processes} processes started. "
             f"Set data_parallel_degree {data}, or leave it unset, or start {tensor * pipeline * given} processes."

@@ -4,37 +4,17 @@ Where a default differs from PaddleNLP's, docs/arguments.md says so. ``Optional[
 read ``int | None``.
 """
 
-from dataclasses import dataclass, field
-from typing import Any, Optional
+from dataclasses import dataclass
+from typing import Optional
 
-DEFAULT_MARK = " Default: "
+from paddlealign.arguments.declare import key as _key
+from paddlealign.arguments.declare import required as _required
+
 # A ~ at the start of these values is the user's home folder. chat_template and resume_from_checkpoint may be words, which have none.
 PATH_KEYS = frozenset({
     "model_name_or_path", "tokenizer_name_or_path", "dataset_name_or_path", "train_dataset_path", "dev_dataset_path", "chat_template",
     "output_dir", "resume_from_checkpoint", "ref_model_name_or_path", "reference_cache_dir", "data_file", "output_file",
 })  # fmt: skip
-
-
-def _key(meaning: str, default: Any, *, choices: tuple[str, ...] = (), metavar: str = "") -> Any:
-    """A dataclass field whose help ends in its default, with a short name for the value in ``--help``.
-
-    A boolean whose default is true must have no metavar: PdArgumentParser passes it on to its ``--no_key`` switch, where argparse
-    does not take it.
-    """
-    shown = "unset" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
-    metadata: dict[str, Any] = {"help": f"{meaning}{DEFAULT_MARK}{shown}."}
-    if choices:
-        metadata["choices"] = list(choices)
-    elif metavar:
-        metadata["metavar"] = metavar
-    elif default is False:
-        metadata["metavar"] = "true|false"
-    return field(default=default, metadata=metadata)
-
-
-def _required(meaning: str, metavar: str) -> Any:
-    """A dataclass field that the user must set."""
-    return field(metadata={"help": f"{meaning} Required.", "metavar": metavar})
 
 
 @dataclass(frozen=True)
@@ -146,6 +126,18 @@ class TrainingArguments:
     pipeline_parallel_degree: int = _key("Processes that hold different layers, one after the other; read likewise.", 1, metavar="N")
     data_parallel_degree: int = _key(
         "Processes that read different rows; unset, as many as the other two leave of those started.", 1, metavar="N"
+    )
+    sharding: str = _key(
+        "What the processes that read different rows keep a part of each: stage1 the optimizer's state, stage2 also the gradients, stage3 "
+        "also the layers' weights, which are brought together while a layer computes (and recomputed in backward).",
+        "",
+        metavar="stage1|stage2|stage3",
+    )
+    sharding_parallel_degree: int = _key(
+        "How many of them share the parts; unset, all. Beyond that number the parts are held again.", 1, metavar="N"
+    )
+    sequence_parallel: bool = _key(
+        "Let the processes of tensor_parallel_degree each hold a part of the positions between the layers' matmuls: less memory.", False
     )
     recompute: bool = _key("Recompute each layer's activations in backward: less memory, about a third more time, same numbers.", False)
     logging_steps: int = _key("Steps between two lines of the run log.", 500, metavar="STEPS")

@@ -4,8 +4,9 @@ import textwrap
 from dataclasses import asdict
 from typing import Any
 
+from paddlealign.arguments.declare import DEFAULT_MARK
 from paddlealign.arguments.degrees import PARALLEL_KEYS, Degrees
-from paddlealign.arguments.fields import DEFAULT_MARK, MAIN_SCRIPTS, SECTIONS
+from paddlealign.arguments.fields import MAIN_SCRIPTS, SECTIONS
 from paddlealign.arguments.foreign import ALIASES, HINTS, ONLY
 from paddlealign.arguments.parsing import Arguments, known_fields
 from paddlealign.arguments.values import show

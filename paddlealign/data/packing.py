@@ -2,12 +2,12 @@
 
 from bisect import bisect_left, insort
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from paddlealign.arguments.degrees import ROW_MULTIPLE
 from paddlealign.data.example import Batch, Example
-
-_MULTIPLE = 8  # row lengths are multiples of it: fewer shapes, aligned for kernels
 
 
 def pack_rows(lengths: Sequence[int] | np.ndarray, capacity: int, best_fit: bool) -> list[list[int]]:
@@ -85,7 +85,7 @@ def make_batch(
     """
     ids = np.array([index for row in rows for index in row], np.int64)
     needed = max((sum(examples[index].length for index in row) for row in rows), default=0)
-    width = max(-(-needed // _MULTIPLE) * _MULTIPLE, _MULTIPLE) if length is None else length
+    width = max(-(-needed // ROW_MULTIPLE) * ROW_MULTIPLE, ROW_MULTIPLE) if length is None else length
     if needed > width:
         raise ValueError(f"a row holds {needed} tokens and should be {width} long")
     input_ids = np.full((len(rows), width), pad_id, np.int64)
@@ -129,6 +129,13 @@ def make_batch(
         response_count=owner,
         token_count=sum(examples[index].length for index in ids),
     )
+
+
+def idle_batch(pad_id: int) -> Batch:
+    """A batch for a process that has no rows left while others do: a row of padding with one target, of no example."""
+    batch = make_batch([], [[]], pad_id)
+    zero = np.zeros(1, np.int64)
+    return replace(batch, score_at=zero, target_ids=zero, target_owner=zero, response_count=1)
 
 
 def _flat(parts: list[np.ndarray]) -> np.ndarray:

@@ -5,6 +5,8 @@ Paddle's [in, out], the transpose of HuggingFace's. The decoder knows neither ma
 generation each bring their own.
 """
 
+from functools import partial
+
 import paddle
 from paddle import Tensor, nn
 from paddle.distributed.fleet.utils import recompute as recomputed
@@ -12,7 +14,7 @@ from paddle.distributed.fleet.utils import recompute as recomputed
 from paddlealign.models.attention import Attend
 from paddlealign.models.config import DecoderConfig
 from paddlealign.models.kernels import rms_norm, rotary, rotary_tables, swiglu
-from paddlealign.models.makers import WHOLE_LAYERS, Stage, TensorLayers
+from paddlealign.models.makers import WHOLE_LAYERS, Stage, TensorLayers, Visits
 from paddlealign.models.parameters import padded_vocabulary
 from paddlealign.models.rope import frequencies, text_lengths
 
@@ -40,6 +42,40 @@ def _norm(config: DecoderConfig) -> nn.Layer:
     return nn.LayerNorm(config.hidden_size, config.norm_eps, weight_attr=zeros, bias_attr=zeros)
 
 
+class Embedding(nn.Layer):
+    """A table of vectors, of which the processes of a tensor axis hold some rows each. weight: [rows, columns]."""
+
+    def __init__(self, rows: int, columns: int, make: TensorLayers) -> None:
+        super().__init__()
+        self.make = make
+        self.weight = self.create_parameter([rows // make.parts, columns], default_initializer=_ZEROS)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """int64 [rows, length] to [rows, length / positions, columns]."""
+        return self.make.collect(self.make.lookup(ids, self.weight))
+
+
+class RowLinear(nn.Layer):
+    """A linear layer of whose inputs the processes of a tensor axis hold some each. weight: [inputs / parts, outputs]."""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool, make: TensorLayers) -> None:
+        super().__init__()
+        self.make = make
+        self.weight = self.create_parameter([inputs // make.parts, outputs], default_initializer=_ZEROS)
+        self.bias = self.create_parameter([outputs], default_initializer=_ZEROS) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[rows, length, inputs / parts] to [rows, length / positions, outputs]."""
+        total = self.make.collect(nn.functional.linear(x, self.weight))
+        return total if self.bias is None else total + self.bias
+
+
+def _column_linear(inputs: int, outputs: int, bias: bool, make: TensorLayers) -> nn.Linear:
+    """A linear layer of whose outputs the processes of a tensor axis hold some each."""
+    zeros = paddle.ParamAttr(initializer=_ZEROS)
+    return nn.Linear(inputs, outputs // make.parts, weight_attr=zeros, bias_attr=zeros if bias else False)
+
+
 class Attention(nn.Layer):
     """Grouped-query attention with rotary positions."""
 
@@ -47,15 +83,17 @@ class Attention(nn.Layer):
         super().__init__()
         self.layer, self.head_dim, self.window = layer, config.head_dim, config.windows[layer]
         queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-        self.q_proj = make.column(config.hidden_size, queries, config.qkv_bias)
-        self.k_proj = make.column(config.hidden_size, keys, config.qkv_bias)
-        self.v_proj = make.column(config.hidden_size, keys, config.qkv_bias)
-        self.o_proj = make.row(queries, config.hidden_size, config.output_bias)
+        self.spread = make.spread
+        self.q_proj = _column_linear(config.hidden_size, queries, config.qkv_bias, make)
+        self.k_proj = _column_linear(config.hidden_size, keys, config.qkv_bias, make)
+        self.v_proj = _column_linear(config.hidden_size, keys, config.qkv_bias, make)
+        self.o_proj = RowLinear(queries, config.hidden_size, config.output_bias, make)
         self.q_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
         self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
-        """x: [rows, length, hidden]; cos, sin: see ``kernels.rotary_tables``. Returns x's shape."""
+        """x: [rows, length / positions, hidden]; cos, sin: see ``kernels.rotary_tables``. Returns x's shape."""
+        x = self.spread(x)
         heads = [*x.shape[:2], -1, self.head_dim]
         q, k = self.q_proj(x).reshape(heads), self.k_proj(x).reshape(heads)
         if self.q_norm is not None and self.k_norm is not None:
@@ -69,14 +107,15 @@ class MLP(nn.Layer):
 
     def __init__(self, config: DecoderConfig, make: TensorLayers) -> None:
         super().__init__()
-        self.activation = config.activation
+        self.activation, self.spread = config.activation, make.spread
         if self.activation == "swiglu":
-            self.gate_proj = make.column(config.hidden_size, config.intermediate_size, config.mlp_bias)
-        self.up_proj = make.column(config.hidden_size, config.intermediate_size, config.mlp_bias)
-        self.down_proj = make.row(config.intermediate_size, config.hidden_size, config.mlp_bias)
+            self.gate_proj = _column_linear(config.hidden_size, config.intermediate_size, config.mlp_bias, make)
+        self.up_proj = _column_linear(config.hidden_size, config.intermediate_size, config.mlp_bias, make)
+        self.down_proj = RowLinear(config.intermediate_size, config.hidden_size, config.mlp_bias, make)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., hidden] to the same."""
+        """[rows, length / positions, hidden] to the same."""
+        x = self.spread(x)
         up = self.up_proj(x)
         if self.activation == "swiglu":
             return self.down_proj(swiglu(self.gate_proj(x), up))
@@ -95,7 +134,7 @@ class DecoderLayer(nn.Layer):
         self.post_attention_layernorm = _norm(config)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
-        """x: [rows, length, hidden]. Returns the same shape."""
+        """x: [rows, length / positions, hidden]. Returns the same shape."""
         attended = x + self.self_attn(self.input_layernorm(x), cos, sin, attend)
         return attended + self.mlp(self.post_attention_layernorm(x if self.parallel else attended))
 
@@ -103,13 +142,17 @@ class DecoderLayer(nn.Layer):
 class DecoderBody(nn.Layer):
     """Embedding, layers and the last norm: what HuggingFace's names call ``model``; of these what the stage holds."""
 
-    def __init__(self, config: DecoderConfig, make: TensorLayers, stage: Stage) -> None:
+    def __init__(self, config: DecoderConfig, make: TensorLayers, stage: Stage, visits: Visits | None) -> None:
         super().__init__()
+        self.join, self.visits = make.join, visits
         self.is_first, self.is_last = stage.first == 0, stage.last == config.num_layers
         if self.is_first or (self.is_last and config.tie_embeddings):
-            self.embed_tokens = make.embedding(padded_vocabulary(config.vocab_size, make.parts), config.hidden_size)
-        numbers = range(stage.first, stage.last)
-        self.layers = nn.LayerDict({str(layer): DecoderLayer(config, layer, make) for layer in numbers})
+            self.embed_tokens = Embedding(padded_vocabulary(config.vocab_size, make.parts), config.hidden_size, make)
+        self.layers = nn.LayerDict()
+        for number in range(stage.first, stage.last):
+            self.layers[str(number)] = DecoderLayer(config, number, make)
+            if visits is not None:
+                visits.built(f"model.layers.{number}.", self.layers[str(number)])
         if self.is_last:
             self.norm = _norm(config)
         self.rope = config.rope
@@ -122,9 +165,16 @@ class DecoderBody(nn.Layer):
             turns = paddle.to_tensor(frequencies(self.rope, text_lengths(position_ids.numpy())), dtype="float32").unsqueeze(2)
         cos, sin = rotary_tables(position_ids, turns, self.rope.attention_factor)
         x = self.embed_tokens(inputs) if self.is_first else inputs
+        again = paddle.is_grad_enabled() and (recompute or self.visits is not None)
         for layer in self.layers.values():
-            x = recomputed(layer, x, cos, sin, attend) if recompute else layer(x, cos, sin, attend)
-        return self.norm(x) if self.is_last else x
+            compute = layer if self.visits is None else partial(_enter_and_compute, self.visits, layer)
+            x = recomputed(compute, x, cos, sin, attend) if again else compute(x, cos, sin, attend)
+        return self.join(self.norm(x)) if self.is_last else x
+
+
+def _enter_and_compute(visits: Visits, layer: nn.Layer, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+    visits.enter(layer, paddle.is_grad_enabled())  # not in the forward of a layer that is computed again
+    return layer(x, cos, sin, attend)
 
 
 class Decoder(nn.Layer):
@@ -133,21 +183,23 @@ class Decoder(nn.Layer):
     ``state_dict`` has HuggingFace's names for LLaMA; the weights are zero until they are loaded.
     """
 
-    def __init__(self, config: DecoderConfig, make: TensorLayers = WHOLE_LAYERS, stage: Stage | None = None) -> None:
-        """make: the layers that tensor parallelism cuts. stage: the layers that this process holds, None for all."""
+    def __init__(
+        self, config: DecoderConfig, make: TensorLayers = WHOLE_LAYERS, stage: Stage | None = None, visits: Visits | None = None
+    ) -> None:
+        """make: how tensor parallelism cuts the layers. stage: the layers that this process holds, None for all. visits: see there."""
         super().__init__()
         self.config = config
         self.make = make
-        self.model = DecoderBody(config, make, stage or Stage(0, config.num_layers))
+        self.model = DecoderBody(config, make, stage or Stage(0, config.num_layers), visits)
         if self.model.is_last and not config.tie_embeddings:
-            self.lm_head = make.column(config.hidden_size, padded_vocabulary(config.vocab_size, make.parts), False)
+            self.lm_head = _column_linear(config.hidden_size, padded_vocabulary(config.vocab_size, make.parts), False, make)
 
     def forward(self, inputs: Tensor, position_ids: Tensor, attend: Attend, recompute: bool = False) -> Tensor:
         """Compute the hidden states after the last norm, or after this stage's last layer.
 
         inputs: token ids, int64 [rows, length], or the hidden states that the stage before gave. position_ids: int64 [rows, length].
         attend: see ``models.attention``. recompute: keep only each layer's input and compute the layer again in backward. Returns
-        [rows, length, hidden] in the dtype of the weights.
+        [rows, length, hidden] in the dtype of the weights; between stages [rows, length / positions, hidden].
         """
         return self.model(inputs, position_ids, attend, recompute)
 

@@ -1,32 +1,45 @@
-"""What a decoder is built from: the layers that tensor parallelism cuts, and which of the model's layers a process holds."""
+"""What a decoder is given that knows of other processes: how they share its layers, and which of the layers a process holds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import paddle
 from paddle import Tensor, nn
 
 from paddlealign.models.head import token_logps
 
-_ZEROS = nn.initializer.Constant(0.0)
-
 
 @dataclass(frozen=True)
 class TensorLayers:
-    """Makers of the layers that tensor parallelism cuts, and the one function of the head that knows of it.
+    """How the processes of a tensor axis share each layer. The weights of a layer are cut: see ``parameters.cut_axis``.
 
-    parts, part: how many processes share each such layer, and which this is. column, row: (inputs, outputs, bias) of the whole layer; a
-    column layer's outputs and a row layer's inputs are cut. embedding: (rows, columns) of the whole table, its rows cut; rows are a
-    multiple of ``parts``. token_logps: as ``head.token_logps``, with this process's part of the head and the size of the vocabulary
-    without padding in addition. All weights are zeros: they are about to be read from a checkpoint.
+    parts, part: how many processes share, and which this is. positions: into how many parts the positions of a row are cut between the
+    layers' matmuls, 1 or ``parts`` (sequence parallelism). spread: in front of weights whose outputs are cut, [rows, length / positions, n]
+    to [rows, length, n]. collect: behind weights whose inputs are cut, each process's summand [rows, length, n] to the sum [rows, length /
+    positions, n]. lookup: (ids, this process's rows of a table), each id's vector where it is one of these, else zeros. join: the last
+    hidden states with all positions. token_logps: as ``head.token_logps``, with this process's part of the head and the size of the
+    vocabulary without padding in addition.
     """
 
     parts: int
     part: int
-    column: Callable[[int, int, bool], nn.Layer]
-    row: Callable[[int, int, bool], nn.Layer]
-    embedding: Callable[[int, int], nn.Layer]
+    positions: int
+    spread: Callable[[Tensor], Tensor]
+    collect: Callable[[Tensor], Tensor]
+    lookup: Callable[[Tensor, Tensor], Tensor]
+    join: Callable[[Tensor], Tensor]
     token_logps: Callable[[Tensor, Tensor, Tensor, bool, int], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Visits:
+    """Who is told of a decoder layer, so that its weights need not be here all the time.
+
+    built: when it has been made, with the start of its parameters' names; its memory may be let go. enter: before it computes, in forward
+    and once more before its backward, which computes it again; and whether gradients of its weights follow.
+    """
+
+    built: Callable[[str, nn.Layer], None]
+    enter: Callable[[nn.Layer, bool], None]
 
 
 @dataclass(frozen=True)
@@ -40,17 +53,12 @@ class Stage:
     last: int
 
 
-def _linear(inputs: int, outputs: int, bias: bool) -> nn.Layer:
-    zeros = paddle.ParamAttr(initializer=_ZEROS)
-    return nn.Linear(inputs, outputs, weight_attr=zeros, bias_attr=zeros if bias else False)
-
-
-def _embedding(rows: int, columns: int) -> nn.Layer:
-    return nn.Embedding(rows, columns, weight_attr=paddle.ParamAttr(initializer=_ZEROS))
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
 
 
 def _token_logps(hidden: Tensor, head: Tensor, target_ids: Tensor, vocabulary_first: bool, _: int) -> tuple[Tensor, Tensor]:
     return token_logps(hidden, head, target_ids, vocabulary_first)
 
 
-WHOLE_LAYERS = TensorLayers(1, 0, _linear, _linear, _embedding, _token_logps)
+WHOLE_LAYERS = TensorLayers(1, 0, 1, _as_it_is, _as_it_is, nn.functional.embedding, _as_it_is, _token_logps)

@@ -71,6 +71,28 @@ def holding_stage(name: str, num_layers: int, parts: int) -> int:
     return 0 if name == EMBEDDING else parts - 1
 
 
+def held_shapes(config: DecoderConfig, parts: int, stages: int, stage: int) -> dict[str, tuple[int, ...]]:
+    """The parameters that a process of ``stage`` holds, and the shapes of its shares, where ``parts`` processes share each layer."""
+    held: dict[str, tuple[int, ...]] = {}
+    for name, shape in parameter_shapes(config).items():
+        again = name == EMBEDDING and config.tie_embeddings and stage == stages - 1
+        if again or holding_stage(name, config.num_layers, stages) == stage:
+            cut = cut_axis(name)
+            held[name] = tuple(-(-size // parts) if axis == cut else size for axis, size in enumerate(shape))
+    return held
+
+
+def sums_over_parts(name: str, sequence_parallel: bool) -> bool:
+    """Whether a parameter that every process of a tensor axis holds whole has a gradient of its share of the work only.
+
+    So it is with norms of queries and keys, which see a process's own heads; under sequence parallelism also with what stands between the
+    cut layers and sees a process's own positions.
+    """
+    if name.endswith(("self_attn.q_norm.weight", "self_attn.k_norm.weight")):
+        return True
+    return sequence_parallel and cut_axis(name) is None
+
+
 def share_of(name: str, shape: tuple[int, ...], part: int, parts: int) -> Share:
     """Which part of a parameter the process ``part`` of ``parts`` holds. shape: of the whole parameter, in Paddle's layout."""
     axis = cut_axis(name)

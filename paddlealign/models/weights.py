@@ -21,7 +21,7 @@ from paddlealign.models.config_values import paddlenlp_layout
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.families import FAMILIES
 from paddlealign.models.layout import StoredTensor, segments, stored_tensors
-from paddlealign.models.makers import WHOLE_LAYERS, Stage, TensorLayers
+from paddlealign.models.makers import WHOLE_LAYERS, Stage, TensorLayers, Visits
 from paddlealign.models.parameters import EMBEDDING, HEAD, Share, cut_layers, parameter_shapes, share_of
 from paddlealign.models.tensor_files import TensorSpec, write_bytes, write_json
 from paddlealign.models.tensor_memory import copy_rows, count_broken, lies_open, memory_of
@@ -49,13 +49,15 @@ def load_model(
     allow_pickle: bool = False,
     make: TensorLayers = WHOLE_LAYERS,
     stage: tuple[int, int] = (1, 0),
+    visits: Visits | None = None,
 ) -> Decoder:
     """Build the decoder that a model directory describes, in ``dtype`` from the start, and read its weights.
 
     dtype: "float32", "bfloat16" or "float16", whatever is stored. vocab_size: where it is above the model's own, embedding and head grow
     to it, and each new row is the mean of the stored ones (as transformers 5 does, which adds a little noise). allow_pickle: see
     ``weight_files.find_tensors``. make: the layers that tensor parallelism cuts; of these only this process's share is read. stage: how
-    many stages hold the model's layers, and which of them this is; only its layers are read.
+    many stages hold the model's layers, and which of them this is; only its layers are read. visits: see ``makers.Visits``; of weights that
+    were let go none is read.
     """
     config = read_config(directory)
     stored_size = config.vocab_size
@@ -64,7 +66,7 @@ def load_model(
     before = paddle.get_default_dtype()
     paddle.set_default_dtype(getattr(paddle, dtype))
     try:
-        model = Decoder(config, make, Stage(*cut_layers(config.num_layers, *stage)))
+        model = Decoder(config, make, Stage(*cut_layers(config.num_layers, *stage)), visits)
     finally:
         paddle.set_default_dtype(before)
     _follow(plan, model)
@@ -110,10 +112,10 @@ def plan_loading(config: DecoderConfig, directory: str | Path, allow_pickle: boo
 
 
 def _follow(plan: LoadingPlan, model: Decoder) -> None:
-    """Read the tensors that lie in the model's parameters, in the files' order."""
+    """Read the tensors that lie in the parameters that this process has memory for, in the files' order."""
     parameters, whole = dict(model.named_parameters()), parameter_shapes(model.config)
     for tensor in sorted(plan.tensors, key=lambda it: (plan.places[it.name].path, plan.places[it.name].offset)):
-        if tensor.parts[0] in parameters:
+        if any(part in parameters and parameters[part]._is_initialized() for part in tensor.parts):
             shares = [share_of(part, whole[part], model.make.part, model.make.parts) for part in tensor.parts]
             targets = [
                 _Target(part, parameters[part], plan.shapes[part][0], whole[part], share)
@@ -186,6 +188,11 @@ class _Target(NamedTuple):
     share: Share
 
     @property
+    def is_here(self) -> bool:
+        """Whether the parameter has memory in this process."""
+        return self.parameter._is_initialized()
+
+    @property
     def is_transposed(self) -> bool:
         return is_transposed(self.name, len(self.shape))
 
@@ -214,12 +221,14 @@ class _Target(NamedTuple):
 
 def _fill(tensor: StoredTensor, targets: Sequence[_Target], place: TensorPlace) -> None:
     """Read one stored tensor into the parameters that lie in it, of each the rows and columns that this process holds."""
-    arrays = [memory_of(target.parameter) for target in targets]
+    arrays = [memory_of(target.parameter) if target.is_here else np.zeros(0) for target in targets]
     views = [array.T if target.is_transposed else array for target, array in zip(targets, arrays, strict=True)]
     broken = 0
     sums = np.zeros(place.shape[1:])
     for part, at, stored_at, count in segments([target.stored_rows for target in targets], tensor.groups):
         target, (low, high) = targets[part], targets[part].rows
+        if not target.is_here:
+            continue
         first, last = (at, at + count) if target.grows else (max(at, low), min(at + count, high))
         for start, stop in blocks(place, stored_at + first - at, max(0, last - first)):
             block = read_rows(place, start, stop)
@@ -236,6 +245,8 @@ def _fill(tensor: StoredTensor, targets: Sequence[_Target], place: TensorPlace) 
             "Fetch the file again; where training made it, go back to an earlier checkpoint."
         )
     for target, array, view in zip(targets, arrays, views, strict=True):
+        if not target.is_here:
+            continue
         if target.grows:
             view[max(0, target.stored_rows - target.rows[0]) : max(0, target.whole_rows - target.rows[0])] = sums / target.stored_rows
         if not lies_open(target.parameter):

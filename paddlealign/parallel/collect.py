@@ -53,12 +53,12 @@ def agree(topology: Topology, told: dict[str, str]) -> None:
 
 @paddle.no_grad()
 def sum_gradients(axis: Axis, parameters: Iterable[Tensor]) -> None:
-    """Add up each parameter's gradient over the axis; every process has one for each."""
+    """Add up the parameters' gradients over the axis; every process has one for the same of them."""
     if axis.size == 1:
         return
     for parameter in parameters:
-        assert parameter.grad is not None
-        dist.all_reduce(parameter.grad, group=axis.group)
+        if parameter.grad is not None:
+            dist.all_reduce(parameter.grad, group=axis.group)
 
 
 @paddle.no_grad()

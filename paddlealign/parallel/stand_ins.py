@@ -13,7 +13,7 @@ import paddle
 from paddle.base import core
 from paddle.distributed import collective
 
-# fleet's layers call these by name; as compiled they know GPU process groups only. Gloo has no reduce_scatter at all.
+# fleet's functions call these by name; as compiled they know GPU process groups only.
 _COLLECTIVES = ("all_gather_into_tensor", "all_reduce", "broadcast", "recv", "reduce", "send")
 _STORE_SECONDS = 900  # Paddle's own patience with the processes of a group
 
@@ -25,6 +25,7 @@ def install() -> None:
     # c_identity has no CPU kernel. Forward it changes nothing; PyLayer needs another tensor than it was given.
     paddle._C_ops.c_identity = lambda tensor, *_: tensor.clone()
     paddle.distributed.new_group = collective.new_group = _with_own_store(collective.new_group)
+    paddle.distributed.reduce_scatter = _reduce_scatter  # type: ignore[assignment]
 
 
 def _waited(collect: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,6 +37,13 @@ def _waited(collect: Callable[..., Any]) -> Callable[..., Any]:
         return task
 
     return run
+
+
+def _reduce_scatter(tensor: paddle.Tensor, parts: list[paddle.Tensor], *, group: Any) -> None:
+    """``paddle.distributed.reduce_scatter``, which Paddle does not have over gloo: each process's own part of the sum, into ``tensor``."""
+    total = paddle.stack(parts)
+    paddle.distributed.all_reduce(total, group=group)
+    paddle.assign(total[group.rank], tensor)
 
 
 def _with_own_store(new_group: Callable[..., Any]) -> Callable[..., Any]:

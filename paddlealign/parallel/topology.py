@@ -33,6 +33,7 @@ class Topology:
     """This process among all: world = data x pipeline x tensor, where neighbours in ``tensor`` are neighbours in ``rank``.
 
     The processes of ``tensor`` share each layer, those of ``pipeline`` hold different layers, those of ``data`` read different rows.
+    data = replicas x shards: those of ``shards`` keep a part each of what they would all keep alike, those of ``replicas`` the same part.
     everyone: all of them.
     """
 
@@ -41,6 +42,8 @@ class Topology:
     tensor: Axis
     pipeline: Axis
     data: Axis
+    replicas: Axis
+    shards: Axis
     everyone: Axis
 
     @property
@@ -50,14 +53,14 @@ class Topology:
 
 
 _ALONE = Axis(1, 0, None, (0,))
-SINGLE = Topology(0, 1, _ALONE, _ALONE, _ALONE, _ALONE)
+SINGLE = Topology(0, 1, _ALONE, _ALONE, _ALONE, _ALONE, _ALONE, _ALONE)
 
 
-def start(tensor: int, pipeline: int, data: int) -> Topology:
+def start(tensor: int, pipeline: int, data: int, shards: int = 1) -> Topology:
     """Meet the other processes that paddle.distributed.launch started and make the groups. To be called once, by all of them.
 
     The device must be chosen before (``paddle.set_device``): on the CPU processes speak over gloo, on GPUs over nccl. The product of the
-    degrees is the number of processes (``arguments.degrees``); 1 x 1 x 1 is ``SINGLE`` and touches nothing.
+    first three is the number of processes (``arguments.degrees``); 1 x 1 x 1 is ``SINGLE`` and touches nothing. shards: a divisor of data.
     """
     if tensor * pipeline * data == 1:
         return SINGLE
@@ -67,7 +70,8 @@ def start(tensor: int, pipeline: int, data: int) -> Topology:
     set_log_level("ERROR")
     strategy = fleet.DistributedStrategy()
     strategy.hybrid_configs = {
-        "dp_degree": data,
+        "dp_degree": data // shards,
+        "sharding_degree": shards,
         "pp_degree": pipeline,
         "mp_degree": tensor,
         "order": ["dp", "pp", "sharding", "sep", "mp"],
@@ -82,9 +86,22 @@ def start(tensor: int, pipeline: int, data: int) -> Topology:
             world=groups.nranks,
             tensor=_axis(groups.get_model_parallel_group()),
             pipeline=_axis(groups.get_pipe_parallel_group()),
-            data=_axis(groups.get_data_parallel_group()),
+            data=_data_axis(groups),
+            replicas=_axis(groups.get_data_parallel_group()),
+            shards=_axis(groups.get_sharding_parallel_group()),
             everyone=_axis(paddle.distributed.get_group(0)),
         )
+
+
+def _data_axis(groups: Any) -> Axis:
+    """Replicas and shards together, the shards of a replica beside each other; fleet has no group for both."""
+    replicas, shards = groups.get_data_parallel_group(), groups.get_sharding_parallel_group()
+    if replicas.nranks == 1 or shards.nranks == 1:
+        return _axis(replicas if shards.nranks == 1 else shards)
+    rank = groups.get_global_rank()
+    # A group's number is how many were made before it, so all processes make all of them, in one order.
+    made = {tuple(ranks): paddle.distributed.new_group(ranks) for ranks in sorted(groups.topology().get_fused_ranks(["data", "sharding"]))}
+    return _axis(next(group for ranks, group in made.items() if rank in ranks))
 
 
 def _axis(group: Any) -> Axis:

@@ -9,12 +9,11 @@ from paddlealign.arguments.parsing import DpoArguments
 from paddlealign.errors import UserError
 from paddlealign.models.config import read_config
 from paddlealign.models.decoder import Decoder
-from paddlealign.models.weights import load_model
 from paddlealign.parallel.collect import everywhere
 from paddlealign.recipes.check import check_run
 from paddlealign.recipes.device import say
 from paddlealign.recipes.rows import Rows, check_shared_prompts, check_vocabulary, prepare_rows, vocabulary_size
-from paddlealign.recipes.run import Start, agree_on_run, begin, check_cut, check_resume, load_policy, make_task, train
+from paddlealign.recipes.run import Start, agree_on_run, begin, check_cut, check_resume, load_policy, make_task, read_share, train
 from paddlealign.training.loop import Task
 from paddlealign.training.objective import Reference, dpo_objective
 from paddlealign.training.reference import (
@@ -39,7 +38,7 @@ def run(arguments: DpoArguments) -> None:
     reference_config = read_config(reference_dir(arguments))
     reference_size = vocabulary_size(arguments, rows, reference_config)
     check_vocabulary(rows, reference_size, "ref_model_name_or_path")
-    check_cut(reference_config, start.topology.tensor.size, start.topology.pipeline.size)
+    check_cut(reference_config, start.topology.tensor.size, start.topology.pipeline.size, start.topology.shards.size)
     check_shared_prompts(rows, read_config(arguments.model.model_name_or_path), "model_name_or_path")
     check_shared_prompts(rows, reference_config, "ref_model_name_or_path")
     weights = weights_hash(reference_dir(arguments), arguments.model.allow_pickle)
@@ -53,9 +52,9 @@ def run(arguments: DpoArguments) -> None:
         references = (model, model)
     else:
         references = cached_references(arguments, start, rows, weights, reference_size)
-    policy = load_policy(arguments, start, rows)
+    policy, sharding = load_policy(arguments, start, rows)
     objective, dev_objective = (dpo_objective(it, arguments.objective.beta, arguments.objective.label_smoothing) for it in references)
-    task = make_task(arguments, start, rows, policy, objective, dev_objective)
+    task = make_task(arguments, start, rows, policy, sharding, objective, dev_objective)
     if arguments.training.do_train and start.resume is None:
         check_start(arguments, task, references[0])
     if arguments.training.check:
@@ -72,8 +71,7 @@ def reference_dir(arguments: DpoArguments) -> Path:
 
 def load_reference(arguments: DpoArguments, start: Start, vocab_size: int) -> Decoder:
     """Read the reference model, frozen, with the vocabulary that ``rows.vocabulary_size`` gives it."""
-    allow_pickle = arguments.model.allow_pickle
-    model = load_model(reference_dir(arguments), start.precision.weights_dtype, vocab_size, allow_pickle, start.make, start.stage)
+    model, _ = read_share(arguments, start, reference_dir(arguments), vocab_size)
     for parameter in model.parameters():
         parameter.stop_gradient = True
     return model
@@ -117,9 +115,9 @@ def check_start(arguments: DpoArguments, task: Task, reference: Reference) -> No
     if reference_dir(arguments).resolve() != Path(arguments.model.model_name_or_path).resolve():
         return
     batch = next(iter(task.feed.steps(first=0))).batches[0]
+    policy, wanted = model_logps(task.policy, batch, task.precision, task.chain), reference(batch).numpy()
     if not len(batch.example_ids):
         return
-    policy, wanted = model_logps(task.policy, batch, task.precision, task.chain), reference(batch).numpy()
     worst = float((np.abs(policy - wanted) / (1.0 + np.abs(wanted))).max())
     if not math.isfinite(worst) or worst > TOLERANCE[task.precision.dtype]:
         raise UserError(

@@ -10,7 +10,7 @@ from paddlealign.data.encoding import Limits, encode_all, examples_hash
 from paddlealign.data.encoding_report import EncodingReport
 from paddlealign.data.example import Batch, Example
 from paddlealign.data.order import evaluation_plan
-from paddlealign.data.packing import make_batch
+from paddlealign.data.packing import idle_batch, make_batch
 from paddlealign.data.records import ReadReport, read_records
 from paddlealign.data.sources import data_hash
 from paddlealign.data.template import load_template
@@ -100,11 +100,15 @@ def make_feed(arguments: TrainArguments, rows: Rows, axis: Axis) -> Feed:
 
 
 def dev_batches(arguments: TrainArguments, rows: Rows, axis: Axis) -> Iterator[Batch]:
-    """The dev rows in their order, in batches of per_device_eval_batch_size; of these every ``axis.size``-th is this process's."""
+    """The dev rows in their order, in batches of per_device_eval_batch_size; of these every ``axis.size``-th is this process's.
+
+    A process for which none is left at the end gets an idle one.
+    """
     lengths = [example.length for example in rows.dev]
     plan = evaluation_plan(lengths, max_length=arguments.data.max_length, batch_size=arguments.training.per_device_eval_batch_size)
-    for micro_batch in plan[axis.rank :: axis.size]:
-        yield make_batch(rows.dev, micro_batch, rows.tokenizer.pad_id)
+    for start in range(0, len(plan), axis.size):
+        mine = plan[start + axis.rank : start + axis.rank + 1]
+        yield make_batch(rows.dev, mine[0], rows.tokenizer.pad_id) if mine else idle_batch(rows.tokenizer.pad_id)
 
 
 def vocabulary_size(arguments: TrainArguments, rows: Rows, config: DecoderConfig) -> int:

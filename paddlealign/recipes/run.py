@@ -13,13 +13,13 @@ from paddlealign.errors import UserError
 from paddlealign.models.config import DecoderConfig, read_config
 from paddlealign.models.config_values import read_json_object
 from paddlealign.models.decoder import Decoder
-from paddlealign.models.makers import WHOLE_LAYERS, TensorLayers
+from paddlealign.models.parameters import held_shapes
 from paddlealign.models.tensor_files import write_json
 from paddlealign.models.weight_files import GENERATION_FILE, files_beside
-from paddlealign.models.weights import find_weights, load_model
+from paddlealign.models.weights import find_weights
 from paddlealign.parallel.collect import agree
 from paddlealign.parallel.pipeline import Chain, connect
-from paddlealign.parallel.tensor import tensor_makers
+from paddlealign.parallel.sharding import Sharding
 from paddlealign.parallel.topology import Topology
 from paddlealign.parallel.topology import start as start_processes
 from paddlealign.recipes.device import choose_device, say
@@ -42,26 +42,21 @@ from paddlealign.training.precision import Precision, choose_precision
 from paddlealign.training.progress import Progress
 from paddlealign.training.reference import weights_hash
 from paddlealign.training.run_log import RunLog, read_metrics
+from paddlealign.training.share import load_share
 
 
 @dataclass(frozen=True)
 class Start:
     """What is settled before any data is read.
 
-    chain: the stages of the pipeline. make: the layers that tensor parallelism cuts. resume: the checkpoint to go on from.
+    chain: the stages of the pipeline. resume: the checkpoint to go on from.
     """
 
     topology: Topology
     chain: Chain
-    make: TensorLayers
     device: str
     precision: Precision
     resume: Path | None
-
-    @property
-    def stage(self) -> tuple[int, int]:
-        """How many stages hold the model's layers, and which of them this process is."""
-        return self.topology.pipeline.size, self.topology.pipeline.rank
 
 
 def begin(arguments: TrainArguments) -> Start:
@@ -81,21 +76,22 @@ def begin(arguments: TrainArguments) -> Start:
     if resuming and resume is None:
         say(f"note: {output_dir} holds no checkpoint yet; this starts at the first step")
     config = read_config(arguments.model.model_name_or_path)  # a model that cannot be read is told before the rows are
-    check_cut(config, settings.tensor_parallel_degree, settings.pipeline_parallel_degree)
+    check_cut(config, settings.tensor_parallel_degree, settings.pipeline_parallel_degree, settings.sharding_parallel_degree)
     find_weights(arguments.model.model_name_or_path, arguments.model.allow_pickle)
     device = choose_device(settings.device)
     precision, remark = choose_precision(settings.bf16, settings.fp16, settings.fp16_opt_level, device)
     for note in (*arguments.notes, *([remark] if remark else [])):
         say(f"note: {note}")
-    topology = start_processes(settings.tensor_parallel_degree, settings.pipeline_parallel_degree, settings.data_parallel_degree)
+    topology = start_processes(
+        settings.tensor_parallel_degree, settings.pipeline_parallel_degree, settings.data_parallel_degree, settings.sharding_parallel_degree
+    )
     if topology.world > 1 and settings.check:
         raise UserError("check: it looks at a run from one process. Start it without paddle.distributed.launch.")
     if precision.scaler is not None and topology.tensor.size * topology.pipeline.size > 1:
         raise UserError("fp16 with tensor_parallel_degree or pipeline_parallel_degree above 1 is not supported yet. Set bf16 in its place.")
     if topology.is_main and not settings.check:
         probe_folder(output_dir)
-    make = TensorLayers(*tensor_makers(topology.tensor)) if topology.tensor.size > 1 else WHOLE_LAYERS
-    return Start(topology, connect(topology.pipeline), make, device, precision, resume)
+    return Start(topology, connect(topology.pipeline), device, precision, resume)
 
 
 def agree_on_run(arguments: TrainArguments, start: Start, hashes: dict[str, str]) -> None:
@@ -106,8 +102,11 @@ def agree_on_run(arguments: TrainArguments, start: Start, hashes: dict[str, str]
         agree(start.topology, {**told, **hashes, "model's weights": weights, "checkpoint to go on from": str(start.resume)})
 
 
-def check_cut(config: DecoderConfig, parts: int, stages: int) -> None:
-    """Every process of a tensor-parallel group must hold as many heads, and as much of the MLP, as the others; every stage a layer."""
+def check_cut(config: DecoderConfig, parts: int, stages: int, shards: int = 1) -> None:
+    """Every process of a tensor-parallel group must hold as many heads, and as much of the MLP, as the others; every stage a layer.
+
+    Every shard must keep a parameter of its stage.
+    """
     if stages > config.num_layers:
         raise UserError(f"pipeline_parallel_degree {stages}: the model has {config.num_layers} layers, and every stage needs one.")
     sizes = {
@@ -122,6 +121,12 @@ def check_cut(config: DecoderConfig, parts: int, stages: int) -> None:
                 f"tensor_parallel_degree {parts}: the model's {name} {size} is {parts} x {size // parts} + {size % parts} and cannot be "
                 f"cut evenly. For this model it may be {', '.join(map(str, possible))}."
             )
+    fewest = min(len(held_shapes(config, parts, stages, stage)) for stage in range(stages))
+    if fewest < shards:
+        raise UserError(
+            f"sharding_parallel_degree {shards}: a stage of the model has {fewest} parameters, and every process must keep one. "
+            f"Set it to {fewest} or less, to a divisor of the processes that read different rows."
+        )
 
 
 def probe_folder(folder: Path) -> None:
@@ -137,24 +142,42 @@ def probe_folder(folder: Path) -> None:
         raise UserError(f"output_dir: {folder} cannot be written ({error.strerror}); name another folder") from error
 
 
-def load_policy(arguments: TrainArguments, start: Start, rows: Rows) -> Decoder:
+def load_policy(arguments: TrainArguments, start: Start, rows: Rows) -> tuple[Decoder, Sharding]:
     """Read the model that training starts from, with a larger vocabulary where resize_vocab asks for one."""
     folder = arguments.model.model_name_or_path
     config = read_config(folder)
     size = vocabulary_size(arguments, rows, config)
     if size > config.vocab_size:
         say(f"vocabulary: {config.vocab_size} tokens grow to the tokenizer's {size}; each new row is the mean of the old ones")
-    return load_model(folder, start.precision.weights_dtype, size, arguments.model.allow_pickle, start.make, start.stage)
+    return read_share(arguments, start, folder, size)
 
 
-def make_task(arguments: TrainArguments, start: Start, rows: Rows, policy: Decoder, objective: Objective, dev_objective: Objective) -> Task:
+def read_share(arguments: TrainArguments, start: Start, folder: str | Path, vocab_size: int) -> tuple[Decoder, Sharding]:
+    """See ``share.load_share``."""
+    settings = arguments.training
+    stage = int(settings.sharding.removeprefix("stage") or 0)
+    allow_pickle, dtype = arguments.model.allow_pickle, start.precision.weights_dtype
+    return load_share(folder, dtype, vocab_size, allow_pickle, start.topology, stage, settings.sequence_parallel)
+
+
+def make_task(
+    arguments: TrainArguments,
+    start: Start,
+    rows: Rows,
+    policy: Decoder,
+    sharding: Sharding,
+    objective: Objective,
+    dev_objective: Objective,
+) -> Task:
     """Put together what the loop needs."""
     check_vocabulary(rows, policy.config.vocab_size, "model_name_or_path")
     note_length(rows, policy.config)
     settings = arguments.training
     return Task(
         policy=policy,
-        optimizer=make_optimizer(policy, settings.adam_beta1, settings.adam_beta2, settings.adam_epsilon, settings.weight_decay),
+        optimizer=make_optimizer(
+            sharding.own(policy), settings.adam_beta1, settings.adam_beta2, settings.adam_epsilon, settings.weight_decay
+        ),
         precision=start.precision,
         objective=objective,
         feed=make_feed(arguments, rows, start.topology.data),
@@ -163,6 +186,7 @@ def make_task(arguments: TrainArguments, start: Start, rows: Rows, policy: Decod
         side_files=side_files(arguments, rows),
         topology=start.topology,
         chain=start.chain,
+        sharding=sharding,
     )
 
 
@@ -212,7 +236,7 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
         log.close()
     seconds = time.perf_counter() - began
     if settings.do_train:
-        save_policy(output_dir, task.policy, task.side_files, start.topology)
+        save_policy(output_dir, task.policy, task.side_files, start.topology, task.sharding)
     if not is_main:
         return
     if settings.do_train:
@@ -245,7 +269,7 @@ def resume_or_start(arguments: TrainArguments, start: Start, task: Task, run: di
             remove_run(output_dir)
         return TrainState()
     old_steps = refuse_other_run(start.resume / RUN_FILE, run)
-    state = load_checkpoint(start.resume, task.policy, task.optimizer, task.precision)
+    state = load_checkpoint(start.resume, task.policy, task.optimizer, task.precision, task.sharding)
     if state.step > task.feed.total_steps:
         raise UserError(
             f"max_steps, num_train_epochs: the run would end at step {task.feed.total_steps}, but {start.resume} is past that. "

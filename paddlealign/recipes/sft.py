@@ -12,9 +12,9 @@ def run(arguments: SftArguments) -> None:
     start = begin(arguments)
     rows = prepare_rows(arguments, "sft", arguments.objective.score_all_turns)
     agree_on_run(arguments, start, rows.hashes)
-    policy = load_policy(arguments, start, rows)
+    policy, sharding = load_policy(arguments, start, rows)
     objective = sft_objective()
-    task = make_task(arguments, start, rows, policy, objective, objective)
+    task = make_task(arguments, start, rows, policy, sharding, objective, objective)
     if arguments.training.check:
         check_resume(arguments, start, rows.hashes)
         check_run(arguments, task, rows.train or rows.dev, rows.tokenizer, frozen_copies=0)

@@ -23,6 +23,7 @@ from paddlealign.models.parameters import parameter_shapes
 from paddlealign.models.tensor_files import TensorSpec, read_header, write_json, write_streamed
 from paddlealign.models.tensor_places import read_all
 from paddlealign.models.weights import load_weights, save_model
+from paddlealign.parallel.sharding import Sharding, unsharded
 from paddlealign.parallel.topology import SINGLE, Topology
 from paddlealign.training.optimizer import load_optimizer_state, optimizer_state
 from paddlealign.training.precision import Precision
@@ -68,19 +69,21 @@ def save_checkpoint(
     state: TrainState,
     side_files: Mapping[str, bytes],
     topology: Topology = SINGLE,
+    sharding: Sharding | None = None,
 ) -> Path:
     """Write ``checkpoint-<step>``, with a copy of the run's run.json. side_files: see ``save_policy``. Returns the folder.
 
-    All processes call it; the first one writes, the others of its copy of the model give it their shares.
+    All processes call it; the first one writes, the others of its copy of the model give it their shares. sharding: of the policy.
     """
+    sharding = sharding or unsharded()
     final = output_dir / f"checkpoint-{state.step}"
     partial = output_dir / f"checkpoint-{state.step}.partial"
     if topology.is_main:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-    save_policy(partial, policy, side_files, topology)
-    if topology.data.rank == 0:
-        _save_optimizer(partial / OPTIMIZER_FILE, optimizer, policy, topology)
+    save_policy(partial, policy, side_files, topology, sharding)
+    if topology.replicas.rank == 0:
+        _save_optimizer(partial / OPTIMIZER_FILE, optimizer, policy, topology, sharding)
     if not topology.is_main:
         return final
     if (output_dir / RUN_FILE).exists():
@@ -92,22 +95,25 @@ def save_checkpoint(
     return final
 
 
-def save_policy(folder: Path, policy: Decoder, side_files: Mapping[str, bytes], topology: Topology = SINGLE) -> None:
+def save_policy(
+    folder: Path, policy: Decoder, side_files: Mapping[str, bytes], topology: Topology = SINGLE, sharding: Sharding | None = None
+) -> None:
     """Write the weights in the dtype in which they are held, with config.json and the side files: see ``weights.save_model``.
 
     All processes call it, as ``save_checkpoint``.
     """
-    if topology.data.rank == 0:
+    if topology.replicas.rank == 0:
         dtype = str(policy.parameters()[0].dtype).removeprefix("paddle.")
-        whole = whole_tensors(dict(policy.named_parameters()), dtype, policy, topology)
+        keepers = (sharding or unsharded()).keepers
+        whole = whole_tensors(dict(policy.named_parameters()), keepers, dtype, policy, topology)
         save_model(whole, policy.config, folder if topology.is_main else None, side_files, dtype)
 
 
-def _save_optimizer(path: Path, optimizer: AdamW, policy: Decoder, topology: Topology) -> None:
+def _save_optimizer(path: Path, optimizer: AdamW, policy: Decoder, topology: Topology, sharding: Sharding) -> None:
     """Write the optimizer's tensors, each whole, one at a time."""
-    held = optimizer_state(optimizer, policy)
+    held = optimizer_state(optimizer, sharding.own(policy))
     shapes = parameter_shapes(policy.config)
-    whole = whole_tensors(held, "float32", policy, topology)
+    whole = whole_tensors(held, sharding.owners, "float32", policy, topology)
     kinds = ("moment1", "moment2") if policy.parameters()[0].dtype == paddle.float32 else ("moment1", "moment2", "master")
     specs = [TensorSpec(f"{name}.{kind}", "float32", shape) for name, shape in shapes.items() for kind in kinds]
     specs += [TensorSpec(power, "float32", (1,)) for power in ("beta1_pow", "beta2_pow")]
@@ -119,12 +125,12 @@ def _save_optimizer(path: Path, optimizer: AdamW, policy: Decoder, topology: Top
     write_streamed(path if topology.is_main else None, specs, stored, {"format": "paddlealign"})
 
 
-def load_checkpoint(folder: Path, policy: Decoder, optimizer: AdamW, precision: Precision) -> TrainState:
-    """Put weights, optimizer, loss scaler and state back as they were saved."""
+def load_checkpoint(folder: Path, policy: Decoder, optimizer: AdamW, precision: Precision, sharding: Sharding | None = None) -> TrainState:
+    """Put weights, optimizer, loss scaler and state back as they were saved. sharding: of the policy."""
     load_weights(policy, folder)
     try:
         places = read_header(folder / OPTIMIZER_FILE)
-        load_optimizer_state(optimizer, policy, own_share(lambda name: read_all(places[name]), policy))
+        load_optimizer_state(optimizer, (sharding or unsharded()).own(policy), own_share(lambda name: read_all(places[name]), policy))
         state = TrainState(**json.loads((folder / STATE_FILE).read_text(encoding="utf-8")))
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder}: not a checkpoint that this run can go on from ({error}); name an older checkpoint-<step>") from error

@@ -8,7 +8,7 @@ import numpy as np
 
 from paddlealign.data.example import Batch, Example
 from paddlealign.data.order import Step, epoch_plan
-from paddlealign.data.packing import make_batch
+from paddlealign.data.packing import idle_batch, make_batch
 
 
 @dataclass(frozen=True)
@@ -74,4 +74,4 @@ class Feed:
             epoch += 1
 
     def _lay(self, step: Step) -> tuple[Batch, ...]:
-        return tuple(make_batch(self._examples, rows, self._pad_id) for rows in step[self._rank])
+        return tuple(make_batch(self._examples, rows, self._pad_id) if rows else idle_batch(self._pad_id) for rows in step[self._rank])

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from paddle.optimizer import AdamW
@@ -15,6 +15,7 @@ from paddlealign.models.decoder import Decoder
 from paddlealign.models.weights import load_weights
 from paddlealign.parallel.collect import everywhere
 from paddlealign.parallel.pipeline import LONE_CHAIN, Chain
+from paddlealign.parallel.sharding import Sharding, unsharded
 from paddlealign.parallel.topology import SINGLE, Topology
 from paddlealign.training.checkpoint import TrainState, prune_checkpoints, save_checkpoint
 from paddlealign.training.feed import Feed
@@ -49,6 +50,7 @@ class Task:
     side_files: Mapping[str, bytes]
     topology: Topology = SINGLE
     chain: Chain = LONE_CHAIN
+    sharding: Sharding = field(default_factory=unsharded)
 
 
 def fit(task: Task, settings: TrainingArguments, state: TrainState, log: RunLog, progress: Progress) -> TrainState:
@@ -75,9 +77,9 @@ def fit(task: Task, settings: TrainingArguments, state: TrainState, log: RunLog,
             break
         rate = learning_rate_at(state.step, total, settings.learning_rate, warmup, settings.lr_scheduler_type)
         sums = accumulate_gradients(
-            task.policy, step.batches, task.objective, task.precision, settings.recompute, task.topology, task.chain
+            task.policy, step.batches, task.objective, task.precision, settings.recompute, task.topology, task.chain, task.sharding
         )
-        norm = apply_gradients(task.policy, task.optimizer, task.precision, rate, settings.max_grad_norm, task.topology)
+        norm = apply_gradients(task.policy, task.optimizer, task.precision, rate, settings.max_grad_norm, task.topology, task.sharding)
         # Under float16 an overflow in the gradient is the loss scaler's business, unless it does not end.
         skipped = skipped + 1 if not math.isfinite(norm) else 0
         if not math.isfinite(sums.means()["loss"]) or skipped > (MOST_SKIPPED if task.precision.scaler else 0):
@@ -166,7 +168,7 @@ def _note_best(state: TrainState, line: dict[str, float], settings: TrainingArgu
 def _save(task: Task, state: TrainState, settings: TrainingArguments, output_dir: Path, progress: Progress) -> None:
     """Write a checkpoint, then let the oldest go."""
     state.scaler = task.precision.scaler_state()
-    path = save_checkpoint(output_dir, task.policy, task.optimizer, state, task.side_files, task.topology)
+    path = save_checkpoint(output_dir, task.policy, task.optimizer, state, task.side_files, task.topology, task.sharding)
     if task.topology.is_main:
         prune_checkpoints(output_dir, settings.save_total_limit, state.best_step if settings.load_best_model_at_end else None)
     progress.say(f"saved {path}")

@@ -1,11 +1,11 @@
 """AdamW, its learning rate, gradient clipping, and its state under the weights' own names."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import paddle
-from paddle import Tensor, nn
+from paddle import Tensor
 from paddle.optimizer import AdamW
 
 from paddlealign.models.parameters import EMBEDDING, cut_axis
@@ -36,15 +36,15 @@ def is_decayed(name: str) -> bool:
     return not name.endswith((".bias", "norm.weight"))
 
 
-def make_optimizer(model: nn.Layer, beta1: float, beta2: float, epsilon: float, weight_decay: float) -> AdamW:
-    """AdamW (Loshchilov and Hutter 2019) over every parameter, with float32 master weights for parameters in half precision."""
-    decayed = {parameter.name for name, parameter in model.named_parameters() if is_decayed(name)}
+def make_optimizer(named: Sequence[tuple[str, Tensor]], beta1: float, beta2: float, epsilon: float, weight_decay: float) -> AdamW:
+    """AdamW (Loshchilov and Hutter 2019) over these parameters, with float32 master weights for those in half precision."""
+    decayed = {parameter.name for name, parameter in named if is_decayed(name)}
     return AdamW(
         learning_rate=0.0,
         beta1=beta1,
         beta2=beta2,
         epsilon=epsilon,
-        parameters=model.parameters(),
+        parameters=[parameter for _, parameter in named],
         weight_decay=weight_decay,
         apply_decay_param_fun=lambda name: name in decayed,
         multi_precision=True,
@@ -52,38 +52,39 @@ def make_optimizer(model: nn.Layer, beta1: float, beta2: float, epsilon: float, 
 
 
 @paddle.no_grad()
-def clip_gradients(model: nn.Layer, largest: float, topology: Topology = SINGLE) -> float:
+def clip_gradients(named: Iterable[tuple[str, Tensor]], largest: float, topology: Topology = SINGLE, apart: bool = False) -> float:
     """Scale all gradients in place so that their global L2 norm is ``largest`` at most; 0 leaves them as they are.
 
     The norm is that of the whole model: what tensor parallelism cuts is added up over its processes, what they all hold counts once.
-    Returns the norm before clipping, summed in float32. A norm that is not finite is returned and nothing is scaled.
+    named: parameters, of which some may have no gradient here. apart: whether the shards have each the gradients of some of them. Returns
+    the norm before clipping, summed in float32. A norm that is not finite is returned and nothing is scaled.
     """
-    named = [(name, parameter.grad) for name, parameter in model.named_parameters() if parameter.grad is not None]
-    gradients = [gradient for _, gradient in named]
+    gradients = {name: parameter.grad for name, parameter in named if parameter.grad is not None}
+    counted = list(gradients)
     if topology.tensor.rank > 0:  # what all hold whole counts in the first of them
-        named = [(name, gradient) for name, gradient in named if cut_axis(name) is not None]
+        counted = [name for name in counted if cut_axis(name) is not None]
     if topology.pipeline.rank > 0:  # an embedding that the last stage holds for its head counts in the first
-        named = [(name, gradient) for name, gradient in named if name != EMBEDDING]
-    counted = [gradient for _, gradient in named]
-    total = paddle.stack([paddle.sum(paddle.square(gradient.astype("float32"))) for gradient in counted]).sum()
-    if topology.tensor.size * topology.pipeline.size > 1:
-        total = paddle.to_tensor(sum_over(topology.pipeline, sum_over(topology.tensor, total.numpy())))
+        counted = [name for name in counted if name != EMBEDDING]
+    squares = [paddle.sum(paddle.square(gradients[name].astype("float32"))) for name in counted]
+    total = paddle.stack(squares).sum() if squares else paddle.zeros([])
+    for axis in (topology.tensor, topology.pipeline, *([topology.shards] if apart else [])):
+        total = total if axis.size == 1 else paddle.to_tensor(sum_over(axis, total.numpy()))
     norm = float(paddle.sqrt(total))
     if math.isfinite(norm) and 0 < largest < norm:
-        for gradient in gradients:
+        for gradient in gradients.values():
             gradient.scale_(largest / norm)
     return norm
 
 
-def optimizer_state(optimizer: AdamW, model: nn.Layer) -> dict[str, Tensor]:
-    """The optimizer's own tensors under the model's parameter names.
+def optimizer_state(optimizer: AdamW, named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """The optimizer's own tensors under the names of its parameters.
 
     Returns ``<name>.moment1`` and ``<name>.moment2`` in the parameter's shape, ``<name>.master`` where it has a float32 master weight, and
     the powers of the two betas, "beta1_pow" and "beta2_pow" [1], which are the same for all. In Paddle's layout, not copied.
     """
     moments = optimizer._accumulators
     state = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in named:
         key = _state_key(optimizer, parameter)
         for moment in ("moment1", "moment2"):
             state[f"{name}.{moment}"] = moments[moment][key]
@@ -94,13 +95,13 @@ def optimizer_state(optimizer: AdamW, model: nn.Layer) -> dict[str, Tensor]:
     return state
 
 
-def load_optimizer_state(optimizer: AdamW, model: nn.Layer, read: Callable[[str], np.ndarray]) -> None:
+def load_optimizer_state(optimizer: AdamW, named: Sequence[tuple[str, Tensor]], read: Callable[[str], np.ndarray]) -> None:
     """Put back what ``optimizer_state`` gave. read: gives the values of a name; it raises KeyError where there are none."""
     block = paddle.base.framework.default_main_program().global_block()
-    optimizer._create_accumulators(block, model.parameters())
+    optimizer._create_accumulators(block, [parameter for _, parameter in named])
     moments = optimizer._accumulators
     powers = {power: read(power) for power in ("beta1_pow", "beta2_pow")}
-    for name, parameter in model.named_parameters():
+    for name, parameter in named:
         key = _state_key(optimizer, parameter)
         targets = {moment: moments[moment][key] for moment in ("moment1", "moment2")}
         if parameter.name in optimizer._master_weights:

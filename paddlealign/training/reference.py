@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from paddlealign.data.encoding import examples_hash
 from paddlealign.data.example import Batch, Example
-from paddlealign.data.packing import make_batch, pack_rows
+from paddlealign.data.packing import idle_batch, make_batch, pack_rows
 from paddlealign.errors import UserError
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.tensor_files import read_tensors, write_tensors
@@ -63,9 +63,13 @@ def compute_logps(
     lengths = [example.length for example in examples]
     rows = pack_rows(lengths, max(ROW_TOKENS, *lengths), best_fit=True)
     logps = np.zeros((len(examples), 2), "float32")
-    for row in tqdm(rows[topology.data.rank :: topology.data.size], desc=what, unit="row", leave=False, disable=None if show else True):
-        batch = make_batch(examples, [row], pad_id)
-        logps[batch.example_ids] = model_logps(model, batch, precision, chain).reshape(-1, 2)
+    data = topology.data
+    for start in tqdm(range(0, len(rows), data.size), desc=what, unit="row", leave=False, disable=None if show else True):
+        mine = rows[start + data.rank : start + data.rank + 1]
+        batch = make_batch(examples, mine, pad_id) if mine else idle_batch(pad_id)
+        found = model_logps(model, batch, precision, chain)
+        if mine:
+            logps[batch.example_ids] = found.reshape(-1, 2)
     return sum_over(topology.data, logps).astype("float32")
 
 

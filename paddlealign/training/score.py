@@ -45,7 +45,8 @@ def run_head(model: Decoder, batch: Batch, hidden: Tensor) -> Scores:
 
 def hidden_shape(model: Decoder, batch: Batch) -> tuple[int, ...]:
     """The shape of the hidden states between two stages."""
-    return (*batch.input_ids.shape, model.config.hidden_size)
+    rows, length = batch.input_ids.shape
+    return rows, length // model.make.positions, model.config.hidden_size
 
 
 @paddle.no_grad()

@@ -11,16 +11,15 @@ from paddle.optimizer import AdamW
 
 from paddlealign.data.example import Batch
 from paddlealign.models.decoder import Decoder
+from paddlealign.models.parameters import EMBEDDING, sums_over_parts
 from paddlealign.parallel.collect import gather_values, sum_gradients, sum_over, sum_over_ends
 from paddlealign.parallel.pipeline import LONE_CHAIN, Chain, run_pipeline
+from paddlealign.parallel.sharding import Sharding, unsharded
 from paddlealign.parallel.topology import SINGLE, Topology
 from paddlealign.training.objective import Objective
 from paddlealign.training.optimizer import clip_gradients
 from paddlealign.training.precision import Precision
 from paddlealign.training.score import hidden_shape, run_head, run_layers, score_without_gradient
-
-# Held whole by every process of a tensor axis, yet with a gradient of its own heads only.
-DIFFERING = ("self_attn.q_norm.weight", "self_attn.k_norm.weight")
 
 
 @dataclass(frozen=True)
@@ -47,28 +46,6 @@ def add_up(parts: Sequence[Sums]) -> Sums:
     return Sums(values, sum(p.count for p in parts), sum(p.tokens for p in parts), sum(p.examples for p in parts))
 
 
-@paddle.no_grad()
-def widen_gradients(parameters: list[Tensor], totals: dict[str, Tensor], last: bool) -> None:
-    """Add up the gradients of half-precision parameters in float32: in 16 bits the small ones of later micro-batches would be lost.
-
-    Call it after each micro-batch's backward. totals: by the parameter's name, empty at first; the gradients are moved into it, one
-    parameter at a time, and after the last micro-batch the float32 sums become the parameters' gradients.
-    """
-    for parameter in parameters:
-        if parameter.grad is None:
-            continue
-        total = totals.pop(parameter.name, None)
-        if last:
-            # A gradient may not be set in another dtype than its parameter's; this is what paddle.amp.decorate(master_grad=True) calls.
-            paddle.base.core.eager.set_master_grads([parameter])
-            if total is not None:
-                parameter.grad.add_(total)
-        else:
-            gradient = parameter.grad.astype("float32")
-            totals[parameter.name] = gradient if total is None else total.add_(gradient)
-            parameter.clear_gradient(False)  # by its name, set_to_zero=False is not heeded: zeros would stay in memory
-
-
 def accumulate_gradients(
     policy: Decoder,
     batches: Sequence[Batch],
@@ -77,19 +54,20 @@ def accumulate_gradients(
     recompute: bool,
     topology: Topology = SINGLE,
     chain: Chain = LONE_CHAIN,
+    sharding: Sharding | None = None,
 ) -> Sums:
     """Add the gradients of ``sum of losses / count of the whole step`` to the policy's parameters, one micro-batch at a time.
 
     The count is taken over all the batches of all processes before the first one runs, so every split of the same rows gives the same
-    gradient. batches: those of this process; a batch without examples stands where there was nothing left for it. Returns the sums over
-    all processes.
+    gradient. batches: those of this process, as many as of the others; a batch without examples (``packing.idle_batch``) stands where there
+    was nothing left for it. sharding: of the policy. Returns the sums over all processes.
     """
-    batches = [batch for batch in batches if len(batch.example_ids)]
-    own = sum(objective.count(batch) for batch in batches)
+    sharding = sharding or unsharded(topology)
+    working = [batch for batch in batches if len(batch.example_ids)]
+    own = sum(objective.count(batch) for batch in working)
     count = int(sum_over(topology.data, np.array(own)))
     references = [objective.reference(batch) for batch in batches]
     totals: list[dict[str, Tensor]] = []
-    wide: dict[str, Tensor] = {}
 
     def forward(index: int, received: Tensor | None) -> Tensor:
         batch = batches[index]
@@ -97,26 +75,24 @@ def accumulate_gradients(
             hidden = run_layers(policy, batch, received, recompute)
             if not chain.is_last:
                 return hidden
-            sums = objective.loss(run_head(policy, batch, hidden), references[index])
+            scores = run_head(policy, batch, hidden)
+            if not len(batch.example_ids):  # it computes what all compute together, and adds nothing
+                return scores.token_logps.sum() * 0.0
+            sums = objective.loss(scores, references[index])
         totals.append({"loss": sums.loss.detach(), **sums.metrics})
         return sums.loss / count
 
     def backward(index: int, output: Tensor, gradient: Tensor | None) -> None:
         precision.backward(output, gradient)
-        if precision.weights_dtype != "float32":
-            widen_gradients(policy.parameters(), wide, last=index == len(batches) - 1)
+        sharding.take(policy.named_parameters())
 
     run_pipeline(chain, [hidden_shape(policy, batch) for batch in batches], precision.weights_dtype, forward, backward)
-    if not batches:  # nothing was left for this process
-        for parameter in policy.parameters():
-            parameter.grad = paddle.zeros(parameter.shape, parameter.dtype)
-        if precision.weights_dtype != "float32":
-            widen_gradients(policy.parameters(), {}, last=True)
-    sum_gradients(topology.tensor, [it for name, it in policy.named_parameters() if name.endswith(DIFFERING)])
-    sum_gradients(topology.data, policy.parameters())
-    if policy.config.tie_embeddings:
+    sharding.settle(policy.named_parameters())
+    by_positions = policy.make.positions > 1
+    sum_gradients(topology.tensor, [it for name, it in policy.named_parameters() if sums_over_parts(name, by_positions)])
+    if policy.config.tie_embeddings and sharding.owns_gradient(EMBEDDING):
         sum_over_ends(topology.pipeline, policy.embedding, policy.embedding_shape)
-    return _over_ranks([_to_host(totals, batches, own)] if totals else [], topology)
+    return _over_ranks([_to_host(totals, working, own)] if totals else [], topology)
 
 
 def apply_gradients(
@@ -126,6 +102,7 @@ def apply_gradients(
     learning_rate: float,
     max_grad_norm: float,
     topology: Topology = SINGLE,
+    sharding: Sharding | None = None,
 ) -> float:
     """Clip, update the weights and clear the gradients. Returns the gradient's norm before clipping.
 
@@ -133,14 +110,17 @@ def apply_gradients(
     """
     if precision.scaler is not None:
         precision.scaler.unscale_(optimizer)
-    norm = clip_gradients(policy, max_grad_norm, topology)
+    sharding = sharding or unsharded(topology)
+    norm = clip_gradients(policy.named_parameters(), max_grad_norm, topology, apart=sharding.stage >= 2)
     optimizer.set_lr(learning_rate)
     if precision.scaler is not None:
         precision.scaler.step(optimizer)
         precision.scaler.update()
     elif math.isfinite(norm):
         optimizer.step()
-    optimizer.clear_grad(set_to_zero=False)
+    for parameter in policy.parameters():
+        parameter.clear_gradient(False)  # set_to_zero: by its name it is not heeded
+    sharding.share(policy.named_parameters())
     return norm
 
 
@@ -153,12 +133,15 @@ def evaluate(
     topology: Topology = SINGLE,
     chain: Chain = LONE_CHAIN,
 ) -> Sums:
-    """Sum the objective over the batches of all processes without gradients; there must be at least one. batches: of this process."""
+    """Sum the objective over the batches of all processes without gradients; there must be at least one.
+
+    batches: of this process, as many as of the others, some perhaps idle.
+    """
     parts: list[Sums] = []
     for batch in batches:
         reference_logps = objective.reference(batch)
         scores = score_without_gradient(policy, batch, precision, chain)
-        if scores is not None:
+        if scores is not None and len(batch.example_ids):
             with precision.autocast():
                 sums = objective.loss(scores, reference_logps)
             parts.append(_to_host([{"loss": sums.loss, **sums.metrics}], [batch], objective.count(batch)))

@@ -6,18 +6,21 @@ import numpy as np
 from paddle import Tensor
 
 from paddlealign.models.decoder import Decoder
-from paddlealign.models.parameters import cut_axis, holding_stage, parameter_shapes, share_of, take_share
+from paddlealign.models.parameters import cut_axis, held_shapes, holding_stage, parameter_shapes, share_of, take_share
 from paddlealign.parallel.collect import from_holder, join_shares
 from paddlealign.parallel.topology import Topology
 
 
-def whole_tensors(held: Mapping[str, Tensor], dtype: str, model: Decoder, topology: Topology) -> Callable[[str], Tensor]:
-    """A function from a name to the whole tensor. All processes of the tensor and pipeline axes must call it, in the same order.
+def whole_tensors(
+    held: Mapping[str, Tensor], keepers: Mapping[str, int], dtype: str, model: Decoder, topology: Topology
+) -> Callable[[str], Tensor]:
+    """A function from a name to the whole tensor. All processes of the tensor, pipeline and shards axes must call it, in the same order.
 
     held: this process's tensors in Paddle's layout, by a parameter's name or by that with the kind of the optimizer's tensor behind it.
-    dtype: of all of them.
+    keepers: parameters of which one process alone has the tensors, and its place among the shards. dtype: of all of them.
     """
     shapes, layers, stages = parameter_shapes(model.config), model.config.num_layers, topology.pipeline.size
+    shares = held_shapes(model.config, topology.tensor.size, stages, topology.pipeline.rank)
 
     def whole(name: str) -> Tensor:
         parameter = parameter_of(name, shapes)
@@ -25,7 +28,11 @@ def whole_tensors(held: Mapping[str, Tensor], dtype: str, model: Decoder, topolo
         holder = holding_stage(parameter, layers, stages)
         joined = None
         if topology.pipeline.rank == holder:
-            joined = join_shares(topology.tensor, held[name], cut_axis(parameter))
+            share: Tensor | None = held.get(name)
+            if parameter in keepers:
+                share = from_holder(topology.shards, keepers[parameter], share, list(shares[parameter]), dtype)
+            assert share is not None
+            joined = join_shares(topology.tensor, share, cut_axis(parameter))
             if joined.shape != shape:  # what pads a vocabulary
                 joined = joined[tuple(slice(size) for size in shape)].contiguous()
         return from_holder(topology.pipeline, holder, joined, shape, dtype)

@@ -11,15 +11,16 @@ import numpy as np
 
 VOCAB, HIDDEN, HEADS, HEAD_DIM = 24, 8, 4, 3
 WIDE = HEADS * HEAD_DIM
-IDS = np.array([[0, 23, 6], [11, 12, 5]])
+IDS = np.array([[0, 23, 6, 7], [11, 12, 5, 1]])
 # Whole parameters: name to shape, and the axis that is cut. ``scale`` is held whole, and used on this rank's heads: a norm of queries.
+# ``norm`` is held whole, and used on this rank's positions where these are cut.
 SHAPES: dict[str, tuple[tuple[int, ...], int | None]] = {
-    "embedding.weight": ((VOCAB, HIDDEN), 0),
-    "column.weight": ((HIDDEN, WIDE), 1),
-    "column.bias": ((WIDE,), 0),
+    "embedding": ((VOCAB, HIDDEN), 0),
+    "norm": ((HIDDEN,), None),
+    "column": ((HIDDEN, WIDE), 1),
     "scale": ((HEAD_DIM,), None),
-    "row.weight": ((WIDE, HIDDEN), 0),
-    "row.bias": ((HIDDEN,), None),
+    "row": ((WIDE, HIDDEN), 0),
+    "bias": ((HIDDEN,), None),
 }
 
 
@@ -37,49 +38,44 @@ def part_of(whole: np.ndarray, axis: int | None, parts: int, part: int) -> np.nd
     return whole if axis is None else np.split(whole, parts, axis)[part]
 
 
-def run(parts: int, folder: Path) -> None:
+def block(held: dict[str, Any], make: Any) -> Any:
+    """join(x + row(tanh(column(spread(x * norm))) * scale) + bias) of embeddings x, as attention and MLP stand beside their residual."""
+    import paddle
+
+    x = make.collect(make.lookup(paddle.to_tensor(IDS), held["embedding"]))
+    wide = paddle.matmul(make.spread(x * held["norm"]), held["column"]).tanh()
+    heads = wide.reshape([*IDS.shape, -1, HEAD_DIM]) * held["scale"]
+    return make.join(x + make.collect(paddle.matmul(heads.flatten(-2), held["row"])) + held["bias"])
+
+
+def computed(axis: Any, sequence_parallel: bool) -> dict[str, np.ndarray]:
+    """The block's output and gradients, first as backward leaves them, then summed where a rank has its share of them only."""
     import paddle
 
     from paddlealign.parallel.collect import sum_gradients
     from paddlealign.parallel.tensor import tensor_makers
+
+    make = tensor_makers(axis, sequence_parallel)
+    assert (make.parts, make.part, make.positions) == (axis.size, axis.rank, axis.size if sequence_parallel else 1)
+    wholes, upstream = inputs()
+    held = {
+        name: paddle.to_tensor(part_of(whole, SHAPES[name][1], axis.size, axis.rank).astype("float32"), stop_gradient=False)
+        for name, whole in wholes.items()
+    }
+    output = block(held, make)
+    output.backward(paddle.to_tensor(upstream.astype("float32")))
+    results = {"output": output.numpy()} | {f"gradient of {name}": parameter.grad.numpy() for name, parameter in held.items()}
+    summed = ["scale", *(["norm", "bias"] if sequence_parallel else [])]
+    sum_gradients(axis, [held[name] for name in summed])
+    return results | {f"summed gradient of {name}": held[name].grad.numpy() for name in summed}
+
+
+def run(parts: int, folder: Path) -> None:
     from paddlealign.parallel.topology import start
 
     axis = start(parts, 1, 1).tensor
-    make = tensor_makers(axis)
-    assert (make.parts, make.part) == (axis.size, axis.rank)
-    layers = {
-        "embedding": make.embedding(VOCAB, HIDDEN),
-        "column": make.column(HIDDEN, WIDE, True),
-        "row": make.row(WIDE, HIDDEN, True),
-    }
-    scale = paddle.create_parameter([HEAD_DIM], "float32")
-    parameters = {f"{name}.{kind}": it for name, layer in layers.items() for kind, it in layer.named_parameters()} | {"scale": scale}
-    results = {f"new {name}": parameter.numpy() for name, parameter in parameters.items() if name != "scale"}
-    results["biases not asked for"] = np.array([make.column(HIDDEN, WIDE, False).bias, make.row(WIDE, HIDDEN, False).bias]) != None  # noqa: E711 - elementwise
-    wholes, upstream = inputs()
-    assert set(parameters) == set(wholes)
-    for name, parameter in parameters.items():
-        parameter.set_value(part_of(wholes[name], SHAPES[name][1], parts, axis.rank).astype("float32"))
-    output = block(layers, scale)
-    output.backward(paddle.to_tensor(upstream.astype("float32")))
-    results["output"] = output.numpy()
-    results |= {f"gradient of {name}": parameter.grad.numpy() for name, parameter in parameters.items()}
-    sum_gradients(axis, [scale])
-    results["summed gradient of scale"] = scale.grad.numpy()
-    paddle.set_default_dtype("bfloat16")
-    results["dtypes"] = np.array(
-        [str(layer.weight.dtype) for layer in (make.embedding(4, 4), make.column(4, 4, True), make.row(4, 4, True))]
-    )
+    results = {f"{kind} {name}": it for kind in ("plain", "sequence") for name, it in computed(axis, kind == "sequence").items()}
     np.savez(folder / f"rank{axis.rank}.npz", **results)
-
-
-def block(layers: dict[str, Any], scale: Any) -> Any:
-    """embedding + row(tanh(column(embedding)) * scale), as attention and MLP stand beside their residual."""
-    import paddle
-
-    vectors = layers["embedding"](paddle.to_tensor(IDS))
-    heads = layers["column"](vectors).tanh().reshape([*IDS.shape, -1, HEAD_DIM]) * scale
-    return vectors + layers["row"](heads.flatten(-2))
 
 
 if __name__ == "__main__":

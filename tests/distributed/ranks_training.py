@@ -1,6 +1,6 @@
 """What each rank runs for test_equality.py: some models trained by SFT and DPO under one layout, saved midway, or resumed from there.
 
-    ranks_training.py TENSOR PIPELINE DATA FOLDER [RESUME_FROM]
+    ranks_training.py LAYOUT FOLDER [RESUME_FROM]
 
 The main rank writes FOLDER/<model> <objective>.npz: losses, norms, evaluation, the first step's gradients and the last weights, all whole.
 """
@@ -15,41 +15,58 @@ prepare()
 import numpy as np
 import paddle
 
-from paddlealign.data.packing import make_batch
-from paddlealign.models.makers import WHOLE_LAYERS, TensorLayers
+from paddlealign.data.example import Example
+from paddlealign.data.packing import idle_batch, make_batch
+from paddlealign.models.decoder import Decoder
 from paddlealign.models.parameters import parameter_shapes
-from paddlealign.models.weights import load_model
 from paddlealign.parallel.collect import everywhere
 from paddlealign.parallel.pipeline import Chain, connect
-from paddlealign.parallel.tensor import tensor_makers
+from paddlealign.parallel.sharding import Sharding
 from paddlealign.parallel.topology import Topology, start
 from paddlealign.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from paddlealign.training.feed import Feed
-from paddlealign.training.objective import dpo_objective, sft_objective
+from paddlealign.training.objective import Objective, dpo_objective, sft_objective
 from paddlealign.training.optimizer import make_optimizer
-from paddlealign.training.reference import compute_logps, table_reference
+from paddlealign.training.reference import compute_logps, model_reference, table_reference
+from paddlealign.training.share import load_share
 from paddlealign.training.step import accumulate_gradients, apply_gradients, evaluate
 from paddlealign.training.whole import whole_tensors
+from tests.distributed.layouts import LAYOUTS, MODELS, OBJECTIVES, Layout
 from tests.small_runs import FLOAT32, GOLDEN, examples
 
-MODELS = ("llama2_gqa", "qwen2_tied", "qwen3")
-OBJECTIVES = {"sft": 1, "dpo": 2}  # responses of an example
+RATE, BETA = 5e-4, 0.1
 SAVED_AT = 9  # in the middle of the third epoch
 ROWS_OF_A_STEP, EXAMPLES, EPOCHS = 4, 13, 5  # the last step of an epoch leaves one of two processes without a row
 
 
+def load(name: str, layout: Layout, topology: Topology) -> tuple[Decoder, Sharding]:
+    """A model with the vocabulary's size made odd."""
+    return load_share(GOLDEN / name, "float32", 99, False, topology, layout.stage, layout.sequence)
+
+
+def objective_of(
+    name: str, policy: Decoder, data: list[Example], model: str, layout: Layout, topology: Topology, chain: Chain
+) -> Objective:
+    """The objective, whose reference is the model before it is trained."""
+    if name == "sft":
+        return sft_objective()
+    if name == "dpo":
+        return dpo_objective(table_reference(compute_logps(policy, data, 0, FLOAT32, "", False, topology, chain)), BETA, 0.1)
+    reference, _ = load(model, layout, topology)
+    for parameter in reference.parameters():
+        parameter.stop_gradient = True
+    return dpo_objective(model_reference(reference, FLOAT32, chain), BETA, 0.1)
+
+
 def train(
-    name: str, objective_name: str, topology: Topology, chain: Chain, folder: Path, resume_from: Path | None
+    name: str, objective_name: str, layout: Layout, topology: Topology, chain: Chain, folder: Path, resume_from: Path | None
 ) -> dict[str, np.ndarray]:
     """Train one model, save a checkpoint at SAVED_AT, and give what the test compares."""
-    make = TensorLayers(*tensor_makers(topology.tensor)) if topology.tensor.size > 1 else WHOLE_LAYERS
-    policy = load_model(GOLDEN / name, "float32", 99, False, make, (topology.pipeline.size, topology.pipeline.rank))
+    policy, sharding = load(name, layout, topology)
     data = examples(OBJECTIVES[objective_name], EXAMPLES)
-    objective = sft_objective()
-    if objective_name == "dpo":
-        table = compute_logps(policy, data, 0, FLOAT32, "", False, topology, chain)
-        objective = dpo_objective(table_reference(table), beta=0.5, label_smoothing=0.1)
-    optimizer = make_optimizer(policy, 0.9, 0.99, 1e-6, 0.01)
+    objective = objective_of(objective_name, policy, data, name, layout, topology, chain)
+    # epsilon: a gradient that is rounding alone does not move a weight
+    optimizer = make_optimizer(sharding.own(policy), 0.9, 0.99, 1e-5, 0.01)
     feed = Feed(
         data, pad_id=0, seed=1, max_length=64, micro_batch_size=1, accumulation=ROWS_OF_A_STEP // topology.data.size, packing="micro_batch",
         epochs=EPOCHS, max_steps=0, rank=topology.data.rank, ranks=topology.data.size,
@@ -57,40 +74,46 @@ def train(
     checkpoints = folder / f"{name} {objective_name}"
     first = 0
     if resume_from is not None:
-        first = load_checkpoint(resume_from / f"{name} {objective_name}" / f"checkpoint-{SAVED_AT}", policy, optimizer, FLOAT32).step
+        first = load_checkpoint(
+            resume_from / f"{name} {objective_name}" / f"checkpoint-{SAVED_AT}", policy, optimizer, FLOAT32, sharding
+        ).step
     losses, norms, found = [], [], {}
     for number, step in enumerate(feed.steps(first=first), first + 1):
-        sums = accumulate_gradients(policy, step.batches, objective, FLOAT32, number % 2 == 0, topology, chain)
+        sums = accumulate_gradients(policy, step.batches, objective, FLOAT32, number % 2 == 0, topology, chain, sharding)
         if number == 1:
-            found |= whole(policy, topology, "gradient")
-        norms.append(apply_gradients(policy, optimizer, FLOAT32, 1e-3, 1.0, topology))
+            found |= whole(policy, topology, sharding, "gradient")
+        norms.append(apply_gradients(policy, optimizer, FLOAT32, RATE, 1.0, topology, sharding))
         means = sums.means()
-        if number == 1 and objective_name == "dpo":
+        if number == 1 and objective_name != "sft":
             means["rewards/accuracies"] = 0.0  # policy and reference are one: which margin is above zero is rounding
         losses.append(list(means.values()))
         if number == SAVED_AT:
-            save_checkpoint(checkpoints, policy, optimizer, TrainState(step=number), {}, topology)
-    batches = [make_batch(data, [[index]], 0) for index in range(topology.data.rank, EXAMPLES, topology.data.size)]
+            save_checkpoint(checkpoints, policy, optimizer, TrainState(step=number), {}, topology, sharding)
+    size = topology.data.size
+    turns = [range(EXAMPLES)[first + topology.data.rank : first + topology.data.rank + 1] for first in range(0, EXAMPLES, size)]
+    batches = [make_batch(data, [list(mine)], 0) if mine else idle_batch(0) for mine in turns]
     found["evaluation"] = np.array(list(evaluate(policy, batches, objective, FLOAT32, topology, chain).means().values()))
-    return found | {"losses": np.array(losses), "norms": np.array(norms)} | whole(policy, topology, "weight")
+    return found | {"losses": np.array(losses), "norms": np.array(norms)} | whole(policy, topology, sharding, "weight")
 
 
-def whole(policy: paddle.nn.Layer, topology: Topology, what: str) -> dict[str, np.ndarray]:
+def whole(policy: Decoder, topology: Topology, sharding: Sharding, what: str) -> dict[str, np.ndarray]:
     """All parameters, or their gradients, of the whole model."""
     held = {name: it if what == "weight" else it.grad for name, it in policy.named_parameters()}
-    tensor_of = whole_tensors(held, "float32", policy, topology)
+    keepers = sharding.keepers if what == "weight" else sharding.owners if sharding.stage >= 2 else {}
+    tensor_of = whole_tensors(held, keepers, "float32", policy, topology)
     return {f"{what} {name}": tensor_of(name).numpy().copy() for name in parameter_shapes(policy.config)}
 
 
 def main() -> None:
     """Train every model with every objective."""
-    tensor, pipeline, data, folder, *resume_from = sys.argv[1:]
+    name, folder, *resume_from = sys.argv[1:]
+    layout = LAYOUTS[name]
     paddle.set_device("cpu")
-    topology = start(int(tensor), int(pipeline), int(data))
+    topology = start(layout.tensor, layout.pipeline, layout.data, layout.shards)
     chain = connect(topology.pipeline)
     for name in MODELS:
         for objective in OBJECTIVES:
-            found = train(name, objective, topology, chain, Path(folder), Path(resume_from[0]) if resume_from else None)
+            found = train(name, objective, layout, topology, chain, Path(folder), Path(resume_from[0]) if resume_from else None)
             if topology.is_main:
                 np.savez(Path(folder) / f"{name} {objective}.npz", **found)
     everywhere(topology, True)  # nobody leaves before the last is done

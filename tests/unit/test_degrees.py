@@ -11,7 +11,7 @@ from paddlealign.arguments.parsing import parse
 from paddlealign.errors import UserError
 from tests.least_arguments import PREDICT, SFT
 
-TENSOR, PIPELINE, DATA = Degrees._fields
+TENSOR, PIPELINE, DATA, SHARDS = Degrees._fields[:4]
 
 
 def refused(asked: dict[str, Any], processes: int) -> str:
@@ -30,6 +30,12 @@ def refused(asked: dict[str, Any], processes: int) -> str:
         ({DATA: 2, TENSOR: 2}, 4, (2, 1, 2)),
         ({DATA: 4}, 4, (1, 1, 4)),
         ({TENSOR: 2, "sharding": "", "sequence_parallel": False, "virtual_pp_degree": 1}, 2, (2, 1, 1)),
+        ({TENSOR: 4, "sequence_parallel": True}, 8, (4, 1, 2, 1, "", True)),
+        ({"sharding": "stage2", TENSOR: 2}, 8, (2, 1, 4, 4, "stage2")),
+        ({"sharding": "stage3", SHARDS: 2}, 8, (1, 1, 8, 2, "stage3")),
+        ({"sharding": "stage1", SHARDS: -1, DATA: 8}, 8, (1, 1, 8, 8, "stage1")),
+        # as PaddleNLP counts: the shards beside data_parallel_degree, not within
+        ({"sharding": "stage1", SHARDS: 4, DATA: 2}, 8, (1, 1, 8, 4, "stage1")),
     ],
 )
 def test_data_parallelism_is_what_the_others_leave(asked, processes, degrees):
@@ -43,6 +49,16 @@ def test_data_parallelism_is_what_the_others_leave(asked, processes, degrees):
         ({TENSOR: 8}, 4, f"{TENSOR} 8 x {PIPELINE} 1 = 8 does not divide the 4 processes started"),
         ({TENSOR: 2, DATA: 3}, 4, f"{TENSOR} 2 x {PIPELINE} 1 x {DATA} 3 = 6 is not the 4 processes started. Set {DATA} 2,"),
         ({TENSOR: 2, DATA: 1}, 4, f"{DATA} 1 = 2 is not the 4 processes started"),
+        ({DATA: 2, "sharding": "stage1", SHARDS: 2}, 8, f"{DATA} 2 = 2 is not the 8 processes started"),
+        ({"sharding": "stage1", SHARDS: 3}, 4, f"{SHARDS} 3 does not divide the 4 processes that read different rows"),
+        ({SHARDS: 2}, 2, f"{SHARDS} 2 without sharding. Set sharding to stage1, stage2 or stage3"),
+        ({"sharding": "stage1 stage2"}, 2, 'sharding: "stage1 stage2" names several stages'),
+        ({"sharding": "stage2 offload"}, 2, "offload is not supported"),
+        (
+            {TENSOR: 3, "sequence_parallel": True},
+            3,
+            "rows are multiples of 8 tokens, which 3 does not divide. Set tensor_parallel_degree to 2, 4, 8,",
+        ),
     ],
 )
 def test_a_product_that_does_not_fit_is_spelled_out(asked, processes, said):
@@ -52,24 +68,34 @@ def test_a_product_that_does_not_fit_is_spelled_out(asked, processes, said):
 @pytest.mark.parametrize(
     ("key", "value", "off"),
     [
-        ("sharding", "stage1", 'Set sharding ""'),
-        ("sharding_parallel_degree", 2, "Set sharding_parallel_degree 1"),
-        ("sequence_parallel", True, "Set sequence_parallel false"),
         ("virtual_pp_degree", 2, "Set virtual_pp_degree 1"),
         ("sep_parallel_degree", 2, "Set sep_parallel_degree 1"),
         ("context_parallel_degree", 2, "Set context_parallel_degree 1"),
         ("expert_parallel_degree", 2, "Set expert_parallel_degree 1"),
     ],
 )
-def test_what_several_processes_cannot_do_yet_is_refused_by_name(key, value, off):
+def test_what_several_processes_cannot_do_is_refused_by_name(key, value, off):
     message = refused({TENSOR: 2, key: value}, 2)
-    assert message.startswith(key) and "not supported yet" in message and off in message
+    assert message.startswith(key) and "not supported with several processes" in message and off in message
 
 
 def test_without_degrees_all_processes_read_different_rows_and_that_is_told():
     degrees, [note] = settle_degrees({}, 4, trains=True)
     assert degrees == Degrees(1, 1, 4)
     assert note.startswith("4 processes and no parallel degree set: data_parallel_degree 4.")
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({TENSOR: 2, "sharding": "stage2"}, "sharding stage2: nothing to do"),
+        ({PIPELINE: 2, "sequence_parallel": True}, "sequence_parallel: nothing"),
+    ],
+)
+def test_a_layout_that_leaves_nothing_to_share_is_told(asked, told):
+    degrees, [note] = settle_degrees(asked, 2, trains=True)
+    assert note.startswith(told)
+    assert degrees[3:] == (1, "", False)
 
 
 def test_commands_that_do_not_train_run_in_one_process():

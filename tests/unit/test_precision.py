@@ -16,12 +16,13 @@ from paddlealign.models import attention
 from paddlealign.models.attention import packed_attention
 from paddlealign.models.tensor_files import read_tensors
 from paddlealign.models.weights import load_model
+from paddlealign.parallel.sharding import unsharded
 from paddlealign.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from paddlealign.training.objective import dpo_objective, sft_objective
 from paddlealign.training.precision import Precision, choose_precision
 from paddlealign.training.reference import compute_logps, table_reference
 from paddlealign.training.score import run_head, run_layers
-from paddlealign.training.step import accumulate_gradients, apply_gradients, widen_gradients
+from paddlealign.training.step import accumulate_gradients, apply_gradients
 from tests.half_precision import HalfKernels, install
 from tests.small_runs import FLOAT32, GOLDEN, MODEL, examples, gradients_of, micro_batches, optimizer_of, train
 
@@ -132,10 +133,11 @@ def test_small_gradients_of_later_micro_batches_are_not_lost(kernels: HalfKernel
     layer = nn.Linear(1, 1, bias_attr=False)
     layer.weight = layer.create_parameter([1, 1], dtype="bfloat16")
     sizes = [256.0] + [0.5] * 40
-    totals: dict[str, Tensor] = {}
-    for number, size in enumerate(sizes):
+    sharding = unsharded()
+    for size in sizes:
         (layer.weight * paddle.full([1, 1], size, "bfloat16")).astype("float32").sum().backward()
-        widen_gradients([layer.weight], totals, last=number + 1 == len(sizes))
+        sharding.take(layer.named_parameters())
+    sharding.settle(layer.named_parameters())
     assert layer.weight.grad.dtype == paddle.float32
     assert float(layer.weight.grad) == sum(sizes)
     total = paddle.zeros([1], "bfloat16")

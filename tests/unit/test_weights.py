@@ -17,7 +17,7 @@ from paddlealign.errors import UserError
 from paddlealign.models import weights
 from paddlealign.models.config import parse_config, read_config
 from paddlealign.models.decoder import Decoder
-from paddlealign.models.makers import WHOLE_LAYERS, Stage, TensorLayers
+from paddlealign.models.makers import WHOLE_LAYERS, Stage
 from paddlealign.models.parameters import EMBEDDING, HEAD, cut_axis, parameter_shapes
 from paddlealign.models.tensor_files import TensorSpec, read_tensors, write_streamed, write_tensors
 from paddlealign.models.tensor_places import numpy_dtype
@@ -376,15 +376,8 @@ def test_a_far_too_large_config_takes_no_memory(tmp_path: Path) -> None:
 
 
 def part_of_a_model(folder: Path, part: int, parts: int, vocab_size: int) -> dict[str, np.ndarray]:
-    """What one of several tensor-parallel processes holds, without the processes: layers of its sizes, by plain layers."""
-    make = TensorLayers(
-        parts,
-        part,
-        lambda inputs, outputs, bias: WHOLE_LAYERS.column(inputs, outputs // parts, bias),
-        lambda inputs, outputs, bias: WHOLE_LAYERS.row(inputs // parts, outputs, bias),
-        lambda rows, columns: WHOLE_LAYERS.embedding(rows // parts, columns),
-        WHOLE_LAYERS.token_logps,
-    )
+    """What one of several tensor-parallel processes holds, without the processes."""
+    make = replace(WHOLE_LAYERS, parts=parts, part=part)
     config = read_config(folder)
     model = Decoder(replace(config, vocab_size=vocab_size), make)
     load_weights(model, folder, stored_vocab_size=config.vocab_size)

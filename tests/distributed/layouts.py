@@ -1,0 +1,38 @@
+"""The layouts that are held to one process, and what is trained under each."""
+
+from typing import NamedTuple
+
+
+class Layout(NamedTuple):
+    """Degrees as ``topology.start`` takes them, the stage of sharding, and whether positions are cut."""
+
+    tensor: int = 1
+    pipeline: int = 1
+    data: int = 1
+    shards: int = 1
+    stage: int = 0
+    sequence: bool = False
+
+    @property
+    def ranks(self) -> int:
+        """How many processes it takes."""
+        return self.tensor * self.pipeline * self.data
+
+
+MODELS = ("llama2_gqa", "qwen2_tied", "qwen3")
+OBJECTIVES = {"sft": 1, "dpo": 2, "frozen": 2}  # responses of an example; frozen: DPO against a copy in memory
+SINGLE = "one process"
+LAYOUTS = {
+    SINGLE: Layout(),
+    "TP2": Layout(tensor=2),
+    "TP2, sequence parallel": Layout(tensor=2, sequence=True),
+    "PP2": Layout(pipeline=2),
+    "DP2": Layout(data=2),
+    "DP2, sharding stage 1": Layout(data=2, shards=2, stage=1),
+    "DP2, sharding stage 2": Layout(data=2, shards=2, stage=2),
+    "DP2, sharding stage 3": Layout(data=2, shards=2, stage=3),
+    "TP2 x PP2, sequence parallel": Layout(tensor=2, pipeline=2, sequence=True),
+    "TP2 x DP2, sharding stage 2": Layout(tensor=2, data=2, shards=2, stage=2),
+    "PP2 x DP2, sharding stage 3": Layout(pipeline=2, data=2, shards=2, stage=3),
+    "DP4, sharding stage 2 in twos": Layout(data=4, shards=2, stage=2),
+}
