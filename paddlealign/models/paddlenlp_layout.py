@@ -4,7 +4,7 @@ PaddleNLP keeps linear weights as they are held here, [in, out]. What its classe
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,7 @@ from paddlealign.models.config import DecoderConfig
 from paddlealign.models.families import FAMILIES
 from paddlealign.models.parameters import parameter_shapes
 from paddlealign.models.tensor_files import TensorSpec, write_bytes, write_json
-from paddlealign.models.tensor_memory import copy_rows, memory_of
-from paddlealign.models.tensor_places import numpy_dtype
+from paddlealign.models.tensor_memory import converted_rows, memory_of
 from paddlealign.models.weight_files import write_weights
 
 VERSION = "PaddleNLP 3.0.0b4"
@@ -122,12 +121,9 @@ def save_paddlenlp_model(
     shapes = parameter_shapes(config)
     ours = {name.replace("model.", f"{config.family}.", 1): name for name in shapes}
 
-    def stored(name: str) -> np.ndarray:
-        tensor = state(ours[name])
-        held = memory_of(tensor)
-        result = np.empty(held.shape, numpy_dtype(dtype))
-        copy_rows(held, result, name, directory)
-        return result
+    def stored(name: str) -> Iterator[np.ndarray]:
+        tensor = state(ours[name])  # alive as long as its memory is read
+        yield from converted_rows(memory_of(tensor), dtype, name, directory)
 
     specs = [TensorSpec(name, dtype, shapes[ours[name]]) for name in ours]
     write_weights(directory, specs, stored, {"format": "np"}, max_shard_bytes)

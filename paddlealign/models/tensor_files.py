@@ -7,7 +7,8 @@ both are done here; tests hold the files to be the library's byte for byte, and 
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,13 +139,13 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
 def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
     """Write arrays to one safetensors file, atomically."""
     specs = [TensorSpec(name, array.dtype.name, array.shape) for name, array in tensors.items()]
-    write_streamed(Path(path), specs, lambda name: tensors[name], metadata or {})
+    write_streamed(Path(path), specs, lambda name: [tensors[name]], metadata or {})
 
 
 def write_streamed(
-    path: Path | None, specs: Sequence[TensorSpec], produce: Callable[[str], np.ndarray], metadata: Mapping[str, str]
+    path: Path | None, specs: Sequence[TensorSpec], produce: Callable[[str], Iterable[np.ndarray]], metadata: Mapping[str, str]
 ) -> None:
-    """Write a safetensors file whose tensors are made one at a time by ``produce(name)``, as their specs say.
+    """Write a safetensors file whose tensors are made one at a time by ``produce(name)``, as their specs say, in blocks of rows.
 
     The file appears under its name only when it is complete and on the disk. path: None makes all tensors and writes nothing.
     """
@@ -152,7 +153,7 @@ def write_streamed(
     ordered = sorted(specs, key=lambda spec: (-rank.index(spec.dtype), spec.name))
     if path is None:
         for spec in ordered:
-            produce(spec.name)
+            deque(produce(spec.name), maxlen=0)
         return
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
@@ -165,11 +166,15 @@ def write_streamed(
     def write(file: Any) -> None:
         file.write(len(encoded).to_bytes(8, "little") + encoded)
         for spec in ordered:
-            array = produce(spec.name)
-            if array.dtype.name != spec.dtype or array.shape != spec.shape:
-                raise ValueError(f"{spec.name}: {spec.dtype} {spec.shape} announced, {array.dtype.name} {array.shape} given")
-            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-            del array  # before the next is made
+            values = 0
+            for block in produce(spec.name):
+                if block.dtype.name != spec.dtype or block.shape[1:] != spec.shape[1:]:
+                    raise ValueError(f"{spec.name}: {spec.dtype} {spec.shape} announced, {block.dtype.name} {block.shape} given")
+                file.write(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
+                values += block.size
+                del block  # before the next is made
+            if values != math.prod(spec.shape):
+                raise ValueError(f"{spec.name}: {spec.shape} announced, {values} values given")
 
     _write_atomically(path, write)
 

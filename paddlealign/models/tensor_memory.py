@@ -1,6 +1,7 @@
 """Values between files and tensors: a tensor's own memory as an array, copies with conversion, and a look for NaN and infinity."""
 
 import ctypes
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from paddlealign.models.tensor_places import numpy_dtype
 
 # Rows that are transposed together.
 STRIPE = 64
+# Rows that are written at a time.
+BLOCK_BYTES = 8 << 20
 # The bits of an exponent that means infinity or NaN.
 _EXPONENTS = {"bfloat16": 0x7F80, "float16": 0x7C00}
 
@@ -36,6 +39,17 @@ def copy_rows(source: np.ndarray, target: np.ndarray, name: str, where: str | Pa
             target[start : start + STRIPE] = stripe
             if narrowed and count_broken(target[start : start + STRIPE]) > count_broken(stripe):
                 raise UserError(f"{where}: {name} has values beyond float16's range (65504). Use bfloat16 or float32.")
+
+
+def converted_rows(source: np.ndarray, dtype: str, name: str, where: str | Path) -> Iterator[np.ndarray]:
+    """The rows of an array in another dtype, in blocks of BLOCK_BYTES, each contiguous. See ``copy_rows``."""
+    kind = numpy_dtype(dtype)
+    step = max(STRIPE, BLOCK_BYTES // max(1, kind.itemsize * source[:1].size))
+    for start in range(0, len(source), step):
+        rows = source[start : start + step]
+        block = np.empty(rows.shape, kind)
+        copy_rows(rows, block, name, where)
+        yield block
 
 
 def lies_open(tensor: paddle.Tensor) -> bool:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -108,14 +108,14 @@ def files_beside(model_dir: str | Path, tokenizer_dir: str | Path) -> dict[str, 
 def write_weights(
     directory: Path | None,
     specs: Sequence[TensorSpec],
-    produce: Callable[[str], np.ndarray],
+    produce: Callable[[str], Iterable[np.ndarray]],
     metadata: Mapping[str, str],
     max_shard_bytes: int,
 ) -> None:
-    """Write tensors made one at a time by ``produce(name)`` as model.safetensors, or above ``max_shard_bytes`` as shards with an index.
+    """Write tensors as model.safetensors, or above ``max_shard_bytes`` as shards with an index.
 
-    Files of an earlier save under other names are removed: they would be read instead of, or beside, these. directory: None makes all
-    tensors in the same order and writes nothing.
+    produce: makes the tensor of a name, in blocks of rows; one after another. Files of an earlier save under other names are removed: they
+    would be read instead of, or beside, these. directory: None makes all tensors in the same order and writes nothing.
     """
     if directory is not None:
         directory.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ parameters' own memory, saving tensor by tensor out of it, so no second copy of 
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -24,8 +24,8 @@ from paddlealign.models.layout import StoredTensor, segments, stored_tensors
 from paddlealign.models.makers import WHOLE_LAYERS, Stage, TensorLayers, Visits
 from paddlealign.models.parameters import EMBEDDING, HEAD, Share, cut_layers, parameter_shapes, share_of
 from paddlealign.models.tensor_files import TensorSpec, write_bytes, write_json
-from paddlealign.models.tensor_memory import copy_rows, count_broken, lies_open, memory_of
-from paddlealign.models.tensor_places import TensorPlace, blocks, numpy_dtype, read_rows
+from paddlealign.models.tensor_memory import converted_rows, copy_rows, count_broken, lies_open, memory_of
+from paddlealign.models.tensor_places import TensorPlace, blocks, read_rows
 from paddlealign.models.weight_files import find_tensors, listed, write_weights
 
 # Buffers that old checkpoints carry; they follow from config.json.
@@ -254,7 +254,7 @@ def _fill(tensor: StoredTensor, targets: Sequence[_Target], place: TensorPlace) 
 
 
 def save_model(
-    state: Callable[[str], paddle.Tensor | np.ndarray],
+    state: Callable[[str], paddle.Tensor | np.ndarray | None],
     config: DecoderConfig,
     directory: str | Path | None,
     side_files: Mapping[str, bytes],
@@ -278,8 +278,11 @@ def save_model(
         for name, tensor in tensors.items()
     ]
 
-    def stored(name: str) -> np.ndarray:
-        return _stored(tensors[name], [state(part) for part in tensors[name].parts], dtype, directory or "the weights")
+    def stored(name: str) -> Iterator[np.ndarray]:
+        held = [state(part) for part in tensors[name].parts]  # alive as long as their memory is read
+        if directory is not None:
+            arrays = [memory_of(it) if isinstance(it, paddle.Tensor) else it for it in held if it is not None]
+            yield from _stored(tensors[name], arrays, dtype, directory)
 
     write_weights(directory, specs, stored, {"format": "pt"}, max_shard_bytes)
     if directory is None:
@@ -289,15 +292,11 @@ def save_model(
     write_json(directory / "config.json", _config_to_write(config, dtype))
 
 
-def _stored(tensor: StoredTensor, held: Sequence[paddle.Tensor | np.ndarray], dtype: str, where: str | Path) -> np.ndarray:
-    """A tensor as it is stored, put together in one new array from the parameters that lie in it."""
-    arrays = [it if isinstance(it, np.ndarray) else memory_of(it) for it in held]
-    rows = [array.T if is_transposed(part, array.ndim) else array for part, array in zip(tensor.parts, arrays, strict=True)]
-    sizes = [len(part) for part in rows]
-    result = np.empty((sum(sizes), *rows[0].shape[1:]), numpy_dtype(dtype))
-    for part, at, stored_at, count in segments(sizes, tensor.groups):
-        copy_rows(rows[part][at : at + count], result[stored_at : stored_at + count], tensor.name, where)
-    return result
+def _stored(tensor: StoredTensor, held: Sequence[np.ndarray], dtype: str, where: str | Path) -> Iterator[np.ndarray]:
+    """A tensor as it is stored, in blocks of rows, from the parameters that lie in it."""
+    rows = [array.T if is_transposed(part, array.ndim) else array for part, array in zip(tensor.parts, held, strict=True)]
+    for part, at, _, count in segments([len(part) for part in rows], tensor.groups):
+        yield from converted_rows(rows[part][at : at + count], dtype, tensor.name, where)
 
 
 def _config_to_write(config: DecoderConfig, dtype: str) -> dict:

@@ -84,10 +84,30 @@ def from_holder(axis: Axis, holder: int, tensor: Tensor | None, shape: list[int]
 
 
 @paddle.no_grad()
-def join_shares(axis: Axis, tensor: Tensor, cut: int | None) -> Tensor:
-    """The whole tensor, from shares along dimension ``cut``; the tensor itself where it is held whole (None)."""
-    if axis.size == 1 or cut is None:
+def join_shares(axis: Axis, tensor: Tensor, cut: int) -> Tensor:
+    """The whole tensor on every process, from shares along dimension ``cut``."""
+    if axis.size == 1:
         return tensor
     shares: list[Tensor] = []
     dist.all_gather(shares, tensor, group=axis.group)
     return paddle.concat(shares, axis=cut)
+
+
+@paddle.no_grad()
+def join_at_first(axis: Axis, share: Tensor, cut: int | None, shape: list[int]) -> Tensor | None:
+    """The whole tensor of ``shape`` on the first process of the axis, None on the others.
+
+    cut: the dimension along which each process has an equal share; what shares have beyond the shape is padding. None: all have the whole.
+    One share at a time is under way, so beside its own a process holds another one, and the first the whole.
+    """
+    if axis.size == 1 or cut is None:
+        return (share if share.shape == shape else share[tuple(map(slice, shape))].contiguous()) if axis.rank == 0 else None
+    whole = paddle.empty(shape, share.dtype) if axis.rank == 0 else None
+    width = share.shape[cut]
+    for place in range(axis.size):
+        part = from_holder(axis, place, share, share.shape, str(share.dtype).removeprefix("paddle."))
+        count = min(width, shape[cut] - place * width)
+        if whole is not None and count > 0:
+            rows, all_before = slice(place * width, place * width + count), (slice(None),) * cut
+            whole[all_before + (rows,)] = part[all_before + (slice(count),)]
+    return whole

@@ -7,7 +7,7 @@
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from paddlealign.errors import UserError
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.parameters import parameter_shapes
 from paddlealign.models.tensor_files import TensorSpec, read_header, write_json, write_streamed
+from paddlealign.models.tensor_memory import memory_of
 from paddlealign.models.tensor_places import read_all
 from paddlealign.models.weights import load_weights, save_model
 from paddlealign.parallel.sharding import Sharding, unsharded
@@ -118,9 +119,10 @@ def _save_optimizer(path: Path, optimizer: AdamW, policy: Decoder, topology: Top
     specs = [TensorSpec(f"{name}.{kind}", "float32", shape) for name, shape in shapes.items() for kind in kinds]
     specs += [TensorSpec(power, "float32", (1,)) for power in ("beta1_pow", "beta2_pow")]
 
-    def stored(name: str) -> np.ndarray:
+    def stored(name: str) -> Iterator[np.ndarray]:
         tensor = whole(name) if parameter_of(name, shapes) in shapes else held[name]
-        return tensor.numpy()
+        if tensor is not None:
+            yield memory_of(tensor)
 
     write_streamed(path if topology.is_main else None, specs, stored, {"format": "paddlealign"})
 

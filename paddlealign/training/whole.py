@@ -7,14 +7,16 @@ from paddle import Tensor
 
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.parameters import cut_axis, held_shapes, holding_stage, parameter_shapes, share_of, take_share
-from paddlealign.parallel.collect import from_holder, join_shares
+from paddlealign.parallel.collect import from_holder, join_at_first
 from paddlealign.parallel.topology import Topology
 
 
 def whole_tensors(
     held: Mapping[str, Tensor], keepers: Mapping[str, int], dtype: str, model: Decoder, topology: Topology
-) -> Callable[[str], Tensor]:
-    """A function from a name to the whole tensor. All processes of the tensor, pipeline and shards axes must call it, in the same order.
+) -> Callable[[str], Tensor | None]:
+    """A function from a name to the whole tensor on the main process; the others give it their shares, and may get None.
+
+    All processes of the tensor, pipeline and shards axes must call it, in the same order.
 
     held: this process's tensors in Paddle's layout, by a parameter's name or by that with the kind of the optimizer's tensor behind it.
     keepers: parameters of which one process alone has the tensors, and its place among the shards. dtype: of all of them.
@@ -22,7 +24,7 @@ def whole_tensors(
     shapes, layers, stages = parameter_shapes(model.config), model.config.num_layers, topology.pipeline.size
     shares = held_shapes(model.config, topology.tensor.size, stages, topology.pipeline.rank)
 
-    def whole(name: str) -> Tensor:
+    def whole(name: str) -> Tensor | None:
         parameter = parameter_of(name, shapes)
         shape = list(shapes[parameter])
         holder = holding_stage(parameter, layers, stages)
@@ -32,9 +34,10 @@ def whole_tensors(
             if parameter in keepers:
                 share = from_holder(topology.shards, keepers[parameter], share, list(shares[parameter]), dtype)
             assert share is not None
-            joined = join_shares(topology.tensor, share, cut_axis(parameter))
-            if joined.shape != shape:  # what pads a vocabulary
-                joined = joined[tuple(slice(size) for size in shape)].contiguous()
+            if topology.shards.rank == 0:
+                joined = join_at_first(topology.tensor, share, cut_axis(parameter), shape)
+        if topology.shards.rank or topology.tensor.rank:
+            return None
         return from_holder(topology.pipeline, holder, joined, shape, dtype)
 
     return whole

@@ -64,8 +64,8 @@ def make(folder: Path, shape: dict, layers: int, dtype: str, shard_bytes: int) -
         file = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         index |= {spec.name: file for spec in specs}
 
-        def tensor(name: str) -> np.ndarray:
-            return (0.02 * random.standard_normal(sizes[name], "float32")).astype(numpy_dtype(dtype))
+        def tensor(name: str) -> list[np.ndarray]:
+            return [(0.02 * random.standard_normal(sizes[name], "float32")).astype(numpy_dtype(dtype))]
 
         write_streamed(folder / file, specs, tensor, {"format": "pt"})
     if len(shards) > 1:

@@ -49,7 +49,8 @@ def train(name: str, topology: Topology, stage: int, sequence_parallel: bool) ->
         apply_gradients(policy, optimizer, O2, 1e-3, 1.0, topology, sharding)
     seen |= {f"weights {parameter.dtype}" for parameter in policy.parameters()}
     whole = whole_tensors(optimizer_state(optimizer, sharding.own(policy)), sharding.owners, "float32", policy, topology)
-    found = {it: whole(f"{it}.master").numpy().copy() for it in LOOKED_AT}
+    masters = {it: whole(f"{it}.master") for it in LOOKED_AT}
+    found = {name: tensor.numpy().copy() for name, tensor in masters.items() if tensor is not None}
     found |= {"losses": np.array(losses), "dtypes": np.array(sorted(seen))}
     return {f"{stage} {sequence_parallel} {it}": values for it, values in found.items()}
 

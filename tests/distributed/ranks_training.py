@@ -101,7 +101,8 @@ def whole(policy: Decoder, topology: Topology, sharding: Sharding, what: str) ->
     held = {name: it if what == "weight" else it.grad for name, it in policy.named_parameters()}
     keepers = sharding.keepers if what == "weight" else sharding.owners if sharding.stage >= 2 else {}
     tensor_of = whole_tensors(held, keepers, "float32", policy, topology)
-    return {f"{what} {name}": tensor_of(name).numpy().copy() for name in parameter_shapes(policy.config)}
+    found = {f"{what} {name}": tensor_of(name) for name in parameter_shapes(policy.config)}
+    return {name: tensor.numpy().copy() for name, tensor in found.items() if tensor is not None}
 
 
 def main() -> None:
