@@ -1,11 +1,14 @@
 """Tiny runs that several test files share: a golden LLaMA of two layers, rows of random tokens, a few optimizer steps."""
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import paddle
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from paddlealign.data.example import Batch, Example, Response
 from paddlealign.data.packing import make_batch
@@ -19,6 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "parity" / "golden"
 MODEL = GOLDEN / "llama2_gqa"
 FLOAT32 = Precision("float32", "O1", None)
+SPECIAL = ["<unk>", "<s>", "</s>"]
+CHARACTERS = [chr(code) for code in range(32, 32 + 96 - len(SPECIAL))]
 
 
 def examples(responses: int, count: int = 6) -> list[Example]:
@@ -72,4 +77,33 @@ def write_rows(path: Path, kind: str, split: str, start: int, count: int) -> Pat
     """Rows ``start`` to ``start + count - 1`` of the sample's data. kind: "sft" or "dpo"."""
     lines = (ROOT / "data" / kind / f"{split}.json").read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join(lines[start : start + count]) + "\n", encoding="utf-8")
+    return path
+
+
+def character_checkpoint(folder: Path) -> Path:
+    """The golden LLaMA with a tokenizer whose tokens are the printable characters."""
+    shutil.copytree(GOLDEN / "llama1", folder)
+    vocabulary = {token: index for index, token in enumerate(SPECIAL + CHARACTERS)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens(SPECIAL)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "add_bos_token": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def character_rows(path: Path) -> Path:
+    """Twenty rows for prediction, of every form and of many lengths, in the characters of ``character_checkpoint``."""
+    rows: list[dict] = []
+    for index in range(20):
+        text = "".join(CHARACTERS[1 + (7 * index + 3 * place) % 90] for place in range(1 + 5 * index % 23))
+        if index % 3 == 0:
+            rows.append({"src": text, "tgt": "reference é"})
+        elif index % 3 == 1:
+            rows.append({"prompt": text, "number": index})
+        else:
+            rows.append({"messages": [{"role": "user", "content": text}]})
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return path

@@ -2,12 +2,19 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any, NamedTuple
 
 from paddlealign.arguments.decoding import decoding_problems, unread_decoding_keys
 from paddlealign.arguments.degrees import PARALLEL_KEYS
-from paddlealign.arguments.fields import DataArguments, GenerationArguments, ObjectiveArguments, TargetArguments, TrainingArguments
+from paddlealign.arguments.fields import (
+    DataArguments,
+    GenerationArguments,
+    ObjectiveArguments,
+    ParallelArguments,
+    TargetArguments,
+    TrainingArguments,
+)
 from paddlealign.arguments.values import show
 
 
@@ -183,9 +190,14 @@ def _resolve_best(training: TrainingArguments, eval_steps: int | None, found: Re
         )
 
 
-def resolve_generation(generation: GenerationArguments) -> Resolved:
+def resolve_generation(generation: GenerationArguments, parallel: ParallelArguments) -> Resolved:
     """A prediction needs rows or a person, and one way of generating."""
     found = Resolved(decoding_problems(generation), {}, [])
+    if generation.interactive and any(degree > 1 for degree in astuple(parallel)):
+        found.problems.append(
+            "interactive in several processes: none of them has the terminal. Start it with plain python, without "
+            "paddle.distributed.launch."
+        )
     if not generation.interactive and not generation.data_file:
         found.problems.append("data_file is not set: give a file of rows, or interactive true to chat.")
     elif not generation.interactive and generation.data_file == generation.output_file:
@@ -251,7 +263,7 @@ def resolve(command: str, sections: Mapping[str, Any], sources: Mapping[str, str
         parts["training"] = resolve_training(command, sections["training"], sources)
         parts["data"] = resolve_data(sections["data"], sections["training"], sources)
     if "generation" in sections:
-        parts["generation"] = resolve_generation(sections["generation"])
+        parts["generation"] = resolve_generation(sections["generation"], sections["parallel"])
     if "target" in sections:
         parts["target"] = resolve_target(sections["target"])
     resolved = {name: replace(section, **parts[name].changes) if name in parts else section for name, section in sections.items()}

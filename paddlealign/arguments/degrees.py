@@ -1,6 +1,6 @@
 """What the parallel keys mean for the processes that were started: which layout, what is refused, and what is told."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, NamedTuple
 
 from paddlealign.errors import UserError
@@ -44,11 +44,12 @@ def read_environment(environment: Mapping[str, str]) -> int:
     return int(count) if count.isdigit() else 1
 
 
-def settle_degrees(asked: Mapping[str, Any], processes: int, trains: bool) -> tuple[Degrees, list[str]]:
+def settle_degrees(asked: Mapping[str, Any], processes: int, sections: Container[str]) -> tuple[Degrees, list[str]]:
     """The degrees of this run, whose product is the number of processes, and the lines to tell the user about them.
 
-    asked: parallel key -> value, already of the key's type, where the user set it. processes: see ``read_environment``. trains: whether
-    this is a training command; the others run in one process. Raises UserError where the run would not be what was asked.
+    asked: parallel key -> value, already of the key's type, where the user set it. processes: see ``read_environment``. sections: the
+    command's groups of keys; without "training" there are no steps, without "parallel" it runs in one process. Raises UserError where the
+    run would not be what was asked.
     One process computes the same numbers as several would, so a degree is no reason to stop it: a rehearsal on one device is welcome.
     """
     for word in str(asked.get("sharding", "")).split():
@@ -56,11 +57,11 @@ def settle_degrees(asked: Mapping[str, Any], processes: int, trains: bool) -> tu
             raise UserError(f'sharding: "{asked["sharding"]}" is not allowed; allowed: {", ".join(SHARDING_WORDS)}, or "".')
     active = {key: value for key, value in asked.items() if (value > 1 if PARALLEL_KEYS[key] is int else bool(value))}
     if processes == 1:
-        return Degrees(1, 1, 1), _told_in_one_process(active)
-    if not trains:
+        return Degrees(1, 1, 1), _told_in_one_process(active, "training" in sections)
+    if "parallel" not in sections:
         raise UserError(
-            f"Started with {processes} processes, but only training runs in several. Start it with plain python, without "
-            "paddle.distributed.launch; the parallel keys may stay in the file."
+            f"Started with {processes} processes, but this command reads and writes a model once, which one process does. Start it with "
+            "plain python, without paddle.distributed.launch; the parallel keys may stay in the file."
         )
     missing = [key for key in active if key not in Degrees._fields]
     if missing:
@@ -69,7 +70,10 @@ def settle_degrees(asked: Mapping[str, Any], processes: int, trains: bool) -> tu
             f"{_shown({key: active[key] for key in missing})}: not supported with several processes ({processes} were started). "
             f"Set {off}; {', '.join(Degrees._fields)} are supported."
         )
-    degrees, notes = _several(asked, active, processes)
+    degrees, notes = _several(asked, active, processes, "training" in sections)
+    if "training" not in sections:
+        idle = {key: value for key, value in active.items() if key not in Degrees._fields[:3]}
+        return degrees, notes + ([f"{_shown(idle)}: for training; nothing to do here."] if idle else [])
     degrees, told = _with_sharding(degrees, active)
     if active.get("sequence_parallel") and degrees.tensor_parallel_degree == 1:
         told.append("sequence_parallel: nothing to do with tensor_parallel_degree 1; it cuts what those that share a layer all hold.")
@@ -107,7 +111,7 @@ def _with_sharding(degrees: Degrees, active: Mapping[str, Any]) -> tuple[Degrees
     return degrees._replace(sharding=words[0], sharding_parallel_degree=given or readers), []
 
 
-def _several(asked: Mapping[str, Any], active: Mapping[str, Any], processes: int) -> tuple[Degrees, list[str]]:
+def _several(asked: Mapping[str, Any], active: Mapping[str, Any], processes: int, trains: bool) -> tuple[Degrees, list[str]]:
     """data_parallel_degree is what the other two leave of the processes; where the user set it, all three must fit.
 
     As PaddleNLP counts, it may also be what sharding_parallel_degree leaves of these.
@@ -129,16 +133,17 @@ def _several(asked: Mapping[str, Any], active: Mapping[str, Any], processes: int
     degrees = Degrees(tensor, pipeline, data)
     if active:
         return degrees, []
-    return degrees, [
-        f"{processes} processes and no parallel degree set: data_parallel_degree {processes}. Each process reads its own rows, so a step "
-        f"takes {processes} times as many as one process takes with these arguments."
-    ]
+    note = f"{processes} processes and no parallel degree set: data_parallel_degree {processes}. Each process reads its own rows"
+    more = f", so a step takes {processes} times as many as one process takes with these arguments" if trains else ""
+    return degrees, [f"{note}{more}."]
 
 
-def _told_in_one_process(active: Mapping[str, Any]) -> list[str]:
+def _told_in_one_process(active: Mapping[str, Any], trains: bool) -> list[str]:
     if not active:
         return []
     notes = [f"{_shown(active)}: for several processes; this one process computes the same numbers without."]
+    if not trains:
+        return notes
     copies = max(active.get("sharding_parallel_degree", 1), active.get("data_parallel_degree", 1))
     if copies > 1:
         notes.append(

@@ -120,13 +120,6 @@ class TrainingArguments:
         "O1",
         choices=("O1", "O2"),
     )
-    tensor_parallel_degree: int = _key(
-        "Processes that share each layer and the vocabulary; read under paddle.distributed.launch.", 1, metavar="N"
-    )
-    pipeline_parallel_degree: int = _key("Processes that hold different layers, one after the other; read likewise.", 1, metavar="N")
-    data_parallel_degree: int = _key(
-        "Processes that read different rows; unset, as many as the other two leave of those started.", 1, metavar="N"
-    )
     sharding: str = _key(
         "What the processes that read different rows keep a part of each: stage1 the optimizer's state, stage2 also the gradients, stage3 "
         "also the layers' weights, which are brought together while a layer computes (and recomputed in backward).",
@@ -166,6 +159,21 @@ class TrainingArguments:
     early_stopping_threshold: float = _key("How much better a metric must be to count, in the metric's unit.", 0.0, metavar="NUMBER")
     resume_from_checkpoint: Optional[str] = _key(
         "Folder of a checkpoint to go on from, or true for the newest one in output_dir. Never resumed unasked.", None, metavar="DIR|true"
+    )
+
+
+@dataclass(frozen=True)
+class ParallelArguments:
+    """What several processes do, read under paddle.distributed.launch (sft, dpo, predict)."""
+
+    _argument_group_name = "parallel"
+
+    tensor_parallel_degree: int = _key(
+        "Processes that share each layer and the vocabulary; read under paddle.distributed.launch.", 1, metavar="N"
+    )
+    pipeline_parallel_degree: int = _key("Processes that hold different layers, one after the other; read likewise.", 1, metavar="N")
+    data_parallel_degree: int = _key(
+        "Processes that read different rows; unset, as many as the other two leave of those started.", 1, metavar="N"
     )
 
 
@@ -299,10 +307,11 @@ class TargetArguments:
     )
 
 
+_TRAINING = {"model": ModelArguments, "data": DataArguments, "training": TrainingArguments, "parallel": ParallelArguments}
 SECTIONS: dict[str, dict[str, type]] = {
-    "sft": {"model": ModelArguments, "data": DataArguments, "training": TrainingArguments, "objective": SftObjectiveArguments},
-    "dpo": {"model": ModelArguments, "data": DataArguments, "training": TrainingArguments, "objective": ObjectiveArguments},
-    "predict": {"model": ModelArguments, "generation": GenerationArguments},
+    "sft": {**_TRAINING, "objective": SftObjectiveArguments},
+    "dpo": {**_TRAINING, "objective": ObjectiveArguments},
+    "predict": {"model": ModelArguments, "generation": GenerationArguments, "parallel": ParallelArguments},
     "export": {"model": ModelArguments, "target": TargetArguments},
 }
 MAIN_SCRIPTS = {"sft": "sft_main.py", "dpo": "dpo_main.py", "predict": "predict.py", "export": "python -m paddlealign.export"}

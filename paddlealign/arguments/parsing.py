@@ -19,6 +19,7 @@ from paddlealign.arguments.fields import (
     GenerationArguments,
     ModelArguments,
     ObjectiveArguments,
+    ParallelArguments,
     SftObjectiveArguments,
     TargetArguments,
     TrainingArguments,
@@ -44,6 +45,7 @@ class SftArguments:
     model: ModelArguments
     data: DataArguments
     training: TrainingArguments
+    parallel: ParallelArguments
     objective: SftObjectiveArguments
     sources: Mapping[str, str]
     notes: tuple[str, ...]
@@ -58,6 +60,7 @@ class DpoArguments:
     model: ModelArguments
     data: DataArguments
     training: TrainingArguments
+    parallel: ParallelArguments
     objective: ObjectiveArguments
     sources: Mapping[str, str]
     notes: tuple[str, ...]
@@ -71,6 +74,7 @@ class PredictArguments:
 
     model: ModelArguments
     generation: GenerationArguments
+    parallel: ParallelArguments
     sources: Mapping[str, str]
     notes: tuple[str, ...]
     file: str | None
@@ -156,7 +160,7 @@ def parse(command: Command, argv: Sequence[str], environment: Mapping[str, str] 
     if problems:
         raise UserError(list_problems(problems))
     processes = read_environment(os.environ if environment is None else environment)
-    degrees, told = settle_degrees(asked, processes, trains="training" in SECTIONS[command])
+    degrees, told = settle_degrees(asked, processes, SECTIONS[command])
     notes += hinted + told
 
     sources = {key: merged[key].source if key in values else "default" for key in known}

@@ -121,7 +121,7 @@ Where a default or a meaning differs from PaddleNLP's:
 
 _PARALLEL = (
     "`python -m paddle.distributed.launch` starts several processes, and `tensor_parallel_degree`, `pipeline_parallel_degree` and "
-    "`data_parallel_degree` (see training, above) say what each does; their product is the number of processes. The keys below are refused "
+    "`data_parallel_degree` (see parallel, above) say what each does; their product is the number of processes. The keys below are refused "
     "there, unless they ask for nothing. In one process a degree above 1, or one of these keys, is told in one line and the run goes on, "
-    "because one process computes the same numbers. predict.py and export run in one process."
+    "because one process computes the same numbers. Export runs in one process."
 )

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from paddlealign.models.decoder import Decoder
 from paddlealign.models.incremental import RunningBatch
 from paddlealign.models.sampling import GenerationSettings, process_scores
 from paddlealign.models.scores import log_probs, penalise_chosen
@@ -50,13 +49,13 @@ class Group:
 
 
 def beam_search(
-    model: Decoder, prompts: Sequence[Sequence[int]], limits: Sequence[int], settings: GenerationSettings
+    batch: RunningBatch, prompts: Sequence[Sequence[int]], limits: Sequence[int], settings: GenerationSettings
 ) -> Iterator[tuple[int, list[Hypothesis]]]:
     """Search one batch; yields (row, its best ``num_return_sequences`` answers, best first) as the rows end.
 
-    limits: the most new tokens of each row, one at least. Fewer answers come only where fewer texts are possible at all.
+    batch: of the prompts, not yet read. limits: the most new tokens of each row, one at least. Fewer answers come only where fewer texts
+    are possible at all.
     """
-    batch = RunningBatch(model, prompts)
     _, logits = batch.read_prompts()
     rows = {row: [Group((Beam((), 0.0, row),))] * settings.num_beam_groups for row in range(len(prompts))}
     step = 0

@@ -17,14 +17,14 @@ BLOCK = 64
 class KeyValueCache:
     """The cache of one batch of left-padded rows.
 
-    keys, values: one tensor [rows, kv_heads, room, head_dim] per layer; columns from ``length`` on are zeros.
+    keys, values: by the layer's number a tensor [rows, kv_heads, room, head_dim]; columns from ``length`` on are zeros.
     bias: float32 [rows, 1, 1, room], 0 where a token may be attended to, HIDDEN_SCORE at padding and at columns not yet filled.
     """
 
     def __init__(self, visible: np.ndarray) -> None:
         """Make an empty cache. visible: bool [rows, length], False at the padding on the left of each prompt."""
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
+        self.keys: dict[int, Tensor] = {}
+        self.values: dict[int, Tensor] = {}
         rows, self.length = visible.shape
         bias = np.full([rows, 1, 1, self.length + self._spare()], HIDDEN_SCORE, np.float32)
         bias[:, 0, 0, : self.length][visible] = 0.0
@@ -39,20 +39,21 @@ class KeyValueCache:
         return BLOCK - self.length % BLOCK
 
     def attend_prompt(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
-        """``attend`` for the prompts, see ``models.attention``; the layers come in order. Keeps k and v."""
+        """``attend`` for the prompts, see ``models.attention``. Keeps k and v."""
         for kept, new in ((self.keys, k), (self.values, v)):
             rows, _, kv_heads, head_dim = new.shape
             spare = paddle.zeros([rows, kv_heads, self._spare(), head_dim], new.dtype)
-            kept.append(paddle.concat([new.transpose([0, 2, 1, 3]), spare], axis=2))
+            kept[layer] = paddle.concat([new.transpose([0, 2, 1, 3]), spare], axis=2)
         return self._attend_prompt(layer, q, k, v, window)
 
     def make_room(self) -> None:
         """Prepare for one more token in every row; to be called before each step."""
-        rows, kv_heads, room, head_dim = self.keys[0].shape
+        rows, _, _, room = self.bias.shape
         if self.length == room:
-            spare = paddle.zeros([rows, kv_heads, BLOCK, head_dim], self.keys[0].dtype)
-            self.keys = [paddle.concat([key, spare], axis=2) for key in self.keys]
-            self.values = [paddle.concat([value, spare], axis=2) for value in self.values]
+            for kept in (self.keys, self.values):
+                for layer, held in kept.items():
+                    spare = paddle.zeros([rows, held.shape[1], BLOCK, held.shape[3]], held.dtype)
+                    kept[layer] = paddle.concat([held, spare], axis=2)
             self.bias = paddle.concat([self.bias, paddle.full([rows, 1, 1, BLOCK], HIDDEN_SCORE)], axis=3)
         self.bias[:, :, :, self.length] = 0.0
         self.length += 1
@@ -79,6 +80,7 @@ class KeyValueCache:
     def keep_rows(self, rows: list[int]) -> None:
         """Drop all rows but these, in this order."""
         index = paddle.to_tensor(rows, dtype="int64")
-        self.keys = [paddle.index_select(key, index) for key in self.keys]
-        self.values = [paddle.index_select(value, index) for value in self.values]
+        for kept in (self.keys, self.values):
+            for layer, held in kept.items():
+                kept[layer] = paddle.index_select(held, index)
         self.bias = paddle.index_select(self.bias, index)

@@ -13,19 +13,18 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from paddlealign.models.decoder import Decoder
 from paddlealign.models.incremental import RunningBatch, pad_left
 from paddlealign.models.sampling import GenerationSettings, process_scores
 
 
 def contrastive_search(
-    model: Decoder, prompts: Sequence[Sequence[int]], limits: Sequence[int], settings: GenerationSettings
+    batch: RunningBatch, prompts: Sequence[Sequence[int]], limits: Sequence[int], settings: GenerationSettings
 ) -> Iterator[tuple[int, int, bool]]:
     """Search one batch; yields (row, token, whether the row ends with it) as the tokens come.
 
-    limits: the most new tokens of each row, one at least. Each step is one model call for all rows times top_k.
+    batch: of the prompts, not yet read. limits: the most new tokens of each row, one at least. Each step is one model call for all rows
+    times top_k.
     """
-    batch = RunningBatch(model, prompts)
     hidden, logits = batch.read_prompts()
     context = _directions(hidden)
     visible = pad_left(prompts)[2]

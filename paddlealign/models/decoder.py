@@ -219,8 +219,9 @@ class Decoder(nn.Layer):
         return self.model.embed_tokens.weight if self.config.tie_embeddings else self.lm_head.weight
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[..., hidden] to [..., vocab], of this process's part of the vocabulary."""
-        return paddle.matmul(hidden, self.head, transpose_y=self.config.tie_embeddings)
+        """[..., hidden] to [..., vocab], for generation: whole and the same in all processes of a tensor axis, without a gradient there."""
+        part = paddle.matmul(hidden, self.head, transpose_y=self.config.tie_embeddings)
+        return self.make.gather_logits(part, self.config.vocab_size)
 
     def token_logps(self, hidden: Tensor, target_ids: Tensor) -> tuple[Tensor, Tensor]:
         """See ``head.token_logps``. hidden: [targets, hidden]. target_ids: int64 [targets]."""

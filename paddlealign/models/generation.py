@@ -15,7 +15,7 @@ from paddlealign.errors import UserError
 from paddlealign.models.beam import beam_search
 from paddlealign.models.contrastive import contrastive_search
 from paddlealign.models.decoder import Decoder
-from paddlealign.models.incremental import RunningBatch
+from paddlealign.models.incremental import Forward, RunningBatch, forward_whole
 from paddlealign.models.sampling import GenerationSettings, choose_token, process_scores, row_generator
 
 
@@ -26,12 +26,14 @@ def generate(
     batch_size: int = 8,
     row_ids: Sequence[int] | None = None,
     on_finished: Callable[[int, list[list[int]]], None] | None = None,
+    forward: Forward = forward_whole,
 ) -> list[list[list[int]]]:
     """Generate after each prompt; returns its answers as new tokens, in the prompts' order, each with its stop id where it came to one.
 
     A prompt has ``num_return_sequences`` answers, under beams the best first. prompts: token ids, one at least in each. row_ids: what
     seeds each row's draws (default: its place in ``prompts``), so that a row draws the same in another run over other rows. on_finished:
-    called with (place in ``prompts``, answers) as rows end. Raises UserError for a prompt that is empty or fills all positions.
+    called with (place in ``prompts``, answers) as rows end. forward: how the model is run; processes that share it all call this, with the
+    same, and find the same. Raises UserError for a prompt that is empty or fills all positions.
     """
     row_ids = range(len(prompts)) if row_ids is None else row_ids
     answers: list[list[list[int]]] = [[[]] * settings.num_return_sequences for _ in prompts]
@@ -39,7 +41,7 @@ def generate(
     order = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]))
     for start in range(0, len(order), batch_size):
         places = order[start : start + batch_size]
-        for row, found in _batch_answers(model, [prompts[p] for p in places], settings, [row_ids[p] for p in places]):
+        for row, found in _batch_answers(model, [prompts[p] for p in places], settings, [row_ids[p] for p in places], forward):
             answers[places[row]] = found
             if on_finished is not None:
                 on_finished(places[row], found)
@@ -50,28 +52,30 @@ def stream(model: Decoder, prompt: Sequence[int], settings: GenerationSettings, 
     """Generate one answer to one prompt, token by token as they come, the stop id included; under beams they come when all are found."""
     settings = replace(settings, num_return_sequences=1)
     limits = _limits(model, [prompt], settings)
+    batch = RunningBatch(model, [prompt])
     with _evaluating(model):
         if settings.num_beams > 1 and limits[0]:
-            yield from next(beam_search(model, [prompt], limits, settings))[1][0].tokens
+            yield from next(beam_search(batch, [prompt], limits, settings))[1][0].tokens
         else:
-            for _, token, _ in _tokens(model, [prompt], limits, settings, [row_id]):
+            for _, token, _ in _tokens(batch, [prompt], limits, settings, [row_id]):
                 yield token
 
 
 def _batch_answers(
-    model: Decoder, prompts: Sequence[Sequence[int]], settings: GenerationSettings, row_ids: Sequence[int]
+    model: Decoder, prompts: Sequence[Sequence[int]], settings: GenerationSettings, row_ids: Sequence[int], forward: Forward
 ) -> Iterator[tuple[int, list[list[int]]]]:
     """Generate one batch; yields (row, its answers) as the rows end."""
     limits = _limits(model, prompts, settings)
+    batch = RunningBatch(model, prompts, forward)
     with _evaluating(model):
         if settings.num_beams > 1 and max(limits):
-            for row, found in beam_search(model, prompts, limits, settings):
+            for row, found in beam_search(batch, prompts, limits, settings):
                 yield row, [list(answer.tokens) for answer in found]
             return
         count = settings.num_return_sequences
         texts: list[list[int]] = [[] for _ in range(count * len(prompts))]
         open_texts = [count] * len(prompts)
-        for text, token, ended in _tokens(model, prompts, limits, settings, row_ids):
+        for text, token, ended in _tokens(batch, prompts, limits, settings, row_ids):
             texts[text].append(token)
             row = text // count
             open_texts[row] -= ended
@@ -100,26 +104,25 @@ def _evaluating(model: Decoder) -> Iterator[None]:
 
 
 def _tokens(
-    model: Decoder, prompts: Sequence[Sequence[int]], limits: Sequence[int], settings: GenerationSettings, row_ids: Sequence[int]
+    batch: RunningBatch, prompts: Sequence[Sequence[int]], limits: Sequence[int], settings: GenerationSettings, row_ids: Sequence[int]
 ) -> Iterator[tuple[int, int, bool]]:
     """Yield (text, token, whether the text ends with it) as the tokens come; a row's texts follow each other."""
     if not max(limits):
         return
     if settings.penalty_alpha > 0:
-        yield from contrastive_search(model, prompts, limits, settings)
+        yield from contrastive_search(batch, prompts, limits, settings)
     else:
-        yield from _one_by_one(model, prompts, limits, settings, row_ids)
+        yield from _one_by_one(batch, prompts, limits, settings, row_ids)
 
 
 def _one_by_one(
-    model: Decoder, prompts: Sequence[Sequence[int]], limits: Sequence[int], settings: GenerationSettings, row_ids: Sequence[int]
+    batch: RunningBatch, prompts: Sequence[Sequence[int]], limits: Sequence[int], settings: GenerationSettings, row_ids: Sequence[int]
 ) -> Iterator[tuple[int, int, bool]]:
     """``_tokens`` where each token is taken or drawn from the logits after the one before it."""
     count = settings.num_return_sequences
     rows = [row for row in range(len(prompts)) for _ in range(count)]
     randoms = [row_generator(settings.seed, row_ids[row], text % count) for text, row in enumerate(rows)]
     new: list[list[int]] = [[] for _ in rows]
-    batch = RunningBatch(model, prompts)
     _, logits = batch.read_prompts()
     if count > 1:
         batch.keep_rows(rows)

@@ -1,14 +1,25 @@
 """Incremental decoding: a batch of left-padded prompts through the model, then one new token per row and step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import paddle
 from paddle import Tensor
 
 from paddlealign.errors import UserError
+from paddlealign.models.attention import Attend
 from paddlealign.models.cache import KeyValueCache
 from paddlealign.models.decoder import Decoder
+
+# (model, input_ids, position_ids, attend) to hidden states after the last norm [rows, length, hidden] and the logits after each row's last
+# token [rows, vocab]; input_ids and position_ids: int64 [rows, length]. Of several processes that share a model each gets all of both.
+Forward = Callable[[Decoder, Tensor, Tensor, Attend], tuple[Tensor, Tensor]]
+
+
+def forward_whole(model: Decoder, input_ids: Tensor, position_ids: Tensor, attend: Attend) -> tuple[Tensor, Tensor]:
+    """``Forward`` where this process holds all layers."""
+    hidden = model(input_ids, position_ids, attend)
+    return hidden, model.logits(hidden[:, -1])
 
 
 class RunningBatch:
@@ -17,9 +28,9 @@ class RunningBatch:
     Between two steps rows may be dropped, repeated and put into another order. A row's numbers do not depend on the others.
     """
 
-    def __init__(self, model: Decoder, prompts: Sequence[Sequence[int]]) -> None:
-        """Compute nothing yet. prompts: token ids, one at least in each."""
-        self.model = model
+    def __init__(self, model: Decoder, prompts: Sequence[Sequence[int]], forward: Forward = forward_whole) -> None:
+        """Compute nothing yet. prompts: token ids, one at least in each. forward: how the model is run."""
+        self._model, self._forward = model, forward
         self.lengths = np.array([len(prompt) for prompt in prompts], dtype=np.int64)
         self._input_ids, self._position_ids, visible = pad_left(prompts)
         self._cache = KeyValueCache(visible)
@@ -32,8 +43,7 @@ class RunningBatch:
         UserError where those are not finite.
         """
         input_ids, position_ids = paddle.to_tensor(self._input_ids), paddle.to_tensor(self._position_ids)
-        hidden = self.model(input_ids, position_ids, self._cache.attend_prompt)
-        logits = self.model.logits(hidden[:, -1])
+        hidden, logits = self._forward(self._model, input_ids, position_ids, self._cache.attend_prompt)
         if not bool(paddle.isfinite(logits).all()):
             raise UserError("the model's logits are not finite numbers: its weights are damaged, or overflow in this dtype")
         return hidden, logits
@@ -42,10 +52,10 @@ class RunningBatch:
     def read_tokens(self, tokens: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Run one more token of each row through the model. Returns hidden states [rows, hidden] and logits [rows, vocab]."""
         self._cache.make_room()
-        input_ids, position_ids = np.array(tokens, dtype=np.int64)[:, None], self.lengths[:, None]
-        hidden = self.model(paddle.to_tensor(input_ids), paddle.to_tensor(position_ids), self._cache.attend_token)[:, 0]
+        input_ids, position_ids = paddle.to_tensor(np.array(tokens, dtype=np.int64)[:, None]), paddle.to_tensor(self.lengths[:, None])
+        hidden, logits = self._forward(self._model, input_ids, position_ids, self._cache.attend_token)
         self.lengths = self.lengths + 1
-        return hidden, self.model.logits(hidden)
+        return hidden[:, 0], logits
 
     def keep_rows(self, rows: Sequence[int]) -> None:
         """Go on with these rows in this order; a row may stand there several times."""

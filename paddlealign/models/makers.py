@@ -17,7 +17,8 @@ class TensorLayers:
     to [rows, length, n]. collect: behind weights whose inputs are cut, each process's summand [rows, length, n] to the sum [rows, length /
     positions, n]. lookup: (ids, this process's rows of a table), each id's vector where it is one of these, else zeros. join: the last
     hidden states with all positions. token_logps: as ``head.token_logps``, with this process's part of the head and the size of the
-    vocabulary without padding in addition.
+    vocabulary without padding in addition. gather_logits: (logits of this process's part, size of the vocabulary without padding) to the
+    logits of the whole vocabulary.
     """
 
     parts: int
@@ -28,6 +29,7 @@ class TensorLayers:
     lookup: Callable[[Tensor, Tensor], Tensor]
     join: Callable[[Tensor], Tensor]
     token_logps: Callable[[Tensor, Tensor, Tensor, bool, int], tuple[Tensor, Tensor]]
+    gather_logits: Callable[[Tensor, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -61,4 +63,8 @@ def _token_logps(hidden: Tensor, head: Tensor, target_ids: Tensor, vocabulary_fi
     return token_logps(hidden, head, target_ids, vocabulary_first)
 
 
-WHOLE_LAYERS = TensorLayers(1, 0, 1, _as_it_is, _as_it_is, nn.functional.embedding, _as_it_is, _token_logps)
+def _gather_logits(logits: Tensor, _: int) -> Tensor:
+    return logits
+
+
+WHOLE_LAYERS = TensorLayers(1, 0, 1, _as_it_is, _as_it_is, nn.functional.embedding, _as_it_is, _token_logps, _gather_logits)

@@ -78,7 +78,8 @@ def from_holder(axis: Axis, holder: int, tensor: Tensor | None, shape: list[int]
     """The tensor of the process ``holder`` of the axis, on all of them. shape, dtype: of that tensor, known to all."""
     if axis.size == 1 and tensor is not None:
         return tensor
-    shared = tensor if axis.rank == holder and tensor is not None else paddle.empty(shape, dtype)  # type: ignore[arg-type]
+    # Both backends send memory as it lies, and a view may lie in another order.
+    shared = tensor.contiguous() if axis.rank == holder and tensor is not None else paddle.empty(shape, dtype)  # type: ignore[arg-type]
     dist.broadcast(shared, src=axis.ranks[holder], group=axis.group)
     return shared
 

@@ -24,7 +24,10 @@ from typing import Any
 from paddlealign.arguments.paths import ERROR_FILE
 from paddlealign.errors import UserError
 
-STOPPED = "stopped by the keyboard or a signal; a training run goes on from its last checkpoint with --resume_from_checkpoint true"
+STOPPED = (
+    "stopped by the keyboard or a signal; a training run goes on from its last checkpoint with --resume_from_checkpoint true, a prediction "
+    "with the same command"
+)
 _MEETING_SECONDS = 900  # for a process on another machine that starts later
 _COLLECTING_SECONDS = 1.0  # in which a killed process is told from those that failed because of it
 _PARENT_DEATH = 1  # PR_SET_PDEATHSIG in Linux's prctl.h

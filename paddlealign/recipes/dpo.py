@@ -12,8 +12,9 @@ from paddlealign.models.decoder import Decoder
 from paddlealign.parallel.collect import everywhere
 from paddlealign.recipes.check import check_run
 from paddlealign.recipes.device import say
+from paddlealign.recipes.processes import check_cut
 from paddlealign.recipes.rows import Rows, check_shared_prompts, check_vocabulary, prepare_rows, vocabulary_size
-from paddlealign.recipes.run import Start, agree_on_run, begin, check_cut, check_resume, load_policy, make_task, read_share, train
+from paddlealign.recipes.run import Start, agree_on_run, begin, check_resume, load_policy, make_task, read_share, train
 from paddlealign.training.loop import Task
 from paddlealign.training.objective import Reference, dpo_objective
 from paddlealign.training.reference import (
@@ -38,7 +39,7 @@ def run(arguments: DpoArguments) -> None:
     reference_config = read_config(reference_dir(arguments))
     reference_size = vocabulary_size(arguments, rows, reference_config)
     check_vocabulary(rows, reference_size, "ref_model_name_or_path")
-    check_cut(reference_config, start.topology.tensor.size, start.topology.pipeline.size, start.topology.shards.size)
+    check_cut(reference_config, arguments.parallel, arguments.training.sharding_parallel_degree)
     check_shared_prompts(rows, read_config(arguments.model.model_name_or_path), "model_name_or_path")
     check_shared_prompts(rows, reference_config, "ref_model_name_or_path")
     weights = weights_hash(reference_dir(arguments), arguments.model.allow_pickle)

@@ -14,17 +14,24 @@ from paddlealign.arguments.show import render
 from paddlealign.data.encoding import encode_prompt
 from paddlealign.data.example import Record
 from paddlealign.data.records import read_rows
+from paddlealign.data.sources import data_hash
 from paddlealign.data.template import Template, load_template
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.errors import UserError
 from paddlealign.models.config import DecoderConfig, read_config
+from paddlealign.models.decoder import Decoder
 from paddlealign.models.generation import generate
+from paddlealign.models.incremental import Forward
 from paddlealign.models.sampling import GenerationSettings
-from paddlealign.models.weights import find_weights, load_model
+from paddlealign.models.weights import find_weights
+from paddlealign.parallel.collect import gather_values
+from paddlealign.parallel.topology import Topology
 from paddlealign.recipes.chat import chat, prompt_limit
 from paddlealign.recipes.device import choose_device, say
 from paddlealign.recipes.prediction_file import OUTPUT_KEY, append_outputs, prepare_output
+from paddlealign.recipes.processes import agree_on, check_cut, staged_forward, start_processes
 from paddlealign.recipes.stop_strings import cut_at_stop, special_stop_ids, stop_finder
+from paddlealign.training.share import load_share
 
 # Rows are sorted by length among this many batches, and written after them.
 WINDOW_BATCHES = 8
@@ -47,30 +54,41 @@ def run(arguments: PredictArguments) -> None:
     generation, folder = arguments.generation, arguments.model.model_name_or_path
     device = choose_device(generation.device)
     config = read_config(folder)
+    check_cut(config, arguments.parallel)
     find_weights(folder, arguments.model.allow_pickle)  # a missing or damaged file is told before the rows are read
     dtype = choose_dtype(generation.dtype, config, device)
+    topology, chain = start_processes(arguments.parallel)
     tokenizer = Tokenizer.load(arguments.model.tokenizer_name_or_path or folder)
     template = load_template(tokenizer, generation.chat_template)
     settings = generation_settings(generation, tokenizer, template)
+
+    def load() -> Decoder:
+        return load_share(folder, dtype, config.vocab_size, arguments.model.allow_pickle, topology)[0]
+
     if generation.interactive:
         if generation.check:
-            load_model(folder, dtype, allow_pickle=arguments.model.allow_pickle)
+            load()
             say("check: the model and its tokenizer are whole; ready to chat")
         else:
-            chat(load_model(folder, dtype, allow_pickle=arguments.model.allow_pickle), tokenizer, template, settings, generation.src_length)
+            chat(load(), tokenizer, template, settings, generation.src_length)
         return
     refuse_same_file(generation)
     rows = read_prompts(generation, tokenizer, template, config)
+    told = {"rows": data_hash([Path(str(generation.data_file))]), "tokenizer": tokenizer.fingerprint, "template": template.fingerprint}
+    agree_on(arguments, topology, {**told, "dtype of the weights": dtype})
     if generation.check:
-        load_model(folder, dtype, allow_pickle=arguments.model.allow_pickle)
+        load()
         say(f"check: the model is whole. The first prompt:\n{tokenizer.decode(rows[0].prompt, skip_special=False)}")
         return
     output_file = Path(generation.output_file)
-    done = prepare_output(output_file, [row.row for row in rows], output_settings(arguments, dtype, tokenizer, template))
+    done = 0
+    if topology.is_main:
+        done = prepare_output(output_file, [row.row for row in rows], output_settings(arguments, dtype, tokenizer, template))
+    done = gather_values(topology.everyone, done)[0]
     if done:
         say(f"{output_file} holds {done} of {len(rows)} rows already" + ("; going on from there" if done < len(rows) else ""))
     if done < len(rows):
-        predict_rows(arguments, rows, done, settings, tokenizer, dtype)
+        predict_rows(generation, load(), rows, done, settings, tokenizer, topology, staged_forward(chain, dtype))
     say(f"done: {len(rows)} rows in {output_file}")
 
 
@@ -181,15 +199,24 @@ def output_settings(arguments: PredictArguments, dtype: str, tokenizer: Tokenize
 
 
 def predict_rows(
-    arguments: PredictArguments, rows: list[PromptRow], done: int, settings: GenerationSettings, tokenizer: Tokenizer, dtype: str
+    generation: GenerationArguments,
+    model: Decoder,
+    rows: list[PromptRow],
+    done: int,
+    settings: GenerationSettings,
+    tokenizer: Tokenizer,
+    topology: Topology,
+    forward: Forward,
 ) -> None:
-    """Generate for all rows from ``done`` on, and append them window by window."""
-    model = load_model(arguments.model.model_name_or_path, dtype, allow_pickle=arguments.model.allow_pickle)
-    generation = arguments.generation
+    """Generate for all rows from ``done`` on, and append them window by window.
+
+    The processes of the data axis take turns in a window's rows, and process 0 writes them all. forward: how they run the model.
+    """
     batch_size, output_file = generation.batch_size, Path(generation.output_file)
     stop_strings = split_stop_strings(generation.stop_strings)
+    part, parts = topology.data.rank, topology.data.size
     tokens = 0
-    with tqdm(total=len(rows), initial=done, unit="row", dynamic_ncols=True, disable=None) as bar:
+    with tqdm(total=len(rows), initial=done, unit="row", dynamic_ncols=True, disable=None if topology.is_main else True) as bar:
 
         def finished(_: int, answers: list[list[int]]) -> None:
             nonlocal tokens
@@ -197,13 +224,20 @@ def predict_rows(
             bar.set_postfix({"tokens": f"{tokens:,}"}, refresh=False)
             bar.update()
 
-        for start in range(done, len(rows), batch_size * WINDOW_BATCHES):
-            window = rows[start : start + batch_size * WINDOW_BATCHES]
-            places = range(start, start + len(window))
-            answers = generate(model, [row.prompt for row in window], settings, batch_size, places, finished)
-            texts = [[decode_answer(tokenizer, answer, settings.stop_ids, stop_strings) for answer in found] for found in answers]
-            outputs = texts if generation.num_return_sequences > 1 else [text for [text] in texts]
-            append_outputs(output_file, [row.row for row in window], outputs)
+        for start in range(done, len(rows), batch_size * WINDOW_BATCHES * parts):
+            window = rows[start : start + batch_size * WINDOW_BATCHES * parts]
+            places = range(len(window))[part::parts]
+            prompts, row_ids = [window[place].prompt for place in places], [start + place for place in places]
+            answers = generate(model, prompts, settings, batch_size, row_ids, finished, forward)
+            shares = gather_values(topology.data, answers)
+            if topology.is_main:
+                for share in shares[1:]:
+                    for found in share:
+                        finished(0, found)
+                answers = [shares[place % parts][place // parts] for place in range(len(window))]
+                texts = [[decode_answer(tokenizer, answer, settings.stop_ids, stop_strings) for answer in found] for found in answers]
+                outputs = texts if generation.num_return_sequences > 1 else [text for [text] in texts]
+                append_outputs(output_file, [row.row for row in window], outputs)
 
 
 def decode_answer(tokenizer: Tokenizer, answer: list[int], stop_ids: tuple[int, ...], stop_strings: tuple[str, ...]) -> str:

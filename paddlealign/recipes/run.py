@@ -10,21 +10,19 @@ from typing import Any
 from paddlealign.arguments.paths import CURVES_FILE, METRICS_FILE, RUN_FILE
 from paddlealign.arguments.show import render
 from paddlealign.errors import UserError
-from paddlealign.models.config import DecoderConfig, read_config
+from paddlealign.models.config import read_config
 from paddlealign.models.config_values import read_json_object
 from paddlealign.models.decoder import Decoder
-from paddlealign.models.parameters import held_shapes
 from paddlealign.models.tensor_files import write_json
 from paddlealign.models.weight_files import GENERATION_FILE, files_beside
 from paddlealign.models.weights import find_weights
-from paddlealign.parallel.collect import agree
-from paddlealign.parallel.pipeline import Chain, connect
+from paddlealign.parallel.pipeline import Chain
 from paddlealign.parallel.sharding import Sharding
 from paddlealign.parallel.topology import Topology
-from paddlealign.parallel.topology import start as start_processes
 from paddlealign.recipes.device import choose_device, say
+from paddlealign.recipes.processes import agree_on, check_cut, start_processes
 from paddlealign.recipes.rows import Rows, TrainArguments, check_vocabulary, dev_batches, make_feed, note_length, vocabulary_size
-from paddlealign.recipes.run_file import argument_values, describe_run, refuse_other_run
+from paddlealign.recipes.run_file import describe_run, refuse_other_run
 from paddlealign.report.curves import draw_curves
 from paddlealign.training.checkpoint import (
     TrainState,
@@ -40,7 +38,6 @@ from paddlealign.training.objective import Objective
 from paddlealign.training.optimizer import make_optimizer
 from paddlealign.training.precision import Precision, choose_precision
 from paddlealign.training.progress import Progress
-from paddlealign.training.reference import weights_hash
 from paddlealign.training.run_log import RunLog, read_metrics
 from paddlealign.training.share import load_share
 
@@ -76,57 +73,25 @@ def begin(arguments: TrainArguments) -> Start:
     if resuming and resume is None:
         say(f"note: {output_dir} holds no checkpoint yet; this starts at the first step")
     config = read_config(arguments.model.model_name_or_path)  # a model that cannot be read is told before the rows are
-    check_cut(config, settings.tensor_parallel_degree, settings.pipeline_parallel_degree, settings.sharding_parallel_degree)
+    check_cut(config, arguments.parallel, settings.sharding_parallel_degree)
     find_weights(arguments.model.model_name_or_path, arguments.model.allow_pickle)
     device = choose_device(settings.device)
     precision, remark = choose_precision(settings.bf16, settings.fp16, settings.fp16_opt_level, device)
     for note in (*arguments.notes, *([remark] if remark else [])):
         say(f"note: {note}")
-    topology = start_processes(
-        settings.tensor_parallel_degree, settings.pipeline_parallel_degree, settings.data_parallel_degree, settings.sharding_parallel_degree
-    )
+    topology, chain = start_processes(arguments.parallel, settings.sharding_parallel_degree)
     if topology.world > 1 and settings.check:
         raise UserError("check: it looks at a run from one process. Start it without paddle.distributed.launch.")
     if precision.scaler is not None and topology.tensor.size * topology.pipeline.size > 1:
         raise UserError("fp16 with tensor_parallel_degree or pipeline_parallel_degree above 1 is not supported yet. Set bf16 in its place.")
     if topology.is_main and not settings.check:
         probe_folder(output_dir)
-    return Start(topology, connect(topology.pipeline), device, precision, resume)
+    return Start(topology, chain, device, precision, resume)
 
 
 def agree_on_run(arguments: TrainArguments, start: Start, hashes: dict[str, str]) -> None:
-    """See to it that all processes were told the same and have the same files, before they compute anything together."""
-    if start.topology.world > 1:
-        weights = weights_hash(Path(arguments.model.model_name_or_path), arguments.model.allow_pickle)
-        told = {key: str(value) for key, value in argument_values(describe_run(arguments, hashes, start.device)).items()}
-        agree(start.topology, {**told, **hashes, "model's weights": weights, "checkpoint to go on from": str(start.resume)})
-
-
-def check_cut(config: DecoderConfig, parts: int, stages: int, shards: int = 1) -> None:
-    """Every process of a tensor-parallel group must hold as many heads, and as much of the MLP, as the others; every stage a layer.
-
-    Every shard must keep a parameter of its stage.
-    """
-    if stages > config.num_layers:
-        raise UserError(f"pipeline_parallel_degree {stages}: the model has {config.num_layers} layers, and every stage needs one.")
-    sizes = {
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "intermediate_size": config.intermediate_size,
-    }
-    for name, size in sizes.items():
-        if size % parts:
-            possible = [degree for degree in range(1, 65) if not any(it % degree for it in sizes.values())]
-            raise UserError(
-                f"tensor_parallel_degree {parts}: the model's {name} {size} is {parts} x {size // parts} + {size % parts} and cannot be "
-                f"cut evenly. For this model it may be {', '.join(map(str, possible))}."
-            )
-    fewest = min(len(held_shapes(config, parts, stages, stage)) for stage in range(stages))
-    if fewest < shards:
-        raise UserError(
-            f"sharding_parallel_degree {shards}: a stage of the model has {fewest} parameters, and every process must keep one. "
-            f"Set it to {fewest} or less, to a divisor of the processes that read different rows."
-        )
+    """``agree_on`` for a training run. hashes: see ``describe_run``."""
+    agree_on(arguments, start.topology, {**hashes, "checkpoint to go on from": str(start.resume)})
 
 
 def probe_folder(folder: Path) -> None:

@@ -3,56 +3,29 @@
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 import paddlealign.recipes.predict as recipe
 from paddlealign.recipes.chat import prompt_limit
 from paddlealign.recipes.entry import main
+from tests.small_runs import character_checkpoint, character_rows
 
 ROOT = Path(__file__).parents[2]
-GOLDEN = ROOT / "tests" / "parity" / "golden"
-SPECIAL = ["<unk>", "<s>", "</s>"]
-CHARACTERS = [chr(code) for code in range(32, 32 + 96 - len(SPECIAL))]
 GREEDY = ["--decode_strategy", "greedy_search"]
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """The golden LLaMA with a tokenizer whose tokens are the printable characters."""
-    folder = tmp_path / "model"
-    shutil.copytree(GOLDEN / "llama1", folder)
-    vocabulary = {token: index for index, token in enumerate(SPECIAL + CHARACTERS)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    tokenizer.add_special_tokens(SPECIAL)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "add_bos_token": True}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    return folder
+    return character_checkpoint(tmp_path / "model")
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Twenty rows of every form, of many lengths."""
-    path = tmp_path / "rows.jsonl"
-    rows: list[dict] = []
-    for index in range(20):
-        text = "".join(CHARACTERS[1 + (7 * index + 3 * place) % 90] for place in range(1 + 5 * index % 23))
-        if index % 3 == 0:
-            rows.append({"src": text, "tgt": "reference é"})
-        elif index % 3 == 1:
-            rows.append({"prompt": text, "number": index})
-        else:
-            rows.append({"messages": [{"role": "user", "content": text}]})
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return path
+    return character_rows(tmp_path / "rows.jsonl")
 
 
 def predict(checkpoint: Path, data: Path, output: Path, *extra: str) -> int:

@@ -12,6 +12,7 @@ import pytest
 
 from paddlealign.models.beam import beam_search
 from paddlealign.models.generation import generate
+from paddlealign.models.incremental import RunningBatch
 from paddlealign.models.sampling import GenerationSettings, top_k_tokens, top_p_tokens
 from paddlealign.models.scores import penalise_repetition
 from paddlealign.models.weights import load_model
@@ -61,7 +62,7 @@ def test_scores_of_beams_are_those_of_transformers(name: str) -> None:
     beams = {title: kind for title, kind in golden(name).items() if kind.settings.num_beams > 1}
     assert len(beams) == 8
     for title, (settings, prompts, _, scores) in beams.items():
-        for row, found in beam_search(model, prompts, [NEW_TOKENS] * len(prompts), settings):
+        for row, found in beam_search(RunningBatch(model, prompts), prompts, [NEW_TOKENS] * len(prompts), settings):
             np.testing.assert_allclose([answer.score for answer in found], scores[row], rtol=0, atol=1e-4, err_msg=title)
 
 

@@ -11,6 +11,7 @@ from paddlealign.models.beam import Beam, Candidate, Group, Hypothesis, advance,
 from paddlealign.models.config import parse_config
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.generation import generate, stream
+from paddlealign.models.incremental import RunningBatch
 from paddlealign.models.sampling import GenerationSettings
 
 VOCABULARY = 5
@@ -63,7 +64,7 @@ def test_a_beam_as_wide_as_all_texts_finds_the_best_of_all(model: Decoder, promp
     settings = GenerationSettings(
         max_new_tokens=length, stop_ids=(stop,), num_beams=len(texts) + 1, num_return_sequences=len(texts), length_penalty=length_penalty
     )
-    [(row, found)] = beam_search(model, [prompt], [length], settings)
+    [(row, found)] = beam_search(RunningBatch(model, [prompt]), [prompt], [length], settings)
     assert row == 0 and [answer.tokens for answer in found] == best
     np.testing.assert_allclose([answer.score for answer in found], [scores[text] for text in best], atol=1e-5)
 
@@ -74,7 +75,7 @@ def test_a_beam_of_width_one_is_greedy(model: Decoder) -> None:
         greedy = GenerationSettings(max_new_tokens=9, stop_ids=(2,), **extra)
         one = GenerationSettings(max_new_tokens=9, stop_ids=(2,), early_stopping=True, **extra)
         expected = generate(model, prompts, greedy)
-        found = dict(beam_search(model, prompts, [9] * len(prompts), one))
+        found = dict(beam_search(RunningBatch(model, prompts), prompts, [9] * len(prompts), one))
         assert [[list(answer.tokens) for answer in found[row]] for row in range(len(prompts))] == expected, extra
 
 
@@ -83,7 +84,7 @@ def test_a_wider_beam_never_has_a_worse_best_of_equal_length(model: Decoder) -> 
     best = []
     for width in (2, 25, 125):
         settings = GenerationSettings(max_new_tokens=4, num_beams=width)
-        [(_, found)] = beam_search(model, [prompt], [4], settings)
+        [(_, found)] = beam_search(RunningBatch(model, [prompt]), [prompt], [4], settings)
         best.append(found[0].score)
     exact = max(log_probs(model, prompt, text) / 4 for text in itertools.product(range(VOCABULARY), repeat=4))
     assert best[0] <= best[1] + 1e-6 and best[2] == pytest.approx(exact, abs=1e-5)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from paddlealign.arguments.degrees import Degrees, settle_degrees
+from paddlealign.arguments.fields import SECTIONS, ParallelArguments
 from paddlealign.arguments.parsing import parse
 from paddlealign.errors import UserError
 from tests.least_arguments import PREDICT, SFT
@@ -16,7 +17,7 @@ TENSOR, PIPELINE, DATA, SHARDS = Degrees._fields[:4]
 
 def refused(asked: dict[str, Any], processes: int) -> str:
     with pytest.raises(UserError) as error:
-        settle_degrees(asked, processes, trains=True)
+        settle_degrees(asked, processes, SECTIONS["sft"])
     return str(error.value)
 
 
@@ -39,7 +40,7 @@ def refused(asked: dict[str, Any], processes: int) -> str:
     ],
 )
 def test_data_parallelism_is_what_the_others_leave(asked, processes, degrees):
-    assert settle_degrees(asked, processes, trains=True) == (Degrees(*degrees), [])
+    assert settle_degrees(asked, processes, SECTIONS["sft"]) == (Degrees(*degrees), [])
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_what_several_processes_cannot_do_is_refused_by_name(key, value, off):
 
 
 def test_without_degrees_all_processes_read_different_rows_and_that_is_told():
-    degrees, [note] = settle_degrees({}, 4, trains=True)
+    degrees, [note] = settle_degrees({}, 4, SECTIONS["sft"])
     assert degrees == Degrees(1, 1, 4)
     assert note.startswith("4 processes and no parallel degree set: data_parallel_degree 4.")
 
@@ -93,14 +94,36 @@ def test_without_degrees_all_processes_read_different_rows_and_that_is_told():
     ],
 )
 def test_a_layout_that_leaves_nothing_to_share_is_told(asked, told):
-    degrees, [note] = settle_degrees(asked, 2, trains=True)
+    degrees, [note] = settle_degrees(asked, 2, SECTIONS["sft"])
     assert note.startswith(told)
     assert degrees[3:] == (1, "", False)
 
 
-def test_commands_that_do_not_train_run_in_one_process():
-    with pytest.raises(UserError, match="Started with 2 processes, but only training runs in several"):
-        settle_degrees({}, 2, trains=False)
+def test_prediction_shares_its_rows_and_has_no_steps():
+    assert settle_degrees({TENSOR: 2}, 4, SECTIONS["predict"]) == (Degrees(2, 1, 2), [])
+    assert settle_degrees({}, 2, SECTIONS["predict"])[1] == [
+        "2 processes and no parallel degree set: data_parallel_degree 2. Each process reads its own rows."
+    ]
+    [note] = settle_degrees({DATA: 2}, 1, SECTIONS["predict"])[1]
+    assert "gradient_accumulation_steps" not in note
+
+
+def test_keys_of_training_are_told_by_prediction():
+    asked = {TENSOR: 2, "sharding": "stage3", SHARDS: 2, "sequence_parallel": True}
+    told = "sharding stage3, sharding_parallel_degree 2, sequence_parallel: for training; nothing to do here."
+    assert settle_degrees(asked, 4, SECTIONS["predict"]) == (Degrees(2, 1, 2), [told])
+
+
+def test_export_runs_in_one_process():
+    with pytest.raises(UserError, match="Started with 2 processes, but this command reads and writes a model once, which one process does"):
+        settle_degrees({}, 2, SECTIONS["export"])
+
+
+def test_a_chat_runs_in_one_process(tmp_path):
+    words = written(tmp_path, {"model_name_or_path": "m", "interactive": True})
+    assert parse("predict", words, {}).generation.interactive
+    with pytest.raises(UserError, match=r"interactive in several processes: none of them has the terminal\. Start it with plain python"):
+        parse("predict", words, {"PADDLE_TRAINERS_NUM": "2"})
 
 
 def written(folder: Path, keys: dict[str, Any]) -> list[str]:
@@ -110,16 +133,19 @@ def written(folder: Path, keys: dict[str, Any]) -> list[str]:
 
 def test_the_fields_hold_the_settled_degrees_and_where_they_come_from(tmp_path):
     arguments = parse("sft", written(tmp_path, {**SFT, TENSOR: 2, PIPELINE: -1}), {"PADDLE_TRAINERS_NUM": "4"})
-    training = arguments.training
-    assert (training.tensor_parallel_degree, training.pipeline_parallel_degree, training.data_parallel_degree) == (2, 1, 2)
+    parallel = arguments.parallel
+    assert (parallel.tensor_parallel_degree, parallel.pipeline_parallel_degree, parallel.data_parallel_degree) == (2, 1, 2)
     assert [arguments.sources[key] for key in (TENSOR, PIPELINE, DATA)] == ["file", "derived", "derived"]
     assert arguments.notes == ()
+    assert parse("predict", written(tmp_path, {**PREDICT, PIPELINE: 2}), {"PADDLE_TRAINERS_NUM": "4"}).parallel == ParallelArguments(
+        1, 2, 2
+    )
 
 
 def test_in_one_process_every_degree_is_1(tmp_path):
     arguments = parse("sft", written(tmp_path, {**SFT, TENSOR: 8, DATA: 2}), {})
-    training = arguments.training
-    assert (training.tensor_parallel_degree, training.pipeline_parallel_degree, training.data_parallel_degree) == (1, 1, 1)
+    parallel = arguments.parallel
+    assert (parallel.tensor_parallel_degree, parallel.pipeline_parallel_degree, parallel.data_parallel_degree) == (1, 1, 1)
     assert [arguments.sources[key] for key in (TENSOR, PIPELINE, DATA)] == ["derived", "default", "derived"]
     assert arguments.notes[0].startswith("tensor_parallel_degree 8, data_parallel_degree 2: for several processes")
 

@@ -1,0 +1,94 @@
+"""The processes of one command: started and connected, told the same, and together one model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from paddle import Tensor
+
+from paddlealign.arguments.fields import ParallelArguments
+from paddlealign.arguments.parsing import Arguments
+from paddlealign.arguments.show import arguments_dict
+from paddlealign.errors import UserError
+from paddlealign.models.attention import Attend
+from paddlealign.models.config import DecoderConfig
+from paddlealign.models.decoder import Decoder
+from paddlealign.models.incremental import Forward
+from paddlealign.models.parameters import held_shapes
+from paddlealign.parallel.collect import agree, from_holder
+from paddlealign.parallel.pipeline import Chain, connect, run_forward_only
+from paddlealign.parallel.topology import Topology, start
+from paddlealign.recipes.run_file import argument_values
+from paddlealign.training.reference import weights_hash
+
+
+def start_processes(parallel: ParallelArguments, shards: int = 1) -> tuple[Topology, Chain]:
+    """Meet the other processes, once the device is chosen. Returns who they are, and the pipeline's stages as this one sees them.
+
+    shards: see ``topology.start``.
+    """
+    degrees = (parallel.tensor_parallel_degree, parallel.pipeline_parallel_degree, parallel.data_parallel_degree)
+    topology = start(*degrees, shards)
+    return topology, connect(topology.pipeline)
+
+
+def agree_on(arguments: Arguments, topology: Topology, more: Mapping[str, str]) -> None:
+    """See to it that all processes were told the same and have the same files, before they compute anything together.
+
+    more: by what it is of, a text that must be the same, as a hash of the rows. Raises UserError.
+    """
+    if topology.world > 1:
+        told = {key: str(value) for key, value in argument_values(arguments_dict(arguments)).items()}
+        weights = weights_hash(Path(arguments.model.model_name_or_path), arguments.model.allow_pickle)
+        agree(topology, {**told, **more, "model's weights": weights})
+
+
+def check_cut(config: DecoderConfig, parallel: ParallelArguments, shards: int = 1) -> None:
+    """Every process of a tensor-parallel group must hold as many heads, and as much of the MLP, as the others; every stage a layer.
+
+    Every shard must keep a parameter of its stage.
+    """
+    parts, stages = parallel.tensor_parallel_degree, parallel.pipeline_parallel_degree
+    if stages > config.num_layers:
+        raise UserError(f"pipeline_parallel_degree {stages}: the model has {config.num_layers} layers, and every stage needs one.")
+    sizes = {
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "intermediate_size": config.intermediate_size,
+    }
+    for name, size in sizes.items():
+        if size % parts:
+            possible = [degree for degree in range(1, 65) if not any(it % degree for it in sizes.values())]
+            raise UserError(
+                f"tensor_parallel_degree {parts}: the model's {name} {size} is {parts} x {size // parts} + {size % parts} and cannot be "
+                f"cut evenly. For this model it may be {', '.join(map(str, possible))}."
+            )
+    fewest = min(len(held_shapes(config, parts, stages, stage)) for stage in range(stages))
+    if fewest < shards:
+        raise UserError(
+            f"sharding_parallel_degree {shards}: a stage of the model has {fewest} parameters, and every process must keep one. "
+            f"Set it to {fewest} or less, to a divisor of the processes that read different rows."
+        )
+
+
+def staged_forward(chain: Chain, dtype: str) -> Forward:
+    """How generation runs a model whose layers the stages of the chain hold: what the last one finds is told to all. dtype: of the weights.
+
+    Every stage gets the same bits, and so takes the same decisions.
+    """
+    last = chain.axis.size - 1
+
+    def forward(model: Decoder, input_ids: Tensor, position_ids: Tensor, attend: Attend) -> tuple[Tensor, Tensor]:
+        rows, length = input_ids.shape
+        shape = [rows, length, model.config.hidden_size]
+        outputs: list[Tensor] = []
+
+        def layers(_: int, received: Tensor | None) -> Tensor:
+            outputs.append(model(input_ids if received is None else received, position_ids, attend))
+            return outputs[0]
+
+        run_forward_only(chain, [tuple(shape)], dtype, layers)
+        hidden = from_holder(chain.axis, last, outputs[0], shape, dtype)
+        logits = model.logits(hidden[:, -1]) if chain.is_last else None
+        return hidden, from_holder(chain.axis, last, logits, [rows, model.config.vocab_size], dtype)
+
+    return forward
