@@ -15,6 +15,7 @@ from paddlealign.arguments.fields import (
     TargetArguments,
     TrainingArguments,
 )
+from paddlealign.arguments.plan_fields import PlanFields
 from paddlealign.arguments.values import show
 
 
@@ -83,6 +84,17 @@ RANGES: dict[str, Range] = {
     "diversity_rate": Range(0, 100),
     "length_penalty": Range(-10, 10),
     "penalty_alpha": Range(0, 1, low_included=False),
+    "devices": Range(1),
+    "device_memory_gib": _POSITIVE,
+    "reserve_gib": Range(0),
+    "devices_per_node": Range(1),
+    "device_tflops": _POSITIVE,
+    "achieved_share": Range(0, 1, low_included=False),
+    "intra_node_gbs": _POSITIVE,
+    "inter_node_gbs": _POSITIVE,
+    "rows_per_step": Range(1),
+    "tokens_per_row": Range(1),
+    "scored_share": Range(0, 1, low_included=False),
     **{key: Range(-1) for key, kind in PARALLEL_KEYS.items() if kind is int},
 }
 _HINTS = {
@@ -222,6 +234,12 @@ def resolve_target(target: TargetArguments) -> Resolved:
     return Resolved([], {}, [])
 
 
+def resolve_plan(plan: PlanFields) -> Resolved:
+    """A layout must have some memory."""
+    problem = f"reserve_gib {plan.reserve_gib:g} leaves nothing of device_memory_gib {plan.device_memory_gib:g}."
+    return Resolved([problem] if plan.reserve_gib >= plan.device_memory_gib else [], {}, [])
+
+
 def unread_keys(sections: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:
     """One note about keys that the user set and that another key makes void; empty where there are none."""
     rules: list[tuple[bool, str, str]] = []
@@ -266,6 +284,8 @@ def resolve(command: str, sections: Mapping[str, Any], sources: Mapping[str, str
         parts["generation"] = resolve_generation(sections["generation"], sections["parallel"])
     if "target" in sections:
         parts["target"] = resolve_target(sections["target"])
+    if "plan" in sections:
+        parts["plan"] = resolve_plan(sections["plan"])
     resolved = {name: replace(section, **parts[name].changes) if name in parts else section for name, section in sections.items()}
     found = Resolved([], {}, [])
     for part in parts.values():

@@ -9,11 +9,12 @@ from typing import Optional
 
 from paddlealign.arguments.declare import key as _key
 from paddlealign.arguments.declare import required as _required
+from paddlealign.arguments.plan_fields import PlanFields
 
 # A ~ at the start of these values is the user's home folder. chat_template and resume_from_checkpoint may be words, which have none.
 PATH_KEYS = frozenset({
     "model_name_or_path", "tokenizer_name_or_path", "dataset_name_or_path", "train_dataset_path", "dev_dataset_path", "chat_template",
-    "output_dir", "resume_from_checkpoint", "ref_model_name_or_path", "reference_cache_dir", "data_file", "output_file",
+    "output_dir", "resume_from_checkpoint", "ref_model_name_or_path", "reference_cache_dir", "data_file", "output_file", "json",
 })  # fmt: skip
 
 
@@ -313,5 +314,7 @@ SECTIONS: dict[str, dict[str, type]] = {
     "dpo": {**_TRAINING, "objective": ObjectiveArguments},
     "predict": {"model": ModelArguments, "generation": GenerationArguments, "parallel": ParallelArguments},
     "export": {"model": ModelArguments, "target": TargetArguments},
+    "plan": {"plan": PlanFields},
 }
-MAIN_SCRIPTS = {"sft": "sft_main.py", "dpo": "dpo_main.py", "predict": "predict.py", "export": "python -m paddlealign.export"}
+MAIN_SCRIPTS = {"sft": "sft_main.py", "dpo": "dpo_main.py", "predict": "predict.py"}
+MAIN_SCRIPTS |= {command: f"python -m paddlealign.{command}" for command in ("export", "plan")}

@@ -28,10 +28,11 @@ from paddlealign.arguments.foreign import ALIASES, HINTS, NEAREST, ONLY
 from paddlealign.arguments.given import Given, list_problems
 from paddlealign.arguments.json_file import read_argument_file
 from paddlealign.arguments.paddlenlp_parser import format_help, parse_sections
+from paddlealign.arguments.plan_fields import PlanArguments
 from paddlealign.arguments.values import convert, plain_kind, show
 from paddlealign.errors import UserError
 
-Command = Literal["sft", "dpo", "predict", "export"]
+Command = Literal["sft", "dpo", "predict", "export", "plan"]
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class ExportArguments:
 
 
 Arguments = SftArguments | DpoArguments | PredictArguments | ExportArguments
-_RESULT: dict[str, type] = {"sft": SftArguments, "dpo": DpoArguments, "predict": PredictArguments, "export": ExportArguments}
+_RESULT: dict[str, type] = {it.command: it for it in (SftArguments, DpoArguments, PredictArguments, ExportArguments, PlanArguments)}
 
 
 class Field(NamedTuple):
@@ -128,9 +129,11 @@ def parse(command: Literal["dpo"], argv: Sequence[str], environment: Mapping[str
 def parse(command: Literal["predict"], argv: Sequence[str], environment: Mapping[str, str] | None = None) -> PredictArguments: ...
 @overload
 def parse(command: Literal["export"], argv: Sequence[str], environment: Mapping[str, str] | None = None) -> ExportArguments: ...
+@overload
+def parse(command: Literal["plan"], argv: Sequence[str], environment: Mapping[str, str] | None = None) -> PlanArguments: ...
 
 
-def parse(command: Command, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Arguments:
+def parse(command: Command, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Arguments | PlanArguments:
     """The arguments of a command from the words after its name: ``[ARGS.json] [--key value ...]``.
 
     The command line wins over the file. environment: for the number of processes; os.environ where None. Nothing on disk is looked at
@@ -177,9 +180,7 @@ def parse(command: Command, argv: Sequence[str], environment: Mapping[str, str] 
 
 def _kinds(command: str, known: Mapping[str, Field]) -> dict[str, type]:
     """The type of every key that has one, aliases too, for splitting the command line."""
-    kinds: dict[str, type] = {key: item.kind for key, item in known.items()}
-    for table in (ONLY, HINTS):
-        kinds.update({key: item.kind for key, item in table.items() if key not in kinds})
+    kinds: dict[str, type] = {key: item.kind for table in (HINTS, ONLY, known) for key, item in table.items()}
     kinds.update(PARALLEL_KEYS)
     kinds.update({name: kinds[alias.key] for name, alias in ALIASES.items() if command in alias.commands and alias.key in kinds})
     return kinds
@@ -229,9 +230,9 @@ def _refuse_other_commands_file(command: str, path: Path | None, from_file: Sequ
     if most - fits[command] < 3:
         return
     best = [name for name in fits if fits[name] == most]
-    kind = "training" if len(best) > 1 else {"sft": "SFT", "dpo": "DPO", "predict": "prediction", "export": "export"}[best[0]]
-    article = "an" if kind in ("SFT", "export") else "a"
-    raise UserError(f"{path}: this is {article} {kind} file; start {' or '.join(MAIN_SCRIPTS[name] for name in best)} with it.")
+    kind = {"sft": "an SFT", "dpo": "a DPO", "predict": "a prediction", "export": "an export"}.get(best[0], f"a {best[0]}")
+    kind = "a training" if len(best) > 1 else kind
+    raise UserError(f"{path}: this is {kind} file; start {' or '.join(MAIN_SCRIPTS[name] for name in best)} with it.")
 
 
 def _is_empty(given: Given) -> bool:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from paddlealign.arguments.fields import DataArguments, TrainingArguments
 from paddlealign.arguments.given import list_problems
-from paddlealign.arguments.parsing import Arguments, DpoArguments, ExportArguments, PredictArguments
+from paddlealign.arguments.parsing import Arguments, DpoArguments, ExportArguments, PredictArguments, SftArguments
 from paddlealign.errors import UserError
 
 ROW_SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
@@ -73,6 +73,16 @@ def check_paths(arguments: Arguments) -> None:
             problems.append(str(error))
             files = DatasetFiles((), ())
         _check_output(arguments.training, {key: Path(folder) for key, folder in folders.items() if folder}, files, problems)
+    if problems:
+        raise UserError(list_problems(problems))
+
+
+def check_model(arguments: SftArguments | DpoArguments) -> None:
+    """Raise UserError where a model's folder or its config.json is missing; nothing else is needed for a plan."""
+    problems: list[str] = []
+    _check_checkpoint("model_name_or_path", arguments.model.model_name_or_path, problems)
+    if isinstance(arguments, DpoArguments) and arguments.objective.ref_model_name_or_path:
+        _check_checkpoint("ref_model_name_or_path", arguments.objective.ref_model_name_or_path, problems)
     if problems:
         raise UserError(list_problems(problems))
 

@@ -62,6 +62,7 @@ def reference_page() -> str:
         ("sft_main.py and dpo_main.py", ("sft", "dpo")),
         ("predict.py", ("predict",)),
         (MAIN_SCRIPTS["export"], ("export",)),
+        (MAIN_SCRIPTS["plan"], ("plan",)),
     ):
         parts.append(f"## {title}\n")
         done: set[tuple[str, ...]] = set()

@@ -148,7 +148,7 @@ class _BlockAttention(PyLayer):
             weights = _probabilities(_block_of(query, block), _gather(key, block), block, scale)
             mixed = paddle.matmul(weights.astype(v.dtype), _gather(value, block))
             parts[block.row].append(mixed.reshape([heads, block.stop - block.start, head_dim]))
-        out = paddle.stack([paddle.concat(row, axis=1) for row in parts]).transpose([0, 2, 1, 3])
+        out = paddle.stack([paddle.concat(row, axis=1) for row in parts]).transpose([0, 2, 1, 3]).contiguous()
         ctx.save_for_backward(q, k, v, out)
         ctx.blocks, ctx.scale = blocks, scale
         return out

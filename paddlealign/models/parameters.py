@@ -1,5 +1,6 @@
 """The parameters of a whole decoder by name and shape, and how tensor parallelism cuts each, from its config alone."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +59,35 @@ def padded_vocabulary(vocab_size: int, parts: int) -> int:
     return -(-vocab_size // parts) * parts
 
 
+def cut_problem(config: DecoderConfig, parts: int, stages: int, shards: int = 1) -> str | None:
+    """Why so many processes cannot share each layer, the layers, or the parameters of a stage; None where they can.
+
+    Every process of a tensor-parallel group must hold as many heads, and as much of the MLP, as the others; every stage a layer; every
+    shard must keep a parameter of its stage.
+    """
+    if stages > config.num_layers:
+        return f"pipeline_parallel_degree {stages}: the model has {config.num_layers} layers, and every stage needs one."
+    sizes = {
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "intermediate_size": config.intermediate_size,
+    }
+    for name, size in sizes.items():
+        if size % parts:
+            possible = [degree for degree in range(1, 65) if not any(it % degree for it in sizes.values())]
+            return (
+                f"tensor_parallel_degree {parts}: the model's {name} {size} is {parts} x {size // parts} + {size % parts} and cannot be "
+                f"cut evenly. For this model it may be {', '.join(map(str, possible))}."
+            )
+    fewest = min(Counter(holding_stage(name, config.num_layers, stages) for name in parameter_shapes(config)).values())
+    if shards > fewest:
+        return (
+            f"sharding_parallel_degree {shards}: a stage of the model has {fewest} parameters, and every process must keep one. "
+            f"Set it to {fewest} or less, to a divisor of the processes that read different rows."
+        )
+    return None
+
+
 def cut_layers(num_layers: int, parts: int, part: int) -> tuple[int, int]:
     """The layers of one of ``parts`` stages, the first and the one behind its last; where it does not divide, later ones have one more."""
     return num_layers * part // parts, num_layers * (part + 1) // parts
@@ -66,8 +96,8 @@ def cut_layers(num_layers: int, parts: int, part: int) -> tuple[int, int]:
 def holding_stage(name: str, num_layers: int, parts: int) -> int:
     """The stage that holds a parameter; of a tied embedding, which the last stage holds too, the first."""
     if name.startswith("model.layers."):
-        layer = int(name.split(".")[2])
-        return next(part for part in range(parts) if layer < cut_layers(num_layers, parts, part)[1])
+        # The first stage whose last layer (see ``cut_layers``) is not before this one.
+        return -(-(int(name.split(".")[2]) + 1) * parts // num_layers) - 1
     return 0 if name == EMBEDDING else parts - 1
 
 

@@ -1,6 +1,7 @@
 """Direct preference optimisation (Rafailov et al. 2023), from the arguments to the aligned model."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,13 @@ def run(arguments: DpoArguments) -> None:
         check_start(arguments, task, references[0])
     if arguments.training.check:
         check_resume(arguments, start, hashes)
-        check_run(arguments, task, rows.train or rows.dev, rows.tokenizer, frozen_copies=int(frozen))
+        check_run(
+            arguments,
+            task,
+            rows.train or rows.dev,
+            rows.tokenizer,
+            reference=replace(reference_config, vocab_size=reference_size) if frozen else None,
+        )
         return
     train(arguments, start, task, hashes)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TextIO
 
 from paddlealign.arguments.parsing import Command, DpoArguments, SftArguments, parse
-from paddlealign.arguments.paths import check_paths
+from paddlealign.arguments.paths import check_model, check_paths
+from paddlealign.arguments.plan import Planned, parse_plan
 from paddlealign.errors import UserError
 from paddlealign.machine import prepare
 from paddlealign.parallel.faults import STOPPED, Line, join
@@ -61,10 +62,13 @@ def _run(command: Command, argv: Sequence[str]) -> int:
 def _work(command: Command, argv: Sequence[str], line: Line | None) -> None:
     """The recipe is imported after the arguments are known to be good, so that ``--help`` and mistakes do not wait for Paddle."""
     warning = check_versions()
-    arguments = parse(command, argv)
+    arguments = parse_plan(argv) if command == "plan" else parse(command, argv)
     if line and isinstance(arguments, SftArguments | DpoArguments) and not arguments.training.check:
         line.folder = Path(arguments.training.output_dir)
-    check_paths(arguments)
+    if isinstance(arguments, Planned):
+        check_model(arguments.training)
+    else:
+        check_paths(arguments)
     if warning:
         print(f"warning: {warning}", file=sys.stderr)
     print(prepare(), flush=True)

@@ -13,7 +13,7 @@ from paddlealign.models.attention import Attend
 from paddlealign.models.config import DecoderConfig
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.incremental import Forward
-from paddlealign.models.parameters import held_shapes
+from paddlealign.models.parameters import cut_problem
 from paddlealign.parallel.collect import agree, from_holder
 from paddlealign.parallel.pipeline import Chain, connect, run_forward_only
 from paddlealign.parallel.topology import Topology, start
@@ -43,31 +43,10 @@ def agree_on(arguments: Arguments, topology: Topology, more: Mapping[str, str]) 
 
 
 def check_cut(config: DecoderConfig, parallel: ParallelArguments, shards: int = 1) -> None:
-    """Every process of a tensor-parallel group must hold as many heads, and as much of the MLP, as the others; every stage a layer.
-
-    Every shard must keep a parameter of its stage.
-    """
-    parts, stages = parallel.tensor_parallel_degree, parallel.pipeline_parallel_degree
-    if stages > config.num_layers:
-        raise UserError(f"pipeline_parallel_degree {stages}: the model has {config.num_layers} layers, and every stage needs one.")
-    sizes = {
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "intermediate_size": config.intermediate_size,
-    }
-    for name, size in sizes.items():
-        if size % parts:
-            possible = [degree for degree in range(1, 65) if not any(it % degree for it in sizes.values())]
-            raise UserError(
-                f"tensor_parallel_degree {parts}: the model's {name} {size} is {parts} x {size // parts} + {size % parts} and cannot be "
-                f"cut evenly. For this model it may be {', '.join(map(str, possible))}."
-            )
-    fewest = min(len(held_shapes(config, parts, stages, stage)) for stage in range(stages))
-    if fewest < shards:
-        raise UserError(
-            f"sharding_parallel_degree {shards}: a stage of the model has {fewest} parameters, and every process must keep one. "
-            f"Set it to {fewest} or less, to a divisor of the processes that read different rows."
-        )
+    """Raise UserError with ``parameters.cut_problem``."""
+    problem = cut_problem(config, parallel.tensor_parallel_degree, parallel.pipeline_parallel_degree, shards)
+    if problem:
+        raise UserError(problem)
 
 
 def staged_forward(chain: Chain, dtype: str) -> Forward:

@@ -17,6 +17,6 @@ def run(arguments: SftArguments) -> None:
     task = make_task(arguments, start, rows, policy, sharding, objective, objective)
     if arguments.training.check:
         check_resume(arguments, start, rows.hashes)
-        check_run(arguments, task, rows.train or rows.dev, rows.tokenizer, frozen_copies=0)
+        check_run(arguments, task, rows.train or rows.dev, rows.tokenizer, reference=None)
         return
     train(arguments, start, task, rows.hashes)

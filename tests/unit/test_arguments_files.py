@@ -131,7 +131,7 @@ def test_variants_that_this_version_cannot_train_are_refused_by_key(command, key
         parse(command, [str(path)], {})
 
 
-@pytest.mark.parametrize("command", SECTIONS)
+@pytest.mark.parametrize("command", [name for name in SECTIONS if name != "plan"])  # a plan is given a training command's file
 def test_our_own_files_start_without_a_note(command):
     path = Path(__file__).parents[2] / "scripts" / "llama" / f"{command}_argument.json"
     assert parse(command, [str(path)], {}).notes == ()
