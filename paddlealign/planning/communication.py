@@ -97,8 +97,8 @@ def _data_traffic(job: Job, layout: Layout, holding: Holding) -> list[tuple[str,
     if layout.sharding in (1, 2):
         found.append(("data: new weights to all", relay(held * holding.total, shards), "shards", False))
     if layout.sharding == 3:
-        # Each layer comes forward and again backward, but the last one forward is the first one backward.
-        gathered = (2 * holding.layers - 1) * holding.layer
-        found.append(("data: layers' weights to all", count * relay(held * gathered, shards), "shards", True))
+        # Each layer comes forward and again backward; but forward's last is backward's first, and backward's last the next forward's first.
+        gathered = (count * (2 * holding.layers - 2) + 1) * holding.layer
+        found.append(("data: layers' weights to all", relay(held * gathered, shards), "shards", True))
         found.append(("data: new weights to all", relay(held * holding.whole, shards), "shards", False))
     return found

@@ -110,10 +110,11 @@ def stage_memory(
         weights = held * (holding.owned_layers + holding.whole + holding.layer)
     optimizer = (12 if half else 8) * owned
 
-    # Whole float32 weights add up their gradients by themselves; otherwise a micro-batch's are moved into float32 sums after it.
+    # Half-precision gradients are moved into float32 sums after each micro-batch. Float32 ones add up by themselves, at their owner.
     apart = half or layout.sharding >= 2
     sums = 4.0 * (owned if layout.sharding >= 2 else holding.total)
-    fresh = held * (holding.whole + holding.layer if layout.sharding == 3 else holding.total) if apart else 0.0
+    computed = holding.whole + holding.layer if layout.sharding == 3 else holding.total
+    fresh = held * computed * (1 if half else 1 - owned / holding.total) if apart else 0.0
     of_head = held * holding.head
 
     casts = 2.0 * holding.layer if job.level == "O1" and job.dtype != "float32" else 0.0

@@ -61,8 +61,5 @@ def memory_line(arguments: SftArguments | DpoArguments, task: Task, batches: Seq
     memory = stage_memory(job, layout, 0, holding, kept, largest.input_ids.size, len(largest.target_ids))
     parts = {name: value for name, value in memory.parts().items() if value}
     told = " + ".join(f"{name} {value / _GB:.2f}" for name, value in parts.items())
-    freed = " and, on a CPU, freed memory that is kept," if on_cpu else ""
-    return (
-        f"memory, estimated: {memory.total / _GB:.2f} GB = {told}, {memory.moment} ({holding.total / 1e6:.1f} M parameters); "
-        f"Paddle itself{freed} comes on top"
-    )
+    beside = "Paddle itself, and on a CPU freed memory that is kept, come on top" if on_cpu else "Paddle itself comes on top"
+    return f"memory, estimated: {memory.total / _GB:.2f} GB = {told}, {memory.moment} ({holding.total / 1e6:.1f} M parameters); {beside}"
