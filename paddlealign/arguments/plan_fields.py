@@ -14,7 +14,9 @@ class PlanFields:
 
     _argument_group_name = "plan"
 
-    devices: int = _required("How many devices there are.", "N")
+    devices: int = _required(
+        "How many devices to plan for. The planned command's own keys stand in its file, or on the command line beside these.", "N"
+    )
     device_memory_gib: float = _key("Memory of one device, in GiB.", 80.0, metavar="GIB")
     reserve_gib: float = _key(
         "What a layout must leave free of it, in GiB: for CUDA, NCCL's buffers, and memory that the allocator cannot use.",
