@@ -226,12 +226,11 @@ def _refuse_other_commands_file(command: str, path: Path | None, from_file: Sequ
     """Raise UserError where a file fits another command by at least three keys more: one line says more than a line a key."""
     names = [ALIASES[given.key].key if given.key in ALIASES else given.key for given in from_file if not _is_empty(given)]
     fits = {name: sum(key in known_fields(name) for key in names) for name in SECTIONS}
-    most = max(fits.values())
-    if most - fits[command] < 3:
+    best = [name for name in fits if fits[name] == max(fits.values())]
+    if fits[best[0]] - fits[command] < 3:
         return
-    best = [name for name in fits if fits[name] == most]
-    kind = {"sft": "an SFT", "dpo": "a DPO", "predict": "a prediction", "export": "an export"}.get(best[0], f"a {best[0]}")
-    kind = "a training" if len(best) > 1 else kind
+    kinds = {"sft": "an SFT", "dpo": "a DPO", "predict": "a prediction", "export": "an export", "plan": "a plan's"}
+    kind = "a training" if len(best) > 1 else kinds[best[0]]
     raise UserError(f"{path}: this is {kind} file; start {' or '.join(MAIN_SCRIPTS[name] for name in best)} with it.")
 
 
