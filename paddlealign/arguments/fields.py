@@ -152,6 +152,7 @@ class TrainingArguments:
     save_total_limit: Optional[int] = _key(
         "Checkpoints kept; the oldest go first, and under load_best_model_at_end the best one stays. Unset keeps all.", None, metavar="N"
     )
+    save_on_stop: bool = _key("On Ctrl-C or SIGTERM finish the step, write a checkpoint, and end with exit code 130 or 143.", False)
     load_best_model_at_end: bool = _key("Make the best checkpoint by metric_for_best_model the final model.", False)
     metric_for_best_model: str = _key(
         "Evaluation metric that picks the best checkpoint and stops early: loss, accuracy (SFT: scored tokens predicted right; DPO: "

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from paddlealign.arguments.paths import CURVES_FILE, METRICS_FILE, RUN_FILE
 from paddlealign.arguments.show import render
 from paddlealign.errors import UserError
@@ -17,14 +19,16 @@ from paddlealign.models.parameters import held_shapes
 from paddlealign.models.tensor_files import write_json
 from paddlealign.models.weight_files import GENERATION_FILE, files_beside
 from paddlealign.models.weights import find_weights
-from paddlealign.parallel.collect import agree
+from paddlealign.parallel.collect import agree, sum_over
 from paddlealign.parallel.pipeline import Chain, connect
 from paddlealign.parallel.sharding import Sharding
+from paddlealign.parallel.stopping import STOP_CODES, StopRequest
 from paddlealign.parallel.topology import Topology
 from paddlealign.parallel.topology import start as start_processes
 from paddlealign.recipes.device import choose_device, say
+from paddlealign.recipes.output_folder import check_shared, probe_folder
 from paddlealign.recipes.rows import Rows, TrainArguments, check_vocabulary, dev_batches, make_feed, note_length, vocabulary_size
-from paddlealign.recipes.run_file import argument_values, describe_run, refuse_other_run
+from paddlealign.recipes.run_file import describe_run, refuse_other_run
 from paddlealign.report.curves import draw_curves
 from paddlealign.training.checkpoint import (
     TrainState,
@@ -49,7 +53,7 @@ from paddlealign.training.share import load_share
 class Start:
     """What is settled before any data is read.
 
-    chain: the stages of the pipeline. resume: the checkpoint to go on from.
+    chain: the stages of the pipeline. resume: the checkpoint to go on from. request: what this process is asked by signals.
     """
 
     topology: Topology
@@ -57,9 +61,10 @@ class Start:
     device: str
     precision: Precision
     resume: Path | None
+    request: StopRequest
 
 
-def begin(arguments: TrainArguments) -> Start:
+def begin(arguments: TrainArguments, request: StopRequest) -> Start:
     """Print the effective arguments and notes, settle device and precision, and see to it that output_dir can be written."""
     settings = arguments.training
     say(render(arguments))
@@ -85,21 +90,18 @@ def begin(arguments: TrainArguments) -> Start:
     topology = start_processes(
         settings.tensor_parallel_degree, settings.pipeline_parallel_degree, settings.data_parallel_degree, settings.sharding_parallel_degree
     )
-    if topology.world > 1 and settings.check:
-        raise UserError("check: it looks at a run from one process. Start it without paddle.distributed.launch.")
-    if precision.scaler is not None and topology.tensor.size * topology.pipeline.size > 1:
-        raise UserError("fp16 with tensor_parallel_degree or pipeline_parallel_degree above 1 is not supported yet. Set bf16 in its place.")
-    if topology.is_main and not settings.check:
-        probe_folder(output_dir)
-    return Start(topology, connect(topology.pipeline), device, precision, resume)
+    if not settings.check:
+        if topology.is_main:
+            probe_folder(output_dir)
+        check_shared(topology, output_dir)
+    return Start(topology, connect(topology.pipeline), device, precision, resume, request)
 
 
 def agree_on_run(arguments: TrainArguments, start: Start, hashes: dict[str, str]) -> None:
-    """See to it that all processes were told the same and have the same files, before they compute anything together."""
+    """See to it that all processes have the same files, before they compute anything together; ``entry`` has seen to the arguments."""
     if start.topology.world > 1:
         weights = weights_hash(Path(arguments.model.model_name_or_path), arguments.model.allow_pickle)
-        told = {key: str(value) for key, value in argument_values(describe_run(arguments, hashes, start.device)).items()}
-        agree(start.topology, {**told, **hashes, "model's weights": weights, "checkpoint to go on from": str(start.resume)})
+        agree(start.topology, {**hashes, "model's weights": weights, "checkpoint to go on from": str(start.resume)})
 
 
 def check_cut(config: DecoderConfig, parts: int, stages: int, shards: int = 1) -> None:
@@ -127,19 +129,6 @@ def check_cut(config: DecoderConfig, parts: int, stages: int, shards: int = 1) -
             f"sharding_parallel_degree {shards}: a stage of the model has {fewest} parameters, and every process must keep one. "
             f"Set it to {fewest} or less, to a divisor of the processes that read different rows."
         )
-
-
-def probe_folder(folder: Path) -> None:
-    """Refuse an output_dir that cannot be written, before hours are spent. Nothing is left behind."""
-    existed = folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".writable").touch()
-        (folder / ".writable").unlink()
-        if not existed:
-            folder.rmdir()
-    except OSError as error:
-        raise UserError(f"output_dir: {folder} cannot be written ({error.strerror}); name another folder") from error
 
 
 def load_policy(arguments: TrainArguments, start: Start, rows: Rows) -> tuple[Decoder, Sharding]:
@@ -228,7 +217,9 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
     progress = Progress(task.feed.total_steps, state.step, settings.disable_tqdm)
     try:
         if settings.do_train:
-            state = fit(task, settings, state, log, progress)
+            with start.request.heed(settings.save_on_stop):
+                asked = (lambda: stop_code(start)) if settings.save_on_stop else (lambda: 0)
+                state = fit(task, settings, state, log, progress, asked)
         if settings.do_eval and settings.evaluation_strategy == "no":
             run_evaluation(task, state, log, progress)
     finally:
@@ -250,6 +241,15 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
         say(f"note: saved in {held}, as it was trained; the checkpoint was {stored} ({way})")
     if settings.do_train and arguments.data.chat_template == "none":
         say("trained on plain text (chat_template none): give predict.py --chat_template none too")
+
+
+def stop_code(start: Start) -> int:
+    """The exit code to stop with where any process was asked to, else 0: the same in all, which call it together."""
+    asked = sum_over(start.topology.everyone, np.array([number in start.request.numbers for number in STOP_CODES]))
+    code = next((code for code, count in zip(STOP_CODES.values(), asked, strict=True) if count), 0)
+    if code:
+        start.request.join_in()
+    return code
 
 
 def check_resume(arguments: TrainArguments, start: Start, hashes: dict[str, str]) -> None:
