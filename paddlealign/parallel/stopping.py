@@ -38,7 +38,7 @@ class StopRequest:
 
     @contextmanager
     def heed(self, wanted: bool) -> Iterator[None]:
-        """Where ``wanted``, note SIGINT and SIGTERM as long as the context lasts. For the main thread."""
+        """Where ``wanted``, note SIGINT and SIGTERM as long as the context lasts, and on where one came. For the main thread."""
         if not wanted:
             yield
             return
@@ -48,9 +48,10 @@ class StopRequest:
         try:
             yield
         finally:
-            self.heeded = False
-            for number, old in before.items():
-                signal.signal(number, old)
+            if not self.numbers:  # else the launcher may repeat itself
+                self.heeded = False
+                for number, old in before.items():
+                    signal.signal(number, old)
 
     def note(self, number: int, launched: bool) -> bool:
         """Take in a signal. Returns whether it asks to end at once, as a second one does. launched: the launcher is still there."""

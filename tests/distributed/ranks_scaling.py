@@ -1,6 +1,6 @@
 """What each rank runs for test_scaling.py: float16's loss scaling around float32 arithmetic, and an overflow in one rank alone.
 
-Arguments: tensor, pipeline and data degree, shards, and stages of sharding, for two ranks. Prints one line, which is JSON.
+Arguments: tensor, pipeline and data degree, shards, and stages of sharding. Prints one line, which is JSON.
 """
 
 import json
@@ -45,7 +45,7 @@ def run(topology: Topology, chain: Chain, stage: int) -> dict[str, Any]:
         model, sharding = shares[index]
         sums = accumulate_gradients(model, batches, sft_objective(), precision, False, topology, chain, sharding)
         if spoil:
-            # Rank 0 does not hold it; in stage 1, where both hold every sum, it does not update it.
+            # The others do not hold it; in stage 1, where both hold every sum, rank 0 does not update it.
             parameter = next(it for name, it in model.named_parameters() if stage == 0 or sharding.owners[name] == 1)
             if topology.rank == 1 or stage == 1:
                 parameter.grad.set_value(np.full(parameter.grad.shape, np.inf, "float32"))

@@ -1,6 +1,5 @@
 """A run that is asked to stop leaves a checkpoint, and trains from there what it would have; two machines train what one process does."""
 
-import json
 import os
 import signal
 import socket
@@ -20,7 +19,7 @@ from paddlealign.parallel.stopping import HEEDED, StopRequest
 from paddlealign.recipes.entry import main
 from paddlealign.training.checkpoint import list_checkpoints
 from paddlealign.training.run_log import read_metrics
-from tests.distributed.launching import children, end, launch, run_ranks, start_launcher
+from tests.distributed.launching import children, end, launch, start_launcher
 from tests.distributed.test_faults import LIMIT, processes_of, wait_until
 from tests.small_runs import ROOT, make_checkpoint, write_rows
 
@@ -134,76 +133,58 @@ def test_two_machines_train_what_one_process_trains(machines: Path, alone: Path)
 
 
 def test_ctrl_c_at_the_launcher_leaves_a_checkpoint(keys: Keys, machines: Path, tmp_path: Path) -> None:
-    """And so does SIGTERM in one of its processes; from there the run ends bit for bit as the one that was not stopped."""
+    """From there the run ends bit for bit as the one that was not stopped."""
     output = tmp_path / "output"
-    for whom in ("launcher", "second process"):
-        process = start_launcher([SFT, *stop_words(keys, output, 2)], 2, tmp_path / "log", ())
-        try:
-            wait_for_line(output, process)
-            if whom == "launcher":
-                process.send_signal(signal.SIGINT)
-            else:
-                os.kill(sorted(children(process.pid))[1], signal.SIGTERM)
-            screen, _ = process.communicate(timeout=LIMIT)
-        finally:
-            end(process)
-        (step, _), *_ = reversed(list_checkpoints(output))
-        assert screen.rstrip().endswith(f"stopped after step {step} of {STEPS}, {SAYS}"), screen
-        assert HEEDED in screen or whom != "launcher"
-        assert process.returncode == (143 if whom != "launcher" else signal.SIGINT)
-        assert processes_of(output) == []
-        assert not list(output.glob("*.partial")) and not (output / "errors.txt").exists()
+    process = start_launcher([SFT, *stop_words(keys, output, 2)], 2, tmp_path / "log", ())
+    try:
+        wait_for_line(output, process)
+        process.send_signal(signal.SIGINT)
+        screen, _ = process.communicate(timeout=LIMIT)
+    finally:
+        end(process)
+    ((step, _),) = list_checkpoints(output)
+    assert HEEDED in screen and screen.rstrip().endswith(f"stopped after step {step} of {STEPS}, {SAYS}"), screen
+    assert process.returncode == signal.SIGINT  # the launcher's own
+    assert processes_of(output) == []
+    assert not list(output.glob("*.partial")) and not (output / "errors.txt").exists()
     code, screen = launch([SFT, *stop_words(keys, output, 2)], 2, tmp_path / "log", LIMIT, ())
     assert code == 0, screen
     assert_whole(output, machines)
-
-
-SHARED = """
-import sys
-from pathlib import Path
-
-import paddle
-
-from paddlealign.errors import UserError
-from paddlealign.parallel.topology import start
-from paddlealign.recipes.output_folder import check_shared
-
-paddle.set_device("cpu")
-topology = start(1, 1, 2)
-folder = Path(sys.argv[1])
-check_shared(topology, folder / "one")
-try:
-    check_shared(topology, folder / str(topology.rank), seconds=0.5)
-except UserError as error:
-    print(error)
-"""
-
-
-def test_an_output_dir_that_is_not_one_folder_for_all_is_refused(tmp_path: Path) -> None:
-    for rank, text in enumerate(run_ranks(SHARED, 2, tmp_path)):
-        assert text.startswith(f"output_dir: {tmp_path / str(rank)} is another folder for process 1 than for process 0")
-    assert list(tmp_path.iterdir()) == []
 
 
 SAVING = Path(__file__).with_name("ranks_faults.py")
 
 
 @contextmanager
-def saving(folder: Path, seconds: int) -> Iterator[subprocess.Popen[str]]:
-    """Ranks that were asked to stop by Ctrl-C, and that now save for so long."""
+def saving(folder: Path, seconds: int, ask: Callable[[subprocess.Popen[str]], None]) -> Iterator[subprocess.Popen[str]]:
+    """Ranks that were asked to stop, and that now save for so long."""
     process = start_launcher([str(SAVING), str(folder), "save", str(seconds)], 2, folder / "log", ())
     try:
         logs = [folder / "log" / f"workerlog.{rank}" for rank in range(2)]
         wait_until(lambda: all(log.exists() and "at work" in log.read_text(encoding="utf-8") for log in logs), LIMIT)
-        process.send_signal(signal.SIGINT)
+        ask(process)
         wait_until(lambda: all("saving" in log.read_text(encoding="utf-8") for log in logs), LIMIT)
         yield process
     finally:
         end(process)
 
 
+def ask_the_second(process: subprocess.Popen[str]) -> None:
+    os.kill(sorted(children(process.pid))[1], signal.SIGTERM)
+
+
+def press_ctrl_c(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGINT)
+
+
+def test_a_process_that_is_asked_stops_all(tmp_path: Path) -> None:
+    with saving(tmp_path, 0, ask_the_second) as process:
+        screen, _ = process.communicate(timeout=LIMIT)
+    assert process.returncode == 143 and screen.rstrip().endswith("saved by all") and HEEDED in screen
+
+
 def test_a_save_outlives_the_launcher_and_leaves_no_process(tmp_path: Path) -> None:
-    with saving(tmp_path, 4) as process:
+    with saving(tmp_path, 4, press_ctrl_c) as process:
         process.kill()
         process.wait()
         time.sleep(1)
@@ -214,9 +195,9 @@ def test_a_save_outlives_the_launcher_and_leaves_no_process(tmp_path: Path) -> N
 
 
 def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
-    with saving(tmp_path, 300) as process:
+    with saving(tmp_path, 300, press_ctrl_c) as process:
         time.sleep(stopping._REPEATING_SECONDS)
-        process.send_signal(signal.SIGINT)
+        press_ctrl_c(process)
         screen, _ = process.communicate(timeout=20)
         assert screen.rstrip().endswith(STOPPED)
         assert processes_of(tmp_path) == [] and not list(tmp_path.glob("saved*"))
@@ -241,22 +222,6 @@ def test_which_signal_asks_to_end_at_once(
         monkeypatch.setattr(stopping.time, "monotonic", lambda moment=moment: 100.0 + moment)
         found.append(request.note(number, launched))
     assert found == at_once and request.numbers == {number}
-
-
-def test_processes_that_were_given_other_arguments_end_before_they_meet(keys: Keys, tmp_path: Path) -> None:
-    """One line names every key, degrees too, with which no group could be made."""
-    words = json.dumps([keys(tmp_path / "output", 2), ["--seed", "1", "--tensor_parallel_degree", "2"]])
-    script = tmp_path / "both.py"
-    script.write_text(
-        "import os, sys\nfrom paddlealign.recipes.entry import main\n"
-        f"words, more = {words}\nsys.exit(main('sft', words + (more if os.environ['PADDLE_TRAINER_ID'] == '1' else [])))\n",
-        encoding="utf-8",
-    )
-    code, screen = launch([str(script)], 2, tmp_path / "log", LIMIT, ())
-    assert code == 1
-    last = screen.rstrip().splitlines()[-1]
-    assert "process 1 was started with another" in last and "seed than process 0: 1, not 42" in last
-    assert "tensor_parallel_degree than process 0: 2, not 1" in last and "data_parallel_degree than process 0: 1, not 2" in last
 
 
 def test_check_tells_the_same_first_loss_in_one_process_and_in_two(keys: Keys, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
