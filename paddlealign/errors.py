@@ -1,4 +1,4 @@
-"""The one error that a user may see without a traceback."""
+"""The ends of a run that a user may see without a traceback."""
 
 
 class UserError(Exception):
@@ -7,3 +7,11 @@ class UserError(Exception):
     The text is the whole message: the file and line or the key, the value found, what is allowed, and the fix.
     The commands print it as it is, without a traceback, and exit with 1.
     """
+
+
+class Stopped(Exception):  # noqa: N818 - it is no error
+    """A run that was asked to stop has left a checkpoint. text: what the user is told. code: the exit code."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.text, self.code = text, code

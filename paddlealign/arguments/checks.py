@@ -259,6 +259,7 @@ def unread_keys(sections: Mapping[str, Any], sources: Mapping[str, str]) -> list
             (not picks, "greater_is_better", unpicked),
             (training.early_stopping_patience is None, "early_stopping_threshold", "early_stopping_patience is unset"),
             (not training.do_train, "save_total_limit", "do_train is false"),
+            (not training.do_train, "save_on_stop", "do_train is false"),
             (not training.do_eval, "dev_dataset_path", "do_eval is false and evaluation_strategy no"),
             (not training.do_train, "train_dataset_path", "do_train is false"),
         ]

@@ -9,6 +9,7 @@ from typing import Optional
 
 from paddlealign.arguments.declare import key as _key
 from paddlealign.arguments.declare import required as _required
+from paddlealign.arguments.export_fields import TargetArguments
 from paddlealign.arguments.plan_fields import PlanFields
 
 # A ~ at the start of these values is the user's home folder. chat_template and resume_from_checkpoint may be words, which have none.
@@ -146,6 +147,7 @@ class TrainingArguments:
     save_total_limit: Optional[int] = _key(
         "Checkpoints kept; the oldest go first, and under load_best_model_at_end the best one stays. Unset keeps all.", None, metavar="N"
     )
+    save_on_stop: bool = _key("On Ctrl-C or SIGTERM finish the step, write a checkpoint, and end with exit code 130 or 143.", False)
     load_best_model_at_end: bool = _key("Make the best checkpoint by metric_for_best_model the final model.", False)
     metric_for_best_model: str = _key(
         "Evaluation metric that picks the best checkpoint and stops early: loss, accuracy (SFT: scored tokens predicted right; DPO: "
@@ -281,30 +283,6 @@ class GenerationArguments:
         "Number format of the weights; auto: the checkpoint's own on a GPU, float32 on a CPU.",
         "auto",
         choices=("auto", "float32", "bfloat16", "float16"),
-    )
-
-
-@dataclass(frozen=True)
-class TargetArguments:
-    """What a model is written as (export)."""
-
-    _argument_group_name = "target"
-
-    output_dir: str = _required("Folder that the model is written to; it must not hold a model yet.", "DIR")
-    format: str = _key(
-        "Whose layout is written: HuggingFace's, which transformers and this project read, or the one of PaddleNLP 3.0.0b4.",
-        "huggingface",
-        choices=("huggingface", "paddlenlp"),
-    )
-    dtype: str = _key(
-        "Number format of the written weights; auto: the one that config.json names, float32 where it names none.",
-        "auto",
-        choices=("auto", "float32", "bfloat16", "float16"),
-    )
-    max_shard_size: str = _key(
-        "Weights above this size are written in several files: a number with KB, MB or GB (powers of 1000), or of bytes.",
-        "5GB",
-        metavar="SIZE",
     )
 
 

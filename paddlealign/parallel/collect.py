@@ -12,6 +12,7 @@ from paddle import Tensor
 from paddle import distributed as dist
 
 from paddlealign.errors import UserError
+from paddlealign.parallel.agreement import disagreement
 from paddlealign.parallel.topology import Axis, Topology
 
 
@@ -40,15 +41,9 @@ def everywhere(topology: Topology, flag: bool) -> bool:
 
 def agree(topology: Topology, told: dict[str, str]) -> None:
     """Raise UserError in all processes where they were not told the same. told: by what it is of, a text that must be the same."""
-    texts = gather_values(topology.everyone, told)
-    for rank, theirs in enumerate(texts):
-        for name in texts[0] | theirs:
-            text = texts[0].get(name)
-            if theirs.get(name) != text:
-                raise UserError(
-                    f"process {rank} was started with another {name} than process 0: {theirs.get(name)}, not {text}. All processes must be "
-                    "given the same argument file, data and model; look at each machine's copy."
-                )
+    text = disagreement(gather_values(topology.everyone, told))
+    if text is not None:
+        raise UserError(text)
 
 
 @paddle.no_grad()

@@ -5,7 +5,6 @@ was killed. Whatever ends first ends all: the switchboard tells everyone what it
 before it is imported and a process is told even while it waits for another inside Paddle.
 """
 
-import ctypes
 import json
 import os
 import queue
@@ -19,10 +18,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from paddlealign.arguments.paths import ERROR_FILE
 from paddlealign.errors import UserError
+from paddlealign.parallel.agreement import disagreement
+from paddlealign.parallel.stopping import HEEDED, STOP_CODES, StopRequest, end_with_parent, outlive_parent, work_in_child
 
 STOPPED = (
     "stopped by the keyboard or a signal; a training run goes on from its last checkpoint with --resume_from_checkpoint true, a prediction "
@@ -30,7 +31,6 @@ STOPPED = (
 )
 _MEETING_SECONDS = 900  # for a process on another machine that starts later
 _COLLECTING_SECONDS = 1.0  # in which a killed process is told from those that failed because of it
-_PARENT_DEATH = 1  # PR_SET_PDEATHSIG in Linux's prctl.h
 
 # Waits for the launcher, so that nothing that it prints comes after; half a minute at most. A zombie has ended.
 _LAST_WORD = r"""
@@ -42,22 +42,29 @@ printf '\n%s\n' "$2"
 
 @dataclass
 class Line:
-    """This process's line to the switchboard. folder: where ERROR_FILE is written, once it is known."""
+    """This process's line to the switchboard. folder: where ERROR_FILE is written, once it is known. request: see ``_hear``."""
 
     rank: int
     place: int  # among the processes of this machine
     link: socket.socket
+    launcher: int
     folder: Path | None = None
+    request: StopRequest = field(default_factory=lambda: StopRequest(watched=True))
     over: threading.Event = field(default_factory=threading.Event)
+    screen: TextIO | None = None
+
+    def tell(self, told: Mapping[str, str]) -> None:
+        """Say what this process was told; where two were told different things the run ends. Before Paddle's groups are made."""
+        self._say({"event": "told", "told": dict(told)})
 
     def fail(self, text: str) -> None:
         """Say that this process cannot go on. Does not return: all processes end, and the screen shows the error that came first."""
         self._say({"event": "failed", "text": text})
         self._wait()
 
-    def stop(self) -> None:
-        """Say that this process was asked to stop. Does not return."""
-        self._say({"event": "stopped", "text": STOPPED})
+    def stop(self, text: str = STOPPED, code: int = STOP_CODES[signal.SIGINT]) -> None:
+        """Say that this process was asked to stop. Does not return: all end, with the exit code, and the screen shows the text."""
+        self._say({"event": "stopped", "text": text, "code": code})
         self._wait()
 
     def finish(self) -> None:
@@ -76,18 +83,39 @@ class Line:
             _send(self.link, word)
 
     def _watch_signals(self) -> None:
-        """Let SIGTERM, which the launcher sends after Ctrl-C, stop all processes, also while this one waits inside Paddle."""
+        """Hear the signals that ask to stop, also while the main thread waits inside Paddle."""
         ours, python = socket.socketpair()
         python.setblocking(False)
         signal.set_wakeup_fd(python.fileno(), warn_on_full_buffer=False)
+        parent = os.getppid()
 
         def watch(_: socket.socket = python) -> None:  # keeps the other end open
-            while signal.SIGTERM not in ours.recv(64):
-                pass
-            self.stop()
+            end_with_parent(parent)
+            while True:
+                for number in ours.recv(64):
+                    if number in STOP_CODES:
+                        self._hear(number, launched=os.getppid() == parent)
 
         threading.Thread(target=watch, daemon=True).start()
         self.heed_signals()
+
+    def _hear(self, number: int, launched: bool) -> None:
+        """SIGTERM, which the launcher sends after Ctrl-C, ends all processes; where it is heeded, it is noted for the end of the step.
+
+        From then on the launcher's end is not this process's: it saves, and ends by itself. For the thread that watches.
+        """
+        first = not self.request.numbers
+        if not self.request.heeded:
+            if number == signal.SIGTERM:  # SIGINT is Python's affair
+                self.stop()
+        elif self.request.note(number, launched):
+            self.stop()
+        elif first:
+            outlive_parent()
+            with suppress(OSError):
+                self.screen = _open_screen(self.launcher)  # the launcher may be gone before there is anything to say
+                if self.place == 0:
+                    print(f"\n{HEEDED}", file=self.screen, flush=True)
 
     def _wait(self) -> None:
         time.sleep(10 * _COLLECTING_SECONDS)
@@ -100,19 +128,20 @@ class Line:
             self.over.set()
             return
         if self.place == _speaker(self.rank - self.place, word):
-            _speak(word, self.folder)
-        os._exit(130 if word["text"] == STOPPED else 1)
+            _speak(word, self.folder, self.launcher, self.screen)
+        os._exit(word.get("code", 1))
 
 
 def join(environment: Mapping[str, str]) -> Line | None:
     """Take up the line, where the environment is that of one of several processes; None in one. For the main thread.
 
-    From here on the process also ends with the launcher, however that ends, and SIGTERM stops all processes. Raises UserError.
+    From here on the process is a child of the one that was started (``stopping``) and ends with the launcher, however that ends, and
+    SIGTERM stops all processes. Raises UserError.
     """
     world = int(environment.get("PADDLE_TRAINERS_NUM", "1"))
     if world == 1:
         return None
-    _end_with_parent()
+    launcher = work_in_child()
     rank = int(environment["PADDLE_TRAINER_ID"])
     # Every process is given an address. Paddle uses the first one's for itself, and no other.
     host, port = environment["PADDLE_TRAINER_ENDPOINTS"].split(",")[-1].rsplit(":", 1)
@@ -123,18 +152,11 @@ def join(environment: Mapping[str, str]) -> Line | None:
             raise UserError(f"{host}:{port}, which Paddle's launcher gave this process, is not free ({error}). Start again.") from error
         threading.Thread(target=_switchboard, args=(board, world), daemon=True).start()
     link = _call(host, int(port))
-    line = Line(rank, int(environment.get("PADDLE_RANK_IN_NODE", rank)), link)
+    line = Line(rank, int(environment.get("PADDLE_RANK_IN_NODE", rank)), link, launcher)
     _send(link, {"event": "here", "rank": rank})
     threading.Thread(target=line._listen, args=(world - 1,), daemon=True).start()
     line._watch_signals()
     return line
-
-
-def _end_with_parent() -> None:
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(_PARENT_DEATH, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it ended in between
-        os._exit(1)
 
 
 def _call(host: str, port: int) -> socket.socket:
@@ -186,15 +208,23 @@ def _switchboard(board: socket.socket, world: int) -> None:
 
     threading.Thread(target=accept, daemon=True).start()
     finished: set[int] = set()
+    told: dict[int, dict[str, str]] = {}
     while len(finished) < world:
         event = events.get()
         if event["event"] == "finished":
             finished.add(event["rank"])
-        else:
-            time.sleep(_COLLECTING_SECONDS)
-            verdict = cause([event, *(events.get_nowait() for _ in range(events.qsize()))])
-            _tell(links, {"event": "end", "rank": verdict["rank"], "text": verdict.get("text")})
-            return
+            continue
+        if event["event"] == "told":
+            told[event["rank"]] = event["told"]
+            text = disagreement([told[rank] for rank in range(world)]) if len(told) == world else None
+            if text is None:
+                continue
+            event = {"event": "failed", "rank": 0, "text": text}
+        time.sleep(_COLLECTING_SECONDS)
+        others = [events.get_nowait() for _ in range(events.qsize())]
+        verdict = cause([event, *(it for it in others if it["event"] != "told")])
+        _tell(links, {**verdict, "event": "end", "text": verdict.get("text")})
+        return
     _tell(links, {"event": "over"})
 
 
@@ -221,25 +251,28 @@ def _speaker(first: int, word: Mapping[str, Any]) -> int:
     return 1 if word["text"] is None and word["rank"] == first else 0
 
 
-def _speak(word: Mapping[str, Any], folder: Path | None) -> None:
-    """Write down what ended the run, and leave it as the last thing on the launcher's screen."""
-    text = word["text"]
-    if text != STOPPED:
+def _speak(word: Mapping[str, Any], folder: Path | None, launcher: int, screen: TextIO | None) -> None:
+    """Write down what ended the run, and leave it as the last thing on the launcher's screen. screen: where that is open already."""
+    text, failed = word["text"], "code" not in word
+    if failed:
         text = f"error on rank {word['rank']}: {text}" if text is not None else killed(word["rank"])
     try:
-        if folder is not None and text != STOPPED:
+        if folder is not None and failed:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / ERROR_FILE).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         text += f"\n(not written to {folder / ERROR_FILE if folder else ''}: {error.strerror})"
-    launcher = os.getppid()
     try:
-        # Its error output, not this process's, which is a log file.
-        with open(f"/proc/{launcher}/fd/2", "a", encoding="utf-8") as screen:
+        with screen or _open_screen(launcher) as screen:
             command = ["sh", "-c", _LAST_WORD, "sh", str(launcher), text]
             subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=screen, stderr=screen, start_new_session=True, close_fds=True)
     except OSError:
         print(text, file=sys.stderr, flush=True)
+
+
+def _open_screen(launcher: int) -> TextIO:
+    """The launcher's error output, not this process's, which is a log file."""
+    return open(f"/proc/{launcher}/fd/2", "a", encoding="utf-8")
 
 
 def killed(rank: int) -> str:

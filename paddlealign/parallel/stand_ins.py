@@ -3,8 +3,10 @@
 Each stand-in names its gap, as found in Paddle 3.3.1; tests/distributed/test_start.py uses each of them.
 """
 
+import ctypes
 import os
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -16,6 +18,7 @@ from paddle.distributed import collective
 # fleet's functions call these by name; as compiled they know GPU process groups only.
 _COLLECTIVES = ("all_gather_into_tensor", "all_reduce", "broadcast", "recv", "reduce", "send")
 _STORE_SECONDS = 900  # Paddle's own patience with the processes of a group
+_WAIT_MILLISECONDS = 30 * 60 * 1000  # as long as NCCL's groups wait; where a process fails or is killed the others end at once: faults.py
 
 
 def install() -> None:
@@ -24,6 +27,7 @@ def install() -> None:
         setattr(core.ProcessGroupGloo, f"{name}_on_calc_stream", _waited(getattr(core.ProcessGroupGloo, name)))
     # c_identity has no CPU kernel. Forward it changes nothing; PyLayer needs another tensor than it was given.
     paddle._C_ops.c_identity = lambda tensor, *_: tensor.clone()
+    setattr(core.ProcessGroupGloo, "create", staticmethod(_patient(core.ProcessGroupGloo.create)))  # noqa: B010 - as above
     paddle.distributed.new_group = collective.new_group = _with_own_store(collective.new_group)
     paddle.distributed.reduce_scatter = _reduce_scatter  # type: ignore[assignment]
 
@@ -44,6 +48,32 @@ def _reduce_scatter(tensor: paddle.Tensor, parts: list[paddle.Tensor], *, group:
     total = paddle.stack(parts)
     paddle.distributed.all_reduce(total, group=group)
     paddle.assign(total[group.rank], tensor)
+
+
+def _patient(create: Callable[..., Any]) -> Callable[..., Any]:
+    """``ProcessGroupGloo.create`` for groups that wait for a process which saves, evaluates or computes for long.
+
+    Gloo gives up after 30 s, its Context's default, which Paddle neither sets nor shows to Python. So Context::setTimeout is called in
+    Paddle's own library. The way to the Context: pybind11 keeps the C++ object behind the PyObject's two words, and a GlooCommContext
+    holds a vtable, rank and size, and then the Context, which begins alike. Rank and size are looked at before anything is called.
+    """
+    library = ctypes.CDLL(sys.modules[core.ProcessGroupGloo.__module__].__file__)
+    comm_context = library._ZN6paddle11distributed16ProcessGroupGloo14GetCommContextEv
+    set_timeout = library._ZN4gloo7Context10setTimeoutENSt6chrono8durationIlSt5ratioILl1ELl1000EEEE
+    comm_context.argtypes, comm_context.restype = [ctypes.c_void_p], ctypes.c_void_p
+    set_timeout.argtypes, set_timeout.restype = [ctypes.c_void_p, ctypes.c_long], None
+
+    def make(store: Any, rank: int, size: int, *rest: Any) -> Any:
+        group = create(store, rank, size, *rest)
+        holder: int = comm_context(ctypes.c_void_p.from_address(id(group) + 16))
+        context: int = ctypes.c_size_t.from_address(holder + 16).value
+        for place in (holder, context):
+            if list((ctypes.c_int * 2).from_address(place + 8)) != [rank, size]:
+                raise RuntimeError("this version of Paddle lays out its gloo groups in an unknown way; install requirements.txt")
+        set_timeout(context, _WAIT_MILLISECONDS)
+        return group
+
+    return make
 
 
 def _with_own_store(new_group: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,6 +11,7 @@ from paddlealign.data.describe import describe
 from paddlealign.data.example import Batch, Example
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.models.config import DecoderConfig
+from paddlealign.parallel.collect import gather_values
 from paddlealign.planning.layout import Job, Layout, Row, hold
 from paddlealign.planning.memory import stage_memory
 from paddlealign.training.loop import Task
@@ -24,7 +25,8 @@ def check_run(
 ) -> None:
     """Print what a run would do: an example as the model sees it, steps, tokens a step, memory, and the first micro-batch's loss.
 
-    reference: of the reference model that would stay in memory, or None.
+    All processes call it. Rows, tokens and padding are this one's, memory that of the fullest, the loss that of all. reference: of the
+    reference model that would stay in memory, or None.
     """
     print("\none example, scored tokens marked:\n" + describe(examples[0], tokenizer, colour=sys.stdout.isatty()) + "\n")
     if not arguments.training.do_train:
@@ -34,10 +36,11 @@ def check_run(
     rows = sum(len(batch.example_ids) for batch in step.batches)
     tokens = sum(batch.token_count for batch in step.batches)
     cells = sum(batch.input_ids.size for batch in step.batches)
-    print(f"steps: {task.feed.total_steps:,}; the first takes {rows} rows, {tokens:,} tokens, in micro-batches: {len(step.batches)}")
+    each = f" in each of {task.topology.data.size} copies of the model" if task.topology.data.size > 1 else ""
+    print(f"steps: {task.feed.total_steps:,}; the first takes {rows} rows, {tokens:,} tokens, in micro-batches: {len(step.batches)}{each}")
     print(f"padding: {1 - tokens / cells:.1%} of the first step's {cells:,} positions")
-    print(memory_line(arguments, task, step.batches, reference))
-    sums = evaluate(task.policy, step.batches[:1], task.objective, task.precision)
+    print(max(gather_values(task.topology.everyone, memory_line(arguments, task, step.batches, reference)))[1])
+    sums = evaluate(task.policy, step.batches[:1], task.objective, task.precision, task.topology, task.chain)
     means = sums.means()
     if "rewards/margins" in means:
         print(
@@ -49,17 +52,23 @@ def check_run(
     print("check passed")
 
 
-def memory_line(arguments: SftArguments | DpoArguments, task: Task, batches: Sequence[Batch], reference: DecoderConfig | None) -> str:
-    """One line with the estimated peak of a step's micro-batches in this one process, and what it is made of. See ``planning.memory``."""
+def memory_line(
+    arguments: SftArguments | DpoArguments, task: Task, batches: Sequence[Batch], reference: DecoderConfig | None
+) -> tuple[float, str]:
+    """The estimated peak of a step in this process, in bytes, and a line with what it is made of. See ``planning.memory``."""
     recompute, precision = arguments.training.recompute, task.precision
     largest = max(batches, key=lambda batch: batch.input_ids.size)
     row = Row(1.0, 1.0, 1)  # rows are counted here by the batch itself
     on_cpu = paddle.get_device() == "cpu"
     job = Job(task.policy.config, reference, precision.dtype, precision.level, row, row, on_cpu)
-    layout = Layout(1, 1, 1, 0, 1, False, recompute, len(largest.example_ids), len(batches))
-    holding, kept = hold(job.config, layout, 0), hold(reference, layout, 0) if reference else None
-    memory = stage_memory(job, layout, 0, holding, kept, largest.input_ids.size, len(largest.target_ids))
+    axes, stage, cut = task.topology, task.topology.pipeline.rank, task.policy.make.positions > 1
+    degrees = (axes.tensor.size, axes.pipeline.size, axes.data.size, task.sharding.stage, axes.shards.size)
+    layout = Layout(*degrees, cut, recompute, len(largest.example_ids), len(batches))
+    holding, kept = hold(job.config, layout, stage), hold(reference, layout, stage) if reference else None
+    memory = stage_memory(job, layout, stage, holding, kept, largest.input_ids.size, len(largest.target_ids))
     parts = {name: value for name, value in memory.parts().items() if value}
     told = " + ".join(f"{name} {value / _GB:.2f}" for name, value in parts.items())
     beside = "Paddle itself, and on a CPU freed memory that is kept, come on top" if on_cpu else "Paddle itself comes on top"
-    return f"memory, estimated: {memory.total / _GB:.2f} GB = {told}, {memory.moment} ({holding.total / 1e6:.1f} M parameters); {beside}"
+    fullest = f" in the fullest of {axes.world} processes" if axes.world > 1 else ""
+    made_of = f"{told}, {memory.moment} ({holding.total / 1e6:.1f} M parameters)"
+    return memory.total, f"memory, estimated: {memory.total / _GB:.2f} GB{fullest} = {made_of}; {beside}"

@@ -11,6 +11,7 @@ from paddlealign.errors import UserError
 from paddlealign.models.config import read_config
 from paddlealign.models.decoder import Decoder
 from paddlealign.parallel.collect import everywhere
+from paddlealign.parallel.stopping import StopRequest
 from paddlealign.recipes.check import check_run
 from paddlealign.recipes.device import say
 from paddlealign.recipes.processes import check_cut
@@ -33,9 +34,9 @@ from paddlealign.training.reference import (
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 5e-3}
 
 
-def run(arguments: DpoArguments) -> None:
-    """Align the policy with the preference pairs, held to a frozen reference. Raises UserError."""
-    start = begin(arguments)
+def run(arguments: DpoArguments, request: StopRequest) -> None:
+    """Align the policy with the preference pairs, held to a frozen reference. request, errors: as ``sft.run``."""
+    start = begin(arguments, request)
     rows = prepare_rows(arguments, "preference", score_all_turns=False)
     reference_config = read_config(reference_dir(arguments))
     reference_size = vocabulary_size(arguments, rows, reference_config)

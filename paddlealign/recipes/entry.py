@@ -10,16 +10,21 @@ from pathlib import Path
 from typing import TextIO
 
 from paddlealign.arguments.parsing import Command, DpoArguments, SftArguments, parse
-from paddlealign.arguments.paths import check_model, check_paths
+from paddlealign.arguments.paths import ERROR_FILE, check_model, check_paths
 from paddlealign.arguments.plan import Planned, parse_plan
-from paddlealign.errors import UserError
+from paddlealign.arguments.show import arguments_dict
+from paddlealign.errors import Stopped, UserError
 from paddlealign.machine import prepare
 from paddlealign.parallel.faults import STOPPED, Line, join
+from paddlealign.parallel.stopping import StopRequest
 from paddlealign.versions import check_versions
 
 
 def main(command: Command, argv: Sequence[str] | None = None) -> int:
-    """Run a command and give its exit code: 0, 1 after a user's error, 130 after Ctrl-C, 141 where nobody reads on (``| head``)."""
+    """Run a command and give its exit code.
+
+    0, 1 after a user's error, 130 after Ctrl-C, 143 after SIGTERM where save_on_stop heeds it, 141 where nobody reads on (``| head``).
+    """
     try:
         code = _run(command, sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
@@ -39,6 +44,11 @@ def _run(command: Command, argv: Sequence[str]) -> int:
             _work(command, argv, line)
         _finish(line)
         return 0
+    except Stopped as stopped:
+        if line:
+            line.stop(stopped.text, stopped.code)
+        print(stopped.text, file=sys.stderr)
+        return stopped.code
     except SystemExit:  # after --help
         _finish(line)
         raise
@@ -63,8 +73,15 @@ def _work(command: Command, argv: Sequence[str], line: Line | None) -> None:
     """The recipe is imported after the arguments are known to be good, so that ``--help`` and mistakes do not wait for Paddle."""
     warning = check_versions()
     arguments = parse_plan(argv) if command == "plan" else parse(command, argv)
-    if line and isinstance(arguments, SftArguments | DpoArguments) and not arguments.training.check:
-        line.folder = Path(arguments.training.output_dir)
+    if line and not isinstance(arguments, Planned):
+        run = arguments_dict(arguments)
+        values = {key: str(item["value"]) for section in run["arguments"].values() for key, item in section.items()}
+        line.tell({"command": arguments.command, **values})
+    folder = None
+    if isinstance(arguments, SftArguments | DpoArguments) and not arguments.training.check:
+        folder = Path(arguments.training.output_dir)
+    if line:
+        line.folder = folder
     if isinstance(arguments, Planned):
         check_model(arguments.training)
     else:
@@ -75,7 +92,12 @@ def _work(command: Command, argv: Sequence[str], line: Line | None) -> None:
     recipe = importlib.import_module(f"paddlealign.recipes.{command}")
     if line:
         line.heed_signals()
-    recipe.run(arguments)
+    if isinstance(arguments, SftArguments | DpoArguments):
+        recipe.run(arguments, line.request if line else StopRequest(watched=False))
+    else:
+        recipe.run(arguments)
+    if folder and line is None:
+        (folder / ERROR_FILE).unlink(missing_ok=True)  # of an earlier run in several processes, which ``Line.finish`` does for them
 
 
 def _output(line: Line | None) -> TextIO:

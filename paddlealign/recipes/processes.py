@@ -7,7 +7,6 @@ from paddle import Tensor
 
 from paddlealign.arguments.fields import ParallelArguments
 from paddlealign.arguments.parsing import Arguments
-from paddlealign.arguments.show import arguments_dict
 from paddlealign.errors import UserError
 from paddlealign.models.attention import Attend
 from paddlealign.models.config import DecoderConfig
@@ -17,7 +16,6 @@ from paddlealign.models.parameters import cut_problem
 from paddlealign.parallel.collect import agree, from_holder
 from paddlealign.parallel.pipeline import Chain, connect, run_forward_only
 from paddlealign.parallel.topology import Topology, start
-from paddlealign.recipes.run_file import argument_values
 from paddlealign.training.reference import weights_hash
 
 
@@ -32,14 +30,13 @@ def start_processes(parallel: ParallelArguments, shards: int = 1) -> tuple[Topol
 
 
 def agree_on(arguments: Arguments, topology: Topology, more: Mapping[str, str]) -> None:
-    """See to it that all processes were told the same and have the same files, before they compute anything together.
+    """See to it that all processes have the same files, before they compute anything together; ``entry`` has seen to the arguments.
 
     more: by what it is of, a text that must be the same, as a hash of the rows. Raises UserError.
     """
     if topology.world > 1:
-        told = {key: str(value) for key, value in argument_values(arguments_dict(arguments)).items()}
         weights = weights_hash(Path(arguments.model.model_name_or_path), arguments.model.allow_pickle)
-        agree(topology, {**told, **more, "model's weights": weights})
+        agree(topology, {**more, "model's weights": weights})
 
 
 def check_cut(config: DecoderConfig, parallel: ParallelArguments, shards: int = 1) -> None:

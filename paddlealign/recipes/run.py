@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from paddlealign.arguments.paths import CURVES_FILE, METRICS_FILE, RUN_FILE
 from paddlealign.arguments.show import render
 from paddlealign.errors import UserError
@@ -16,10 +18,13 @@ from paddlealign.models.decoder import Decoder
 from paddlealign.models.tensor_files import write_json
 from paddlealign.models.weight_files import GENERATION_FILE, files_beside
 from paddlealign.models.weights import find_weights
+from paddlealign.parallel.collect import sum_over
 from paddlealign.parallel.pipeline import Chain
 from paddlealign.parallel.sharding import Sharding
+from paddlealign.parallel.stopping import STOP_CODES, StopRequest
 from paddlealign.parallel.topology import Topology
 from paddlealign.recipes.device import choose_device, say
+from paddlealign.recipes.output_folder import check_shared, probe_folder
 from paddlealign.recipes.processes import agree_on, check_cut, start_processes
 from paddlealign.recipes.rows import Rows, TrainArguments, check_vocabulary, dev_batches, make_feed, note_length, vocabulary_size
 from paddlealign.recipes.run_file import describe_run, refuse_other_run
@@ -46,7 +51,7 @@ from paddlealign.training.share import load_share
 class Start:
     """What is settled before any data is read.
 
-    chain: the stages of the pipeline. resume: the checkpoint to go on from.
+    chain: the stages of the pipeline. resume: the checkpoint to go on from. request: what this process is asked by signals.
     """
 
     topology: Topology
@@ -54,9 +59,10 @@ class Start:
     device: str
     precision: Precision
     resume: Path | None
+    request: StopRequest
 
 
-def begin(arguments: TrainArguments) -> Start:
+def begin(arguments: TrainArguments, request: StopRequest) -> Start:
     """Print the effective arguments and notes, settle device and precision, and see to it that output_dir can be written."""
     settings = arguments.training
     say(render(arguments))
@@ -80,31 +86,16 @@ def begin(arguments: TrainArguments) -> Start:
     for note in (*arguments.notes, *([remark] if remark else [])):
         say(f"note: {note}")
     topology, chain = start_processes(arguments.parallel, settings.sharding_parallel_degree)
-    if topology.world > 1 and settings.check:
-        raise UserError("check: it looks at a run from one process. Start it without paddle.distributed.launch.")
-    if precision.scaler is not None and topology.tensor.size * topology.pipeline.size > 1:
-        raise UserError("fp16 with tensor_parallel_degree or pipeline_parallel_degree above 1 is not supported yet. Set bf16 in its place.")
-    if topology.is_main and not settings.check:
-        probe_folder(output_dir)
-    return Start(topology, chain, device, precision, resume)
+    if not settings.check:
+        if topology.is_main:
+            probe_folder(output_dir)
+        check_shared(topology, output_dir)
+    return Start(topology, chain, device, precision, resume, request)
 
 
 def agree_on_run(arguments: TrainArguments, start: Start, hashes: dict[str, str]) -> None:
     """``agree_on`` for a training run. hashes: see ``describe_run``."""
     agree_on(arguments, start.topology, {**hashes, "checkpoint to go on from": str(start.resume)})
-
-
-def probe_folder(folder: Path) -> None:
-    """Refuse an output_dir that cannot be written, before hours are spent. Nothing is left behind."""
-    existed = folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".writable").touch()
-        (folder / ".writable").unlink()
-        if not existed:
-            folder.rmdir()
-    except OSError as error:
-        raise UserError(f"output_dir: {folder} cannot be written ({error.strerror}); name another folder") from error
 
 
 def load_policy(arguments: TrainArguments, start: Start, rows: Rows) -> tuple[Decoder, Sharding]:
@@ -193,7 +184,9 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
     progress = Progress(task.feed.total_steps, state.step, settings.disable_tqdm)
     try:
         if settings.do_train:
-            state = fit(task, settings, state, log, progress)
+            with start.request.heed(settings.save_on_stop):
+                asked = (lambda: stop_code(start)) if settings.save_on_stop else (lambda: 0)
+                state = fit(task, settings, state, log, progress, asked)
         if settings.do_eval and settings.evaluation_strategy == "no":
             run_evaluation(task, state, log, progress)
     finally:
@@ -215,6 +208,15 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
         say(f"note: saved in {held}, as it was trained; the checkpoint was {stored} ({way})")
     if settings.do_train and arguments.data.chat_template == "none":
         say("trained on plain text (chat_template none): give predict.py --chat_template none too")
+
+
+def stop_code(start: Start) -> int:
+    """The exit code to stop with where any process was asked to, else 0: the same in all, which call it together."""
+    asked = sum_over(start.topology.everyone, np.array([number in start.request.numbers for number in STOP_CODES]))
+    code = next((code for code, count in zip(STOP_CODES.values(), asked, strict=True) if count), 0)
+    if code:
+        start.request.join_in()
+    return code
 
 
 def check_resume(arguments: TrainArguments, start: Start, hashes: dict[str, str]) -> None:

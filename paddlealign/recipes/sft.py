@@ -1,15 +1,16 @@
 """Supervised fine-tuning, from the arguments to the fine-tuned model."""
 
 from paddlealign.arguments.parsing import SftArguments
+from paddlealign.parallel.stopping import StopRequest
 from paddlealign.recipes.check import check_run
 from paddlealign.recipes.rows import prepare_rows
 from paddlealign.recipes.run import agree_on_run, begin, check_resume, load_policy, make_task, train
 from paddlealign.training.objective import sft_objective
 
 
-def run(arguments: SftArguments) -> None:
-    """Fine-tune on the responses' cross-entropy. Raises UserError."""
-    start = begin(arguments)
+def run(arguments: SftArguments, request: StopRequest) -> None:
+    """Fine-tune on the responses' cross-entropy. request: what signals ask of this process. Raises UserError, and Stopped."""
+    start = begin(arguments, request)
     rows = prepare_rows(arguments, "sft", arguments.objective.score_all_turns)
     agree_on_run(arguments, start, rows.hashes)
     policy, sharding = load_policy(arguments, start, rows)

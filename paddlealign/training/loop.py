@@ -10,7 +10,7 @@ from paddle.optimizer import AdamW
 
 from paddlealign.arguments.fields import TrainingArguments
 from paddlealign.data.example import Batch
-from paddlealign.errors import UserError
+from paddlealign.errors import Stopped, UserError
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.weights import load_weights
 from paddlealign.parallel.collect import everywhere
@@ -53,10 +53,13 @@ class Task:
     sharding: Sharding = field(default_factory=unsharded)
 
 
-def fit(task: Task, settings: TrainingArguments, state: TrainState, log: RunLog, progress: Progress) -> TrainState:
+def fit(
+    task: Task, settings: TrainingArguments, state: TrainState, log: RunLog, progress: Progress, asked: Callable[[], int] = lambda: 0
+) -> TrainState:
     """Train from ``state`` to the end of the feed, or until early stopping. Returns the last state.
 
-    Raises UserError where a step's gradient is not finite; the weights are then those of the step before.
+    asked: whether to stop after this step with a checkpoint, as the exit code to end with, or 0 to go on; the same in all processes. Raises
+    Stopped after that checkpoint, and UserError where a step's gradient is not finite; the weights are then those of the step before.
     """
     output_dir = Path(settings.output_dir)
     total = task.feed.total_steps
@@ -105,9 +108,13 @@ def fit(task: Task, settings: TrainingArguments, state: TrainState, log: RunLog,
         if _is_due(settings.evaluation_strategy, settings.eval_steps or settings.logging_steps, state.step, step.ends_epoch, last):
             line = run_evaluation(task, state, log, progress)
             _note_best(state, line, settings, eligible=saves or last or not settings.load_best_model_at_end)
-        if saves:
+        stop = asked()
+        if saves or stop:
             state.window = asdict(add_up([*carried, *window])) if carried or window else None
             _save(task, state, settings, output_dir, progress)
+        if stop:
+            everywhere(task.topology, True)  # the checkpoint is whole before any process ends
+            raise Stopped(f"stopped after step {state.step} of {total}, which is saved; go on with --resume_from_checkpoint true", stop)
         window_start += time.perf_counter() - pause
     if settings.load_best_model_at_end and state.best_step not in (None, state.step):
         load_weights(task.policy, output_dir / f"checkpoint-{state.best_step}")

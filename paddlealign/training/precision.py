@@ -1,11 +1,13 @@
 """In which dtype a run computes: float32, or half precision as PaddleNLP's users know it (O1, O2)."""
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import paddle
 from paddle import Tensor
+from paddle.optimizer import AdamW
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,29 @@ class Precision:
             with paddle.amp.auto_cast(enable=False, dtype="float16"):
                 loss = self.scaler.scale(loss)
         loss.backward()
+
+    @paddle.no_grad()
+    def unscale(self, optimizer: AdamW, parameters: Iterable[Tensor]) -> None:
+        """Take the loss's scale out of the gradients, also of those parameters that another process updates."""
+        if self.scaler is None:
+            return
+        self.scaler.unscale_(optimizer)
+        own = {id(parameter) for parameter in optimizer._parameter_list}
+        for parameter in parameters:
+            if id(parameter) not in own and parameter.grad is not None:
+                parameter.grad.scale_(1.0 / float(self.scaler.state_dict()["scale"][0]))
+
+    def step(self, optimizer: AdamW, finite: bool) -> None:
+        """Update the weights where the step's gradient is finite; the loss scaler also lowers its scale where it is not.
+
+        finite: whether the gradient is, over all processes. GradScaler has looked at this one's only.
+        """
+        if self.scaler is not None:
+            self.scaler._found_inf = paddle.to_tensor([not finite])
+            self.scaler.step(optimizer)
+            self.scaler.update()
+        elif finite:
+            optimizer.step()
 
     def scaler_state(self) -> dict[str, Any] | None:
         """The loss scaler's state as plain values, for a checkpoint."""

@@ -108,16 +108,11 @@ def apply_gradients(
 
     Where the norm is not finite the weights stay as they are; under float16 the loss scaler also lowers its scale.
     """
-    if precision.scaler is not None:
-        precision.scaler.unscale_(optimizer)
+    precision.unscale(optimizer, policy.parameters())
     sharding = sharding or unsharded(topology)
     norm = clip_gradients(policy.named_parameters(), max_grad_norm, topology, apart=sharding.stage >= 2)
     optimizer.set_lr(learning_rate)
-    if precision.scaler is not None:
-        precision.scaler.step(optimizer)
-        precision.scaler.update()
-    elif math.isfinite(norm):
-        optimizer.step()
+    precision.step(optimizer, math.isfinite(norm))
     for parameter in policy.parameters():
         parameter.clear_gradient(False)  # set_to_zero: by its name it is not heeded
     sharding.share(policy.named_parameters())

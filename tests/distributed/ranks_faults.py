@@ -1,6 +1,7 @@
 """What each rank runs for test_faults.py: it talks to the others without end, until one does what it is told.
 
-Arguments: the folder for errors.txt, what happens (raise, refuse, kill, abort, none, finish) and to which rank.
+Arguments: the folder for errors.txt, what happens (raise, refuse, kill, abort, none, finish, save) and to which rank; after save: how many
+seconds all of them save for when they are asked to stop.
 """
 
 import os
@@ -25,6 +26,17 @@ def work(what: str, whom: int) -> None:
 
     line.heed_signals()
     topology = start(1, 1, int(os.environ["PADDLE_TRAINERS_NUM"]))
+    if what == "save":
+        with line.request.heed(True):
+            print("at work", flush=True)
+            while not sum_over(topology.everyone, np.array(len(line.request.numbers))):
+                time.sleep(0.005)
+            line.request.join_in()
+            print("saving", flush=True)
+            time.sleep(whom)
+            (line.folder / f"saved{topology.rank}").touch()
+            sum_over(topology.everyone, np.ones(1))
+            line.stop("saved by all", 143)
     done = 0
     while what != "finish" or done < 2 * ROUNDS_BEFORE:
         sum_over(topology.everyone, np.ones(2))

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from scripts.parallel_page import LIMITS, ROOT, RUNS, Figures, Run, difference, faults, largest, read_table, train
-from tests.distributed.launching import run_ranks
 from tests.distributed.layouts import LAYOUTS, SINGLE
 from tests.distributed.ranks_training import SAVED_AT
 
@@ -68,27 +67,3 @@ def test_a_checkpoint_knows_no_layout(folder: Path, single: dict[str, Run], save
         if saved_by == goes_on:
             straight = np.load(folder / saved_by / f"{run}.npz")
             assert all(np.array_equal(array, straight[name][-len(array) :]) for name, array in found[run].items())
-
-
-DISAGREEING = """
-import sys
-from paddlealign.parallel.collect import agree
-from paddlealign.parallel.topology import start
-import paddle
-paddle.set_device("cpu")
-topology = start(1, 1, 2)
-agree(topology, {"seed": "1", "rows": "same"})
-one, other = {"seed": "1"}, {"seed": "1", "dev files": "x"}
-for told in ({"seed": str(topology.rank)}, [one, other][topology.rank], [{"seed": "1", "q": "y"}, one][topology.rank]):
-    try:
-        agree(topology, told)
-    except UserError as error:
-        print(error)
-"""
-
-
-def test_processes_that_were_told_different_things_are_refused_by_name() -> None:
-    for wrote in run_ranks(DISAGREEING, 2):
-        assert "process 1 was started with another seed than process 0: 1, not 0." in wrote
-        assert "another dev files than process 0: x, not None." in wrote
-        assert "another q than process 0: None, not y." in wrote

@@ -175,6 +175,8 @@ def test_what_follows_from_other_keys(tmp_path):
 def test_set_keys_that_another_key_makes_void_are_told(tmp_path):
     notes = run(tmp_path, eval_steps=5, num_train_epochs=3, max_steps=9).notes
     assert notes == ("Not read in this run: eval_steps (evaluation_strategy is no), num_train_epochs (max_steps is 9).",)
+    notes = run(tmp_path, do_train=False, do_eval=True, save_on_stop=True).notes
+    assert notes == ("Not read in this run: save_on_stop (do_train is false).",)
     notes = run(tmp_path, "predict", decode_strategy="greedy_search", top_p=0.9).notes
     assert notes == ("Not read in this run: top_p (decode_strategy is greedy_search).",)
 

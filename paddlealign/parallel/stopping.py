@@ -1,0 +1,117 @@
+"""Being asked to stop, by Ctrl-C or SIGTERM: a run that wants to finishes its step and leaves a checkpoint first.
+
+Nothing here needs Paddle. What its launcher does was read in Paddle 3.3.1: its processes have sessions of their own, so Ctrl-C reaches the
+launcher alone. It sends each of them SIGTERM, thrice within a second while they live, and after 30 s thrice more and SIGKILL; after a
+second Ctrl-C 10 s. The older launcher behind ``--backend`` kills after 4 s, and at a SIGTERM of its own it ends without a word. The
+checkpoint of a large model takes longer, so the process that the launcher knows is a mere parent of the one that works: the launcher may
+kill it, and the save goes on.
+"""
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from types import FrameType
+
+# With which exit code a run ends that left a checkpoint first: the shell's, 128 and the signal's number.
+STOP_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+_REPEATING_SECONDS = 2.0  # in which another SIGTERM is the launcher's repetition
+_LAUNCHER_SECONDS = 29.0  # after which another SIGTERM is the launcher's, before it kills
+_PARENT_DEATH = 1  # PR_SET_PDEATHSIG in Linux's prctl.h
+
+
+@dataclass
+class StopRequest:
+    """What this process was asked.
+
+    watched: a thread takes the signals in (``faults.Line``), as the main one may wait inside Paddle; else Python's handlers do. heeded:
+    whether a signal is noted for the end of the step, and does not end the process. numbers: the signals that were noted.
+    """
+
+    watched: bool
+    heeded: bool = False
+    numbers: set[int] = field(default_factory=set)
+    _first: float = 0.0
+
+    @contextmanager
+    def heed(self, wanted: bool) -> Iterator[None]:
+        """Where ``wanted``, note SIGINT and SIGTERM as long as the context lasts, and on where one came. For the main thread."""
+        if not wanted:
+            yield
+            return
+        handler = _nothing if self.watched else self._take
+        before = {number: signal.signal(number, handler) for number in STOP_CODES}
+        self.heeded = True
+        try:
+            yield
+        finally:
+            if not self.numbers:  # else the launcher may repeat itself
+                self.heeded = False
+                for number, old in before.items():
+                    signal.signal(number, old)
+
+    def note(self, number: int, launched: bool) -> bool:
+        """Take in a signal. Returns whether it asks to end at once, as a second one does. launched: the launcher is still there."""
+        now = time.monotonic()
+        again = bool(self.numbers)
+        self.numbers.add(number)
+        if not again:
+            self._first = now
+            return False
+        since = now - self._first
+        return number == signal.SIGINT or (since > _REPEATING_SECONDS and not (launched and since > _LAUNCHER_SECONDS))
+
+    def join_in(self) -> None:
+        """Another process was asked to stop: this one is too, before or instead of a signal from outside."""
+        if not self.numbers:
+            signal.raise_signal(signal.SIGTERM)
+
+    def _take(self, number: int, _: FrameType | None) -> None:
+        first = not self.numbers
+        if self.note(number, launched=False):
+            raise KeyboardInterrupt
+        if first:
+            print(f"\n{HEEDED}", flush=True)
+
+
+HEEDED = "stopping after this step, with a checkpoint; another Ctrl-C ends at once, without one"
+
+
+def work_in_child() -> int:
+    """Go on in a child; this process only waits, and ends as the child does. Returns, in the child, the id of the launcher.
+
+    To be called before there are threads. The waiting process ends with the launcher, and the child with it, see ``end_with_parent``.
+    """
+    launcher = os.getppid()
+    end_with_parent(launcher)
+    child = os.fork()
+    if child == 0:
+        return launcher
+
+    def pass_on(*_: object) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGTERM)
+
+    for number in STOP_CODES:
+        signal.signal(number, pass_on)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    os._exit(code if code >= 0 else 128 - code)
+
+
+def end_with_parent(parent: int) -> None:
+    """Let the system kill this process when ``parent`` ends, as long as the calling thread lives."""
+    ctypes.CDLL(None).prctl(_PARENT_DEATH, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it ended in between
+        os._exit(1)
+
+
+def outlive_parent() -> None:
+    """Take ``end_with_parent`` back. For the thread that called it: Linux keeps this by thread."""
+    ctypes.CDLL(None).prctl(_PARENT_DEATH, 0, 0, 0, 0)
+
+
+def _nothing(*_: object) -> None:
+    """A handler of Python's own, without which a signal does not reach the thread that watches for it."""
