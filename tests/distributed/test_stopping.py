@@ -161,7 +161,9 @@ def saving(folder: Path, seconds: int, ask: Callable[[subprocess.Popen[str]], No
     process = start_launcher([str(SAVING), str(folder), "save", str(seconds)], 2, folder / "log", ())
     try:
         logs = [folder / "log" / f"workerlog.{rank}" for rank in range(2)]
-        wait_until(lambda: all(log.exists() and "at work" in log.read_text(encoding="utf-8") for log in logs), LIMIT)
+        at_work = lambda: all(log.exists() and "at work" in log.read_text(encoding="utf-8") for log in logs)  # noqa: E731
+        wait_until(lambda: at_work() or process.poll() is not None, LIMIT)
+        assert process.poll() is None, process.communicate()  # a start that failed says why
         ask(process)
         wait_until(lambda: all("saving" in log.read_text(encoding="utf-8") for log in logs), LIMIT)
         yield process
