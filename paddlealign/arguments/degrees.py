@@ -74,7 +74,7 @@ def settle_degrees(asked: Mapping[str, Any], processes: int, sections: Container
     if "training" not in sections:
         idle = {key: value for key, value in active.items() if key not in Degrees._fields[:3]}
         return degrees, notes + ([f"{_shown(idle)}: for training; nothing to do here."] if idle else [])
-    degrees, told = _with_sharding(degrees, active)
+    degrees, told = _with_sharding(degrees, active, asked.get("data_parallel_degree", -1))
     if active.get("sequence_parallel") and degrees.tensor_parallel_degree == 1:
         told.append("sequence_parallel: nothing to do with tensor_parallel_degree 1; it cuts what those that share a layer all hold.")
     elif active.get("sequence_parallel"):
@@ -89,8 +89,11 @@ def settle_degrees(asked: Mapping[str, Any], processes: int, sections: Container
     return degrees, notes + told
 
 
-def _with_sharding(degrees: Degrees, active: Mapping[str, Any]) -> tuple[Degrees, list[str]]:
-    """Who shards what: all processes that read different rows, or as many of them as the user said."""
+def _with_sharding(degrees: Degrees, active: Mapping[str, Any], counted: int) -> tuple[Degrees, list[str]]:
+    """Who shards what: all processes that read different rows, or as many of them as the user said.
+
+    counted: the user's data_parallel_degree; below that of ``degrees`` it counts as PaddleNLP does, without the shards.
+    """
     words, given = str(active.get("sharding", "")).split(), active.get("sharding_parallel_degree")
     if "offload" in words:
         raise UserError(f'sharding: "{active["sharding"]}": offload is not supported. Take the word away; stage3 holds least.')
@@ -106,6 +109,8 @@ def _with_sharding(degrees: Degrees, active: Mapping[str, Any]) -> tuple[Degrees
             f"sharding_parallel_degree {given} does not divide the {readers} processes that read different rows (data_parallel_degree). "
             f"Set a divisor, or leave it unset for {readers}."
         )
+    if not given and 0 < counted < readers:
+        given = readers // counted
     if readers == 1:
         return degrees, [f"sharding {words[0]}: nothing to do, since one process alone reads rows (data_parallel_degree 1)."]
     return degrees._replace(sharding=words[0], sharding_parallel_degree=given or readers), []
@@ -125,7 +130,10 @@ def _several(asked: Mapping[str, Any], active: Mapping[str, Any], processes: int
         )
     data = processes // (tensor * pipeline)
     given = asked.get("data_parallel_degree", -1)
-    if given > 0 and data not in (given, given * (active.get("sharding_parallel_degree", 1) if active.get("sharding") else 1)):
+    beside = (
+        active.get("sharding_parallel_degree", data // given if given > 0 and data % given == 0 else 1) if active.get("sharding") else 1
+    )
+    if given > 0 and data not in (given, given * beside):
         raise UserError(
             f"{product} x data_parallel_degree {given} = {tensor * pipeline * given} is not the {processes} processes started. "
             f"Set data_parallel_degree {data}, or leave it unset, or start {tensor * pipeline * given} processes."

@@ -124,7 +124,8 @@ class Sharding:
             if parameter.grad is None:
                 continue
             is_half = parameter.dtype != paddle.float32
-            # A weight that is used as a view may have a gradient that lies in another order, which the collectives refuse.
+            # A weight that is used as a view may have a gradient that lies in another order, which the collectives refuse; contiguous()
+            # lays out the parameter's own gradient anew.
             gradient = parameter.grad.astype("float32").contiguous() if is_half else parameter.grad.contiguous()
             if self.stage >= 2 and self._shards.size > 1:
                 # What the owner has summed up so far stays in it.

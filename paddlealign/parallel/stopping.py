@@ -34,7 +34,8 @@ class StopRequest:
     watched: bool
     heeded: bool = False
     numbers: set[int] = field(default_factory=set)
-    _first: float = 0.0
+    _first: float | None = None  # when the first signal from outside came
+    _joining: bool = False
 
     @contextmanager
     def heed(self, wanted: bool) -> Iterator[None]:
@@ -56,9 +57,11 @@ class StopRequest:
     def note(self, number: int, launched: bool) -> bool:
         """Take in a signal. Returns whether it asks to end at once, as a second one does. launched: the launcher is still there."""
         now = time.monotonic()
-        again = bool(self.numbers)
+        inside, self._joining = self._joining, False
         self.numbers.add(number)
-        if not again:
+        if inside:  # the launcher's own signals are still to come: it goes through its processes one after another
+            return False
+        if self._first is None:
             self._first = now
             return False
         since = now - self._first
@@ -67,6 +70,7 @@ class StopRequest:
     def join_in(self) -> None:
         """Another process was asked to stop: this one is too, before or instead of a signal from outside."""
         if not self.numbers:
+            self._joining = True
             signal.raise_signal(signal.SIGTERM)
 
     def _take(self, number: int, _: FrameType | None) -> None:

@@ -18,7 +18,7 @@ from paddlealign.models.decoder import Decoder
 from paddlealign.models.tensor_files import write_json
 from paddlealign.models.weight_files import GENERATION_FILE, files_beside
 from paddlealign.models.weights import find_weights
-from paddlealign.parallel.collect import sum_over
+from paddlealign.parallel.collect import everywhere, sum_over
 from paddlealign.parallel.pipeline import Chain
 from paddlealign.parallel.sharding import Sharding
 from paddlealign.parallel.stopping import STOP_CODES, StopRequest
@@ -182,19 +182,19 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
     began = time.perf_counter()
     log = RunLog(output_dir if is_main else None, state.step, settings.report_to)
     progress = Progress(task.feed.total_steps, state.step, settings.disable_tqdm)
-    try:
-        if settings.do_train:
-            with start.request.heed(settings.save_on_stop):
+    with start.request.heed(settings.save_on_stop and settings.do_train):  # to the end: the final model is written, too
+        try:
+            if settings.do_train:
                 asked = (lambda: stop_code(start)) if settings.save_on_stop else (lambda: 0)
                 state = fit(task, settings, state, log, progress, asked)
-        if settings.do_eval and settings.evaluation_strategy == "no":
-            run_evaluation(task, state, log, progress)
-    finally:
-        progress.close()
-        log.close()
-    seconds = time.perf_counter() - began
-    if settings.do_train:
-        save_policy(output_dir, task.policy, task.side_files, start.topology, task.sharding)
+            if settings.do_eval and settings.evaluation_strategy == "no":
+                run_evaluation(task, state, log, progress)
+        finally:
+            progress.close()
+            log.close()
+        seconds = time.perf_counter() - began
+        if settings.do_train:
+            save_policy(output_dir, task.policy, task.side_files, start.topology, task.sharding)
     if not is_main:
         return
     if settings.do_train:
@@ -232,8 +232,10 @@ def resume_or_start(arguments: TrainArguments, start: Start, task: Task, run: di
     if start.resume is None:
         if arguments.training.resume_from_checkpoint is not None:
             refuse_other_run(output_dir / RUN_FILE, run)
-        elif arguments.training.overwrite_output_dir and start.topology.is_main:
-            remove_run(output_dir)
+        elif arguments.training.overwrite_output_dir:
+            everywhere(start.topology, True)  # by now all have read the model, which may lie in there
+            if start.topology.is_main:
+                remove_run(output_dir)
         return TrainState()
     old_steps = refuse_other_run(start.resume / RUN_FILE, run)
     state = load_checkpoint(start.resume, task.policy, task.optimizer, task.precision, task.sharding)

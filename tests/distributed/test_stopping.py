@@ -226,6 +226,17 @@ def test_which_signal_asks_to_end_at_once(
     assert found == at_once and request.numbers == {number}
 
 
+def test_the_launchers_signals_after_one_from_another_process_are_its_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many processes the last gets them seconds later than the first, which the others have heard of by then."""
+    request = StopRequest(watched=True)
+    monkeypatch.setattr(stopping.signal, "raise_signal", lambda number: request.note(number, True))
+    found = []
+    for moment in (0.5, 4.2, 4.4, 4.6, 9.0):
+        monkeypatch.setattr(stopping.time, "monotonic", lambda moment=moment: 100.0 + moment)
+        found.append(request.note(signal.SIGTERM, True) if moment > 1 else request.join_in())
+    assert found == [None, False, False, False, True]
+
+
 def test_check_tells_the_same_first_loss_in_one_process_and_in_two(keys: Keys, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main("sft", keys(tmp_path / "output", 1, "--check", "true")) == 0
     alone = capsys.readouterr().out.splitlines()

@@ -37,6 +37,8 @@ def refused(asked: dict[str, Any], processes: int) -> str:
         ({"sharding": "stage1", SHARDS: -1, DATA: 8}, 8, (1, 1, 8, 8, "stage1")),
         # as PaddleNLP counts: the shards beside data_parallel_degree, not within
         ({"sharding": "stage1", SHARDS: 4, DATA: 2}, 8, (1, 1, 8, 4, "stage1")),
+        ({"sharding": "stage2", DATA: 1}, 8, (1, 1, 8, 8, "stage2")),
+        ({"sharding": "stage2", DATA: 2}, 8, (1, 1, 8, 4, "stage2")),
     ],
 )
 def test_data_parallelism_is_what_the_others_leave(asked, processes, degrees):
