@@ -41,7 +41,10 @@ def tensor_makers(axis: Axis, sequence_parallel: bool = False) -> CutLayers:
     collect: Callable[[Tensor], Tensor] = partial(mp_ops._mp_allreduce, group=axis.group)
     join: Callable[[Tensor], Tensor] = _as_it_is
     if sequence_parallel:
-        spread, collect, join = (partial(layer.apply, axis=axis) for layer in (_Gather, _SumAndCut, _Join))
+        spread = partial(_Exchange.apply, axis=axis, there=_gathered, back=_summed_and_cut)
+        collect = partial(_Exchange.apply, axis=axis, there=_summed_and_cut, back=_gathered)
+        # Behind ``join`` every rank is given the whole gradient.
+        join = partial(_Exchange.apply, axis=axis, there=_gathered, back=_own_positions)
     head = partial(token_logps, axis), partial(gather_logits, axis)
     return CutLayers(axis.size, axis.rank, positions, spread, collect, partial(_lookup, axis), join, *head)
 
@@ -55,39 +58,17 @@ def _lookup(axis: Axis, ids: Tensor, table: Tensor) -> Tensor:
     return mp_ops._c_lookup_table(table, ids, start_index=axis.rank * rows, vocab_size=rows * axis.size)
 
 
-class _Gather(PyLayer):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, axis: Axis) -> Tensor:
-        ctx.axis = axis
-        return _gathered(x, axis)
+class _Exchange(PyLayer):
+    """One exchange of the axis forward, another one of the gradient backward."""
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return _summed_and_cut(grad, ctx.axis)
-
-
-class _SumAndCut(PyLayer):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, axis: Axis) -> Tensor:
-        ctx.axis = axis
-        return _summed_and_cut(x, axis)
+    def forward(ctx: Any, x: Tensor, axis: Axis, there: Callable[[Tensor, Axis], Tensor], back: Callable[[Tensor, Axis], Tensor]) -> Tensor:
+        ctx.axis, ctx.back = axis, back
+        return there(x, axis)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return _gathered(grad, ctx.axis)
-
-
-class _Join(PyLayer):
-    """Like ``_Gather``, where every rank is given the whole gradient already."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, axis: Axis) -> Tensor:
-        ctx.axis = axis
-        return _gathered(x, axis)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return paddle.split(grad, ctx.axis.size, axis=1)[ctx.axis.rank].contiguous()
+        return ctx.back(grad, ctx.axis)
 
 
 def _gathered(x: Tensor, axis: Axis) -> Tensor:
@@ -103,3 +84,8 @@ def _summed_and_cut(x: Tensor, axis: Axis) -> Tensor:
     own = paddle.empty_like(parts[0])
     dist.reduce_scatter(own, parts, group=axis.group)
     return own
+
+
+def _own_positions(x: Tensor, axis: Axis) -> Tensor:
+    """This rank's positions of what all have whole: [rows, length, n] to [rows, length / ranks, n]."""
+    return paddle.split(x, axis.size, axis=1)[axis.rank].contiguous()

@@ -17,6 +17,7 @@ from paddlealign.errors import Stopped, UserError
 from paddlealign.machine import prepare
 from paddlealign.parallel.faults import STOPPED, Line, join
 from paddlealign.parallel.stopping import StopRequest
+from paddlealign.recipes.run_file import argument_values
 from paddlealign.versions import check_versions
 
 
@@ -74,9 +75,8 @@ def _work(command: Command, argv: Sequence[str], line: Line | None) -> None:
     warning = check_versions()
     arguments = parse_plan(argv) if command == "plan" else parse(command, argv)
     if line and not isinstance(arguments, Planned):
-        run = arguments_dict(arguments)
-        values = {key: str(item["value"]) for section in run["arguments"].values() for key, item in section.items()}
-        line.tell({"command": arguments.command, **values})
+        values = argument_values(arguments_dict(arguments))
+        line.tell({"command": arguments.command, **{key: str(value) for key, value in values.items()}})
     folder = None
     if isinstance(arguments, SftArguments | DpoArguments) and not arguments.training.check:
         folder = Path(arguments.training.output_dir)
