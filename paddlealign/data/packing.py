@@ -91,7 +91,7 @@ def make_batch(
     input_ids = np.full((len(rows), width), pad_id, np.int64)
     position_ids = np.zeros((len(rows), width), np.int64)
     visible_until = np.tile(np.arange(1, width + 1, dtype=np.int32), (len(rows), 1))
-    score_at, target_ids, target_owner = [], [], []
+    score_at, target_ids, target_owner, last_at = [], [], [], []
     owner = 0
     for number, row in enumerate(rows):
         column = 0
@@ -116,6 +116,7 @@ def make_batch(
                 score_at.append(number * width + before)
                 target_ids.append(response.token_ids[scored])
                 target_owner.append(np.full(len(scored), owner))
+                last_at.append(number * width + end - 1)
                 owner += 1
                 column = end
     return Batch(
@@ -125,6 +126,7 @@ def make_batch(
         score_at=_flat(score_at),
         target_ids=_flat(target_ids),
         target_owner=_flat(target_owner),
+        last_at=np.array(last_at, np.int64),
         example_ids=ids,
         response_count=owner,
         token_count=sum(examples[index].length for index in ids),

@@ -7,7 +7,7 @@ import numpy as np
 
 from paddlealign.models.config import DecoderConfig
 
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+EMBEDDING, HEAD, SCORE = "model.embed_tokens.weight", "lm_head.weight", "score.weight"
 # Of these each process of a tensor-parallel group computes a share of the outputs, of those a share of the inputs.
 COLUMN_PARALLEL = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "lm_head")
 ROW_PARALLEL = ("o_proj", "down_proj")
@@ -41,6 +41,8 @@ def parameter_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
     for number in range(config.num_layers):
         shapes |= {f"model.layers.{number}.{name}": shape for name, shape in layer.items()}
     shapes |= _norm("model.norm", config)
+    if config.head == "score":
+        return {**shapes, SCORE: (hidden, 1)}
     return shapes if config.tie_embeddings else {**shapes, HEAD: (hidden, config.vocab_size)}
 
 
