@@ -134,10 +134,10 @@ def make_batch(
 
 
 def idle_batch(pad_id: int) -> Batch:
-    """A batch for a process that has no rows left while others do: a row of padding with one target, of no example."""
+    """A batch for a process that has no rows left while others do: a row of padding with one target and one response, of no example."""
     batch = make_batch([], [[]], pad_id)
     zero = np.zeros(1, np.int64)
-    return replace(batch, score_at=zero, target_ids=zero, target_owner=zero, response_count=1)
+    return replace(batch, score_at=zero, target_ids=zero, target_owner=zero, last_at=zero, response_count=1)
 
 
 def _flat(parts: list[np.ndarray]) -> np.ndarray:

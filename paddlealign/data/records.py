@@ -21,8 +21,8 @@ ROW_FORMS = {
     "sft": '{"src", "tgt"} (texts, or lists of turns) or {"messages": [{"role", "content"}, ...]}; "tools": [...] beside them',
     "preference": '{"prompt", "chosen", "rejected"} (texts or messages) or {"src", "tgt", "response": [a, b], "sort": [1, 0]}',
     "prompt": '{"src"}, {"prompt"} or {"messages": [{"role", "content"}, ...]}',
-    "answered": 'a prompt ({"src"}, {"prompt"} or {"messages"}) with its answer in "response" or "output" (a text or several), in "tgt", or as '
-    'the last message; or a pair, {"prompt", "chosen", "rejected"}',
+    "answered": 'a prompt ({"src"}, {"prompt"} or {"messages"}) with its answer in "response" or "output" (a text or several), in "tgt" '
+    'or as the last message; or a pair, {"prompt", "chosen", "rejected"}',
 }
 
 

@@ -46,6 +46,11 @@ def parameter_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
     return shapes if config.tie_embeddings else {**shapes, HEAD: (hidden, config.vocab_size)}
 
 
+def head_name(config: DecoderConfig) -> str:
+    """The parameter that the head multiplies by; of a tied one the embedding."""
+    return SCORE if config.head == "score" else EMBEDDING if config.tie_embeddings else HEAD
+
+
 def _linear(name: str, inputs: int, outputs: int, bias: bool) -> dict[str, tuple[int, ...]]:
     weight: dict[str, tuple[int, ...]] = {f"{name}.weight": (inputs, outputs)}
     return {**weight, f"{name}.bias": (outputs,)} if bias else weight
@@ -118,11 +123,11 @@ def sums_over_parts(name: str, sequence_parallel: bool) -> bool:
     """Whether a parameter that every process of a tensor axis holds whole has a gradient of its share of the work only.
 
     So it is with norms of queries and keys, which see a process's own heads; under sequence parallelism also with what stands between the
-    cut layers and sees a process's own positions.
+    cut layers and sees a process's own positions. A score head sees them all.
     """
     if name.endswith(("self_attn.q_norm.weight", "self_attn.k_norm.weight")):
         return True
-    return sequence_parallel and cut_axis(name) is None
+    return sequence_parallel and cut_axis(name) is None and name != SCORE
 
 
 def share_of(name: str, shape: tuple[int, ...], part: int, parts: int) -> Share:

@@ -20,10 +20,10 @@ Reference = Callable[[Batch], Tensor]
 class Objective:
     """A loss, what it is held against, and its denominator.
 
-    reference: what a frozen reference says of a batch, float32 [responses], or the margins of its pairs, float32 [pairs]; None where the
-    objective has neither. All stages of a pipeline call it, before the batch goes through them. loss: the sums over a batch, from the scores
-    and what ``reference`` gave. count: how many tokens (SFT) or pairs (DPO, reward) a batch sums over; known before any computation, so that
-    a step can weigh its micro-batches exactly.
+    reference: what a frozen reference says of a batch, float32 [responses], or the margins of its pairs, float32 [pairs]; None where
+    there is neither. All stages of a pipeline call it, before the batch goes through them. loss: the sums over a batch, from the scores and
+    what ``reference`` gave. count: how many tokens (SFT) or pairs (DPO, reward) a batch sums over; known before any computation, so that a
+    step can weigh its micro-batches exactly.
     """
 
     reference: Callable[[Batch], Tensor | None]
