@@ -158,7 +158,7 @@ def test_a_reward_model_of_transformers_is_read_and_written_back_bit_by_bit(name
 def follow(objective: Objective, rows: list[Example], start: dict, steps: int) -> dict[str, np.ndarray]:
     """Train from ``start`` on the rows in their order; what TRL logs of each step, by its names."""
     model = with_head(GOLDEN / start["checkpoint"], _head(start["head seed"], 32))
-    optimizer = make_optimizer(model, 0.9, 0.999, 1e-8, start["weight_decay"])
+    optimizer = make_optimizer(list(model.named_parameters()), 0.9, 0.999, 1e-8, start["weight_decay"])
     size, logged = start["pairs of a step"], []
     for step in range(steps):
         first = step * size % len(rows)
