@@ -168,7 +168,7 @@ class TrainingArguments:
 
 @dataclass(frozen=True)
 class ParallelArguments:
-    """What several processes do, read under paddle.distributed.launch (sft, dpo, predict)."""
+    """What several processes do, read under paddle.distributed.launch (sft, reward, dpo, predict)."""
 
     _argument_group_name = "parallel"
 
