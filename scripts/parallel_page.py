@@ -3,9 +3,9 @@
     python -m scripts.parallel_page docs/parallel.md            train under all layouts (about 6 minutes), and write the table into the page
     python -m scripts.parallel_page docs/parallel.md --check    the same, and fail where the page claims what does not hold
 
-Three models are trained by SFT and DPO, against cached log-probs and against a frozen copy, for 20 steps on real processes
-(tests/distributed/ranks_training.py). Each figure is the largest difference from one process anywhere in these nine runs, as a share of the
-largest value of its kind.
+Three models are trained by SFT and DPO, against cached log-probs and against a frozen copy, and one as a reward model, for 20 steps on real
+processes (tests/distributed/ranks_training.py). Each figure is the largest difference from one process anywhere in these ten runs, as a
+share of the largest value of its kind.
 """
 
 import os
@@ -17,11 +17,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tests.distributed import layouts
 from tests.distributed.launching import ROOT, run_ranks
-from tests.distributed.layouts import LAYOUTS, MODELS, OBJECTIVES, SINGLE
+from tests.distributed.layouts import LAYOUTS, SINGLE
 
 SCRIPT = ROOT / "tests" / "distributed" / "ranks_training.py"
-RUNS = [f"{model} {objective}" for model in MODELS for objective in OBJECTIVES]
+RUNS = [f"{model} {objective}" for model, objective in layouts.RUNS]
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 # How much worse than the page says a figure may be on another machine, whose kernels add in another order.
 SLACK = 5.0

@@ -10,9 +10,10 @@ from paddlealign.errors import UserError
 SFT = {"model_name_or_path": "m", "dataset_name_or_path": "d", "output_dir": "o", "do_train": True}
 DPO = {"model_name_or_path": "m", "train_dataset_path": "t.jsonl", "dev_dataset_path": "v.jsonl", "output_dir": "o", "do_train": True}
 PREDICT = {"model_name_or_path": "m", "data_file": "rows.jsonl"}
+SCORING = {"model_name_or_path": "m", "data_file": "rows.jsonl"}
 EXPORT = {"model_name_or_path": "m", "output_dir": "o"}
 PLAN = {"devices": 8}
-BASE = {"sft": SFT, "dpo": DPO, "predict": PREDICT, "export": EXPORT, "plan": PLAN}
+BASE = {"sft": SFT, "reward": DPO, "dpo": DPO, "predict": PREDICT, "evaluate_rewards": SCORING, "export": EXPORT, "plan": PLAN}
 
 
 def run(tmp_path, command="sft", *words, **keys):

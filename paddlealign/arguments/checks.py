@@ -16,6 +16,7 @@ from paddlealign.arguments.fields import (
     TrainingArguments,
 )
 from paddlealign.arguments.plan_fields import PlanFields
+from paddlealign.arguments.reward_fields import scoring_problems
 from paddlealign.arguments.values import show
 
 
@@ -71,6 +72,7 @@ RANGES: dict[str, Range] = {
     "early_stopping_threshold": Range(0),
     "beta": _POSITIVE,
     "label_smoothing": Range(0, 0.5, high_included=False),
+    "center_rewards_coefficient": Range(0),
     "batch_size": Range(1),
     "top_k": Range(0),
     "top_p": Range(0, 1, low_included=False),
@@ -160,7 +162,7 @@ def resolve_training(command: str, training: TrainingArguments, sources: Mapping
         key = "warmup_steps" if training.warmup_steps > 0 else "warmup_ratio"
         problems.append(f"lr_scheduler_type constant has no warm-up, but {key} asks for one. Set it to constant_with_warmup.")
     if command == "sft" and training.metric_for_best_model == "margin":
-        problems.append("metric_for_best_model margin is DPO's; SFT has loss and accuracy.")
+        problems.append("metric_for_best_model margin is DPO's and the reward model's; SFT has loss and accuracy.")
     if training.early_stopping_patience is not None and training.evaluation_strategy == "no":
         problems.append("early_stopping_patience counts evaluations, but evaluation_strategy is no. Set it to steps or epoch.")
 
@@ -283,6 +285,8 @@ def resolve(command: str, sections: Mapping[str, Any], sources: Mapping[str, str
         parts["data"] = resolve_data(sections["data"], sections["training"], sources)
     if "generation" in sections:
         parts["generation"] = resolve_generation(sections["generation"], sections["parallel"])
+    if "scoring" in sections:
+        parts["scoring"] = Resolved(scoring_problems(sections["scoring"]), {}, [])
     if "target" in sections:
         parts["target"] = resolve_target(sections["target"])
     if "plan" in sections:

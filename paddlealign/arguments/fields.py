@@ -11,6 +11,7 @@ from paddlealign.arguments.declare import key as _key
 from paddlealign.arguments.declare import required as _required
 from paddlealign.arguments.export_fields import TargetArguments
 from paddlealign.arguments.plan_fields import PlanFields
+from paddlealign.arguments.reward_fields import RewardObjectiveArguments, ScoringArguments
 
 # A ~ at the start of these values is the user's home folder. chat_template and resume_from_checkpoint may be words, which have none.
 PATH_KEYS = frozenset({
@@ -36,7 +37,7 @@ class ModelArguments:
 
 @dataclass(frozen=True)
 class DataArguments:
-    """Which rows are read, and how they become tokens (sft, dpo)."""
+    """Which rows are read, and how they become tokens (sft, reward, dpo)."""
 
     _argument_group_name = "data"
 
@@ -75,7 +76,7 @@ class DataArguments:
 
 @dataclass(frozen=True)
 class TrainingArguments:
-    """The training run (sft, dpo)."""
+    """The training run (sft, reward, dpo)."""
 
     _argument_group_name = "training"
 
@@ -96,7 +97,7 @@ class TrainingArguments:
     num_train_epochs: float = _key("Passes over the training rows (a fraction is allowed).", 1.0, metavar="EPOCHS")
     max_steps: int = _key("Optimizer steps; above 0 it wins over num_train_epochs.", -1, metavar="STEPS")
     per_device_train_batch_size: int = _key(
-        "Dataset rows (SFT rows, DPO pairs) of one micro-batch on one device; packed rows under zero_padding.", 8, metavar="ROWS"
+        "Dataset rows (SFT rows, pairs) of one micro-batch on one device; packed rows under zero_padding.", 8, metavar="ROWS"
     )
     per_device_eval_batch_size: int = _key("The same for evaluation; it changes speed and memory only.", 8, metavar="ROWS")
     gradient_accumulation_steps: int = _key("Micro-batches that make one optimizer step.", 1, metavar="N")
@@ -150,8 +151,8 @@ class TrainingArguments:
     save_on_stop: bool = _key("On Ctrl-C or SIGTERM finish the step, write a checkpoint, and end with exit code 130 or 143.", False)
     load_best_model_at_end: bool = _key("Make the best checkpoint by metric_for_best_model the final model.", False)
     metric_for_best_model: str = _key(
-        "Evaluation metric that picks the best checkpoint and stops early: loss, accuracy (SFT: scored tokens predicted right; DPO: "
-        "pairs with a positive margin), margin (DPO).",
+        "Evaluation metric that picks the best checkpoint and stops early: loss, accuracy (SFT: scored tokens predicted right; "
+        "reward, DPO: pairs with a positive margin), margin (reward, DPO).",
         "loss",
         choices=("loss", "accuracy", "margin"),
     )
@@ -167,7 +168,7 @@ class TrainingArguments:
 
 @dataclass(frozen=True)
 class ParallelArguments:
-    """What several processes do, read under paddle.distributed.launch (sft, dpo, predict)."""
+    """What several processes do, read under paddle.distributed.launch (sft, reward, dpo, predict)."""
 
     _argument_group_name = "parallel"
 
@@ -289,10 +290,13 @@ class GenerationArguments:
 _TRAINING = {"model": ModelArguments, "data": DataArguments, "training": TrainingArguments, "parallel": ParallelArguments}
 SECTIONS: dict[str, dict[str, type]] = {
     "sft": {**_TRAINING, "objective": SftObjectiveArguments},
+    "reward": {**_TRAINING, "objective": RewardObjectiveArguments},
     "dpo": {**_TRAINING, "objective": ObjectiveArguments},
     "predict": {"model": ModelArguments, "generation": GenerationArguments, "parallel": ParallelArguments},
+    "evaluate_rewards": {"model": ModelArguments, "scoring": ScoringArguments},
     "export": {"model": ModelArguments, "target": TargetArguments},
     "plan": {"plan": PlanFields},
 }
-MAIN_SCRIPTS = {"sft": "sft_main.py", "dpo": "dpo_main.py", "predict": "predict.py"}
+MAIN_SCRIPTS = {"sft": "sft_main.py", "reward": "reward_main.py", "dpo": "dpo_main.py", "predict": "predict.py"}
+MAIN_SCRIPTS |= {"evaluate_rewards": "evaluate.py rewards"}
 MAIN_SCRIPTS |= {command: f"python -m paddlealign.{command}" for command in ("export", "plan")}

@@ -15,7 +15,7 @@ class Alias:
 
     key: str
     dpo_remark: str = ""
-    commands: tuple[str, ...] = ("sft", "dpo")
+    commands: tuple[str, ...] = ("sft", "reward", "dpo")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Hint:
     off: tuple[Any, ...] = (False, 0, -1, "")
 
 
-_EVERY = ("sft", "dpo", "predict")
+_EVERY = ("sft", "reward", "dpo", "predict", "evaluate_rewards")
 _ONE_ANSWER = (
     "PaddleNLP counts the prompt and both answers, here it bounds the prompt and ONE answer. PaddleNLP's DPO also packs rows always and "
     "counts batches in packed rows; here that is zero_padding true, and without it batches count pairs"

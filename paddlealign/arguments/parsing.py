@@ -3,99 +3,44 @@
 import difflib
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_type_hints, overload
+from typing import Any, Literal, NamedTuple, get_args, get_type_hints, overload
 
 from paddlealign.arguments.checks import range_problem, resolve
 from paddlealign.arguments.command_line import split_command_line
 from paddlealign.arguments.decoding import stop_strings_text
 from paddlealign.arguments.degrees import PARALLEL_KEYS, read_environment, settle_degrees
-from paddlealign.arguments.fields import (
-    MAIN_SCRIPTS,
-    PATH_KEYS,
-    SECTIONS,
-    DataArguments,
-    GenerationArguments,
-    ModelArguments,
-    ObjectiveArguments,
-    ParallelArguments,
-    SftObjectiveArguments,
-    TargetArguments,
-    TrainingArguments,
-)
+from paddlealign.arguments.fields import MAIN_SCRIPTS, PATH_KEYS, SECTIONS
 from paddlealign.arguments.foreign import ALIASES, HINTS, NEAREST, ONLY
 from paddlealign.arguments.given import Given, list_problems
 from paddlealign.arguments.json_file import read_argument_file
 from paddlealign.arguments.paddlenlp_parser import format_help, parse_sections
 from paddlealign.arguments.plan_fields import PlanArguments
-from paddlealign.arguments.values import convert, plain_kind, show
+from paddlealign.arguments.results import (
+    Arguments,
+    Command,
+    DpoArguments,
+    EvaluateRewardsArguments,
+    ExportArguments,
+    PredictArguments,
+    RewardArguments,
+    SftArguments,
+)
+from paddlealign.arguments.values import convert, joined, plain_kind, show
 from paddlealign.errors import UserError
 
-Command = Literal["sft", "dpo", "predict", "export", "plan"]
-
-
-@dataclass(frozen=True)
-class SftArguments:
-    """All that a run of sft_main.py was told.
-
-    sources: key -> "default", "file", "command line", or "derived" (it follows from other keys). notes: lines to show the user once.
-    file: the argument file, or None.
-    """
-
-    model: ModelArguments
-    data: DataArguments
-    training: TrainingArguments
-    parallel: ParallelArguments
-    objective: SftObjectiveArguments
-    sources: Mapping[str, str]
-    notes: tuple[str, ...]
-    file: str | None
-    command: Literal["sft"] = "sft"
-
-
-@dataclass(frozen=True)
-class DpoArguments:
-    """All that a run of dpo_main.py was told; see SftArguments."""
-
-    model: ModelArguments
-    data: DataArguments
-    training: TrainingArguments
-    parallel: ParallelArguments
-    objective: ObjectiveArguments
-    sources: Mapping[str, str]
-    notes: tuple[str, ...]
-    file: str | None
-    command: Literal["dpo"] = "dpo"
-
-
-@dataclass(frozen=True)
-class PredictArguments:
-    """All that a run of predict.py was told; see SftArguments."""
-
-    model: ModelArguments
-    generation: GenerationArguments
-    parallel: ParallelArguments
-    sources: Mapping[str, str]
-    notes: tuple[str, ...]
-    file: str | None
-    command: Literal["predict"] = "predict"
-
-
-@dataclass(frozen=True)
-class ExportArguments:
-    """All that paddlealign.export was told; see SftArguments."""
-
-    model: ModelArguments
-    target: TargetArguments
-    sources: Mapping[str, str]
-    notes: tuple[str, ...]
-    file: str | None
-    command: Literal["export"] = "export"
-
-
-Arguments = SftArguments | DpoArguments | PredictArguments | ExportArguments
-_RESULT: dict[str, type] = {it.command: it for it in (SftArguments, DpoArguments, PredictArguments, ExportArguments, PlanArguments)}
+_RESULT: dict[str, type] = {it.command: it for it in (*get_args(Arguments), PlanArguments)}
+# What a command's argument file is called.
+_KINDS = {
+    "sft": "an SFT",
+    "reward": "a reward",
+    "dpo": "a DPO",
+    "predict": "a prediction",
+    "evaluate_rewards": "a scoring",
+    "export": "an export",
+    "plan": "a plan's",
+}
 
 
 class Field(NamedTuple):
@@ -124,9 +69,15 @@ def known_fields(command: str) -> dict[str, Field]:
 @overload
 def parse(command: Literal["sft"], argv: Sequence[str], environment: Mapping[str, str] | None = None) -> SftArguments: ...
 @overload
+def parse(command: Literal["reward"], argv: Sequence[str], environment: Mapping[str, str] | None = None) -> RewardArguments: ...
+@overload
 def parse(command: Literal["dpo"], argv: Sequence[str], environment: Mapping[str, str] | None = None) -> DpoArguments: ...
 @overload
 def parse(command: Literal["predict"], argv: Sequence[str], environment: Mapping[str, str] | None = None) -> PredictArguments: ...
+@overload
+def parse(
+    command: Literal["evaluate_rewards"], argv: Sequence[str], environment: Mapping[str, str] | None = None
+) -> EvaluateRewardsArguments: ...
 @overload
 def parse(command: Literal["export"], argv: Sequence[str], environment: Mapping[str, str] | None = None) -> ExportArguments: ...
 @overload
@@ -229,9 +180,8 @@ def _refuse_other_commands_file(command: str, path: Path | None, from_file: Sequ
     best = [name for name in fits if fits[name] == max(fits.values())]
     if fits[best[0]] - fits[command] < 3:
         return
-    kinds = {"sft": "an SFT", "dpo": "a DPO", "predict": "a prediction", "export": "an export", "plan": "a plan's"}
-    kind = "a training" if len(best) > 1 else kinds[best[0]]
-    raise UserError(f"{path}: this is {kind} file; start {' or '.join(MAIN_SCRIPTS[name] for name in best)} with it.")
+    kind = "a training" if len(best) > 1 else _KINDS[best[0]]
+    raise UserError(f"{path}: this is {kind} file; start {joined([MAIN_SCRIPTS[name] for name in best], 'or')} with it.")
 
 
 def _is_empty(given: Given) -> bool:
@@ -312,7 +262,7 @@ def _unknown(command: str, key: str, known: Mapping[str, Field]) -> str:
     meant = next((name for name in NEAREST.get(key, ()) if name in known), None)
     others = [name for name in SECTIONS if name != command and key in known_fields(name)]
     if others:
-        return f"is a key of {' and '.join(MAIN_SCRIPTS[name] for name in others)}, not of {MAIN_SCRIPTS[command]}. " + (
+        return f"is a key of {joined([MAIN_SCRIPTS[name] for name in others], 'and')}, not of {MAIN_SCRIPTS[command]}. " + (
             f"Did you mean {meant}?" if meant else "Remove it."
         )
     names = [*known, *ALIASES, *ONLY, *HINTS, *PARALLEL_KEYS]

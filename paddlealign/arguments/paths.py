@@ -7,7 +7,14 @@ from typing import NamedTuple
 
 from paddlealign.arguments.fields import DataArguments, TrainingArguments
 from paddlealign.arguments.given import list_problems
-from paddlealign.arguments.parsing import Arguments, DpoArguments, ExportArguments, PredictArguments, SftArguments
+from paddlealign.arguments.results import (
+    Arguments,
+    DpoArguments,
+    EvaluateRewardsArguments,
+    ExportArguments,
+    PredictArguments,
+    TrainArguments,
+)
 from paddlealign.errors import UserError
 
 ROW_SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
@@ -54,6 +61,13 @@ def check_paths(arguments: Arguments) -> None:
                 problems.append(f"data_file: {generation.data_file} is not a file.")
             if Path(generation.output_file).is_dir():
                 problems.append(f"output_file: {generation.output_file} is a folder; name a file.")
+    elif isinstance(arguments, EvaluateRewardsArguments):
+        scoring = arguments.scoring
+        _check_template(scoring.chat_template, problems)
+        if not Path(scoring.data_file).is_file():
+            problems.append(f"data_file: {scoring.data_file} is not a file.")
+        if Path(scoring.output_file).exists() and not scoring.check:
+            problems.append(f"output_file: {scoring.output_file} exists already. Name another one, or remove it.")
     elif isinstance(arguments, ExportArguments):
         output = Path(arguments.target.output_dir)
         found = output.is_dir() and (_holds(output, "config.json") or _holds(output, "*.safetensors"))
@@ -77,7 +91,7 @@ def check_paths(arguments: Arguments) -> None:
         raise UserError(list_problems(problems))
 
 
-def check_model(arguments: SftArguments | DpoArguments) -> None:
+def check_model(arguments: TrainArguments) -> None:
     """Raise UserError where a model's folder or its config.json is missing; nothing else is needed for a plan."""
     problems: list[str] = []
     _check_checkpoint("model_name_or_path", arguments.model.model_name_or_path, problems)

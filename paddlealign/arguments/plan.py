@@ -11,8 +11,9 @@ from paddlealign.arguments.fields import MAIN_SCRIPTS, SECTIONS, ObjectiveArgume
 from paddlealign.arguments.foreign import ALIASES
 from paddlealign.arguments.given import Given
 from paddlealign.arguments.json_file import read_argument_file
-from paddlealign.arguments.parsing import DpoArguments, SftArguments, known_fields, parse
+from paddlealign.arguments.parsing import known_fields, parse
 from paddlealign.arguments.plan_fields import PlanFields
+from paddlealign.arguments.results import DpoArguments, SftArguments
 from paddlealign.arguments.values import convert
 from paddlealign.errors import UserError
 

@@ -53,7 +53,7 @@ class PlanFields:
 
 @dataclass(frozen=True)
 class PlanArguments:
-    """The plan's own keys; see ``parsing.SftArguments``. ``plan.Planned`` has those of the planned run beside them."""
+    """The plan's own keys; see ``results.SftArguments``. ``plan.Planned`` has those of the planned run beside them."""
 
     plan: PlanFields
     sources: Mapping[str, str]

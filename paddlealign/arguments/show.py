@@ -8,7 +8,8 @@ from paddlealign.arguments.declare import DEFAULT_MARK
 from paddlealign.arguments.degrees import PARALLEL_KEYS, Degrees
 from paddlealign.arguments.fields import MAIN_SCRIPTS, SECTIONS
 from paddlealign.arguments.foreign import ALIASES, HINTS, ONLY
-from paddlealign.arguments.parsing import Arguments, known_fields
+from paddlealign.arguments.parsing import known_fields
+from paddlealign.arguments.results import Arguments
 from paddlealign.arguments.values import show
 
 _ORDER = ("command line", "file", "derived", "default")
@@ -59,8 +60,9 @@ def reference_page() -> str:
     """The whole text of docs/arguments.md, from the dataclasses and the tables of other keys."""
     parts = [_INTRO]
     for title, commands in (
-        ("sft_main.py and dpo_main.py", ("sft", "dpo")),
+        ("sft_main.py, reward_main.py and dpo_main.py", ("sft", "reward", "dpo")),
         ("predict.py", ("predict",)),
+        (MAIN_SCRIPTS["evaluate_rewards"], ("evaluate_rewards",)),
         (MAIN_SCRIPTS["export"], ("export",)),
         (MAIN_SCRIPTS["plan"], ("plan",)),
     ):

@@ -63,6 +63,11 @@ def show(value: Any) -> str:
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 
+def joined(names: Sequence[str], word: str) -> str:
+    """Names as a sentence has them: "a", "a or b", "a, b or c" for the word "or"."""
+    return f" {word} ".join([part for part in (", ".join(names[:-1]), names[-1]) if part])
+
+
 def _to_text(value: Any, choices: Sequence[str]) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{show(value)} is not allowed; {_needed(str, choices)} is needed.")

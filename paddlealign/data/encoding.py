@@ -6,7 +6,7 @@ token differs from what the model would see in the whole text.
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -120,7 +120,7 @@ def _encode_chunk(records: Sequence[Record], tokenizer: Tokenizer, template: Tem
             yield branches
         else:
             tokenised = [_with_bos(next(tokens), tokenizer) for _ in branches]
-            example = _lay_out(branches, tokenised, record.score_all_turns)
+            example = replace(_lay_out(branches, tokenised, record.score_all_turns), margin=record.margin)
             outcome = _fit(example, limits, tokenizer.bos_id, record.source)
             if isinstance(outcome, Encoded):
                 outcome = _refuse_useless(outcome, branches[0].altered_turns)
@@ -189,12 +189,12 @@ def _fit(example: Example, limits: Limits, bos_id: int | None, source: str) -> E
         room = min(most, limits.max_length - longest)
         keeps_bos = bool(prompt) and example.prompt_ids[0] == bos_id
         if room > keeps_bos:
-            return Encoded(Example(_cut_prompt(example.prompt_ids, room, bos_id), example.responses), prompt_cut=prompt > room)
+            return Encoded(replace(example, prompt_ids=_cut_prompt(example.prompt_ids, room, bos_id)), prompt_cut=prompt > room)
     if limits.truncation == "truncate_response" and prompt <= most and prompt < limits.max_length:
         room = limits.max_length - prompt
         cut = [_cut_response(response, room) for response in example.responses]
         count = sum(len(response.token_ids) > room for response in example.responses)
-        return Encoded(Example(example.prompt_ids, tuple(cut)), responses_cut=count)
+        return Encoded(replace(example, responses=tuple(cut)), responses_cut=count)
     return Refusal("too long", too_long=True, prompt=prompt, longest=prompt + longest)
 
 

@@ -34,6 +34,7 @@ class Record:
     score_all_turns: score the assistant turns inside ``messages`` too (SFT on a whole conversation).
     source: "file:line" for error messages.
     tools: the functions that may be called, as JSON objects as the row has them; None where the row has no such key.
+    margin: by how much the chosen answer should score above the rejected one (reward models); 0 where the row does not say it.
     """
 
     messages: tuple[Message, ...]
@@ -41,6 +42,7 @@ class Record:
     score_all_turns: bool
     source: str
     tools: tuple[dict[str, Any], ...] | None = None
+    margin: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,12 @@ class Example:
     """A record in tokens: one prompt, then its responses as branches that do not see each other.
 
     prompt_ids: int32 [p], with the BOS where the tokenizer has one. p may be 0; then the first token of a response has no
-    predecessor and is not scored.
+    predecessor and is not scored. margin: see ``Record``.
     """
 
     prompt_ids: np.ndarray
     responses: tuple[Response, ...]
+    margin: float = 0.0
 
     @property
     def length(self) -> int:
@@ -89,6 +92,7 @@ class Batch:
     score_at        int64 [targets]; flat index (row * length + column) of the token whose hidden state predicts the target.
     target_ids      int64 [targets]
     target_owner    int64 [targets]; index into the responses of this batch.
+    last_at         int64 [responses]; flat index of each response's last token, whose hidden state stands for the whole text.
     example_ids     int64 [examples]; which dataset row each example is. Its responses stand together, in the order of
                     ``example_ids``: for pairs, response 2 i is chosen and 2 i + 1 rejected of example i.
     response_count  number of responses in the batch.
@@ -101,6 +105,7 @@ class Batch:
     score_at: np.ndarray
     target_ids: np.ndarray
     target_owner: np.ndarray
+    last_at: np.ndarray
     example_ids: np.ndarray
     response_count: int
     token_count: int

@@ -1,6 +1,7 @@
 """The texts, messages and tools of a row: what each may look like, and plain words for what it does not."""
 
 import json
+import math
 from typing import Any
 
 from paddlealign.data.example import Message
@@ -103,6 +104,13 @@ def read_text(value: object, key: str, may_be_empty: bool = False) -> str:
     except UnicodeEncodeError as error:
         raise BadRowError(f"{key} holds half a surrogate pair (\\u{ord(value[error.start]):04x}), which is no character.") from None
     return value
+
+
+def read_number(value: object, key: str) -> float:
+    """A finite number. Raises BadRowError."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise BadRowError(f"{key} is {shown(value)}; it must be a number.")
+    return float(value)
 
 
 def type_of(value: object) -> str:

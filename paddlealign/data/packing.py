@@ -91,7 +91,7 @@ def make_batch(
     input_ids = np.full((len(rows), width), pad_id, np.int64)
     position_ids = np.zeros((len(rows), width), np.int64)
     visible_until = np.tile(np.arange(1, width + 1, dtype=np.int32), (len(rows), 1))
-    score_at, target_ids, target_owner = [], [], []
+    score_at, target_ids, target_owner, last_at = [], [], [], []
     owner = 0
     for number, row in enumerate(rows):
         column = 0
@@ -116,6 +116,7 @@ def make_batch(
                 score_at.append(number * width + before)
                 target_ids.append(response.token_ids[scored])
                 target_owner.append(np.full(len(scored), owner))
+                last_at.append(number * width + end - 1)
                 owner += 1
                 column = end
     return Batch(
@@ -125,6 +126,7 @@ def make_batch(
         score_at=_flat(score_at),
         target_ids=_flat(target_ids),
         target_owner=_flat(target_owner),
+        last_at=np.array(last_at, np.int64),
         example_ids=ids,
         response_count=owner,
         token_count=sum(examples[index].length for index in ids),
@@ -132,10 +134,10 @@ def make_batch(
 
 
 def idle_batch(pad_id: int) -> Batch:
-    """A batch for a process that has no rows left while others do: a row of padding with one target, of no example."""
+    """A batch for a process that has no rows left while others do: a row of padding with one target and one response, of no example."""
     batch = make_batch([], [[]], pad_id)
     zero = np.zeros(1, np.int64)
-    return replace(batch, score_at=zero, target_ids=zero, target_owner=zero, response_count=1)
+    return replace(batch, score_at=zero, target_ids=zero, target_owner=zero, last_at=zero, response_count=1)
 
 
 def _flat(parts: list[np.ndarray]) -> np.ndarray:

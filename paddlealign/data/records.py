@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from paddlealign.data.example import Message, Record
-from paddlealign.data.message_rows import BadRowError, read_messages, read_text, read_texts, read_tools, shown, type_of
+from paddlealign.data.message_rows import BadRowError, read_messages, read_number, read_text, read_texts, read_tools, shown, type_of
 from paddlealign.data.sources import read_source
 from paddlealign.errors import UserError
 
@@ -21,6 +21,8 @@ ROW_FORMS = {
     "sft": '{"src", "tgt"} (texts, or lists of turns) or {"messages": [{"role", "content"}, ...]}; "tools": [...] beside them',
     "preference": '{"prompt", "chosen", "rejected"} (texts or messages) or {"src", "tgt", "response": [a, b], "sort": [1, 0]}',
     "prompt": '{"src"}, {"prompt"} or {"messages": [{"role", "content"}, ...]}',
+    "answered": 'a prompt ({"src"}, {"prompt"} or {"messages"}) with its answer in "response" or "output" (a text or several), in "tgt" '
+    'or as the last message; or a pair, {"prompt", "chosen", "rejected"}',
 }
 
 
@@ -39,7 +41,7 @@ class ReadReport:
 
 
 def read_records(paths: Sequence[Path], kind: str) -> tuple[list[Record], ReadReport]:
-    """Read the rows of some files as records of a kind: "sft", "preference" or "prompt".
+    """Read the rows of some files as records of a kind: "sft", "preference", "prompt" or "answered".
 
     Raises UserError with the first bad rows by file and line, and their number, if there is any.
     """
@@ -51,7 +53,7 @@ def read_rows(paths: Sequence[Path], kind: str) -> tuple[list[tuple[dict[str, An
     """As ``read_records``, with the row as it stood in the file beside each record (predict writes it back)."""
     if not paths:
         raise UserError("No data file was given. Set dataset_name_or_path to a data file or a folder that holds train.json.")
-    parse = {"sft": _sft_records, "preference": _preference_records, "prompt": _prompt_records}[kind]
+    parse = {"sft": _sft_records, "preference": _preference_records, "prompt": _prompt_records, "answered": _answered_records}[kind]
     result: list[tuple[dict[str, Any], Record]] = []
     problems: list[str] = []
     refused: Counter[str] = Counter()
@@ -120,6 +122,13 @@ def _sft_records(row: dict[str, Any], where: str) -> _Parsed:
 
 
 def _preference_records(row: dict[str, Any], where: str) -> _Parsed:
+    """As ``_pairs``, with the row's ``margin``, which is that of all its pairs."""
+    records, reasons = _pairs(row, where)
+    margin = 0.0 if row.get("margin") is None else read_number(row["margin"], "margin")
+    return [replace(record, margin=margin) for record in records], reasons
+
+
+def _pairs(row: dict[str, Any], where: str) -> _Parsed:
     """{prompt, chosen, rejected} with texts or messages, n paired answers: n records; {src, tgt, response, sort}: one."""
     if "response" in row or "sort" in row:
         return _sorted_record(row, where)
@@ -168,7 +177,7 @@ def _other_command(row: object, kind: str) -> str:
         return ""
     pair = {"response", "sort"} <= row.keys() or {"chosen", "rejected"} <= row.keys()
     if kind == "sft" and pair:
-        return " Use dpo_main.py for such rows."
+        return " Use dpo_main.py or reward_main.py for such rows."
     if kind == "preference" and not row.keys() & {"chosen", "rejected", "response", "sort"} and row.keys() & {"tgt", "messages"}:
         return " Use sft_main.py for such rows."
     return ""
@@ -211,6 +220,21 @@ def _prompt_records(row: dict[str, Any], where: str) -> _Parsed:
         return [Record(_system(row) + _interleave(sources, targets), (), False, where)], []
     _need(row, ("prompt",))
     return [Record(_prompt_messages(row, "prompt"), (), False, where)], []
+
+
+def _answered_records(row: dict[str, Any], where: str) -> _Parsed:
+    """A pair, or a prompt with its answers: a record for each pair, and for each answer."""
+    if row.keys() & {"chosen", "rejected", "sort"}:
+        return _preference_records(row, where)
+    given = [key for key in ("response", "output") if key in row]
+    if not given:
+        records, reasons = _sft_records(row, where)
+        return [replace(record, score_all_turns=False) for record in records], reasons
+    if len(given) == 2:
+        raise BadRowError("both response and output are there; which of them is to be scored? Rename or remove the other.")
+    [prompt], reasons = _prompt_records(row, where)
+    answers = read_texts(row[given[0]], given[0], may_be_empty=True)
+    return [replace(prompt, responses=(answer,)) for answer in answers], reasons
 
 
 def _prompt_messages(row: dict[str, Any], key: str) -> tuple[Message, ...]:

@@ -36,6 +36,7 @@ class DecoderConfig:
     qkv_bias, output_bias: biases of the query/key/value and of the output projection of attention.
     mlp_bias: biases of the projections of the MLP. qk_norm: each head's queries and keys are normed before they are turned.
     parallel_residual: attention and MLP both read the layer's input.
+    head: "language" (a logit for each token of the vocabulary) or "score" (one number, a reward model's).
     dtype: "float32", "bfloat16" or "float16", as config.json calls the stored weights.
     source: config.json as it was read; it is what a saved model's config.json is made from.
     """
@@ -60,6 +61,7 @@ class DecoderConfig:
     mlp_bias: bool
     qk_norm: bool
     parallel_residual: bool
+    head: str
     dtype: str
     source: dict[str, Any] = field(repr=False, compare=False)
 
@@ -92,6 +94,7 @@ def parse_config(source: Mapping[str, Any], where: str) -> DecoderConfig:
         if source.get(key) is None:
             raise UserError(f"{where}: the key {key} is missing. A {family_name} model cannot be built without it.")
 
+    head = _head(source, family, where)
     hidden_size = positive_int(source, "hidden_size", 0, where)
     num_layers = positive_int(source, "num_hidden_layers", 0, where)
     if num_layers > MOST_LAYERS:
@@ -119,12 +122,13 @@ def parse_config(source: Mapping[str, Any], where: str) -> DecoderConfig:
         rope=rope,
         max_positions=extended_positions(rope, positions),
         windows=_windows(source, family, flags.get("use_sliding_window", True), num_layers, where),
-        tie_embeddings=flags["tie_word_embeddings"],
+        tie_embeddings=flags["tie_word_embeddings"] and head == "language",
         qkv_bias=family.qkv_bias or flags.get("attention_bias", False),
         output_bias=flags.get("attention_bias", False),
         mlp_bias=family.mlp_bias or flags.get("mlp_bias", False),
         qk_norm=family.qk_norm,
         parallel_residual=flags.get("use_parallel_residual", False),
+        head=head,
         dtype=_dtype(source, where),
         source=dict(source),
     )
@@ -149,12 +153,29 @@ def _refuse_unknown(source: Mapping[str, Any], family_name: str, where: str) -> 
                 f"{where}: the key {key} (value {json.dumps(value)}) is not understood for {family_name}, so it might change "
                 "what the model computes. If you know that it does not, remove it from config.json."
             )
-    architectures = source.get("architectures") or []
+
+
+def _head(source: Mapping[str, Any], family: Family, where: str) -> str:
+    """What ``architectures`` makes of the hidden states; where it is not said, a language model."""
+    architectures = source.get("architectures") or [family.architectures[0]]
     if not isinstance(architectures, list):
         raise wrong_value(where, "architectures", architectures, "a list of class names")
-    for name in architectures:
-        if name not in family.architectures:
-            raise UserError(f"{where}: architectures names {name}. Only a language model is supported here: {family.architectures[0]}.")
+    if all(name in family.architectures for name in architectures):
+        return "language"
+    if architectures != [family.score_architecture]:
+        other = next(name for name in architectures if name not in family.architectures)
+        raise UserError(
+            f"{where}: architectures names {other}. Supported here: {family.architectures[0]} (a language model) and "
+            f"{family.score_architecture} (a reward model)."
+        )
+    named = source.get("id2label")
+    labels = len(named) if isinstance(named, dict) else source.get("num_labels", 2)  # 2 is what transformers makes of neither
+    if labels != 1:
+        raise UserError(
+            f"{where}: this is a classifier with {labels} labels (id2label). Of {family.score_architecture} only a reward model is "
+            "supported, which has one."
+        )
+    return "score"
 
 
 def _heads(source: Mapping[str, Any], hidden_size: int, where: str) -> tuple[int, int, int]:

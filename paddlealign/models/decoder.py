@@ -17,6 +17,7 @@ from paddlealign.models.kernels import rms_norm, rotary, rotary_tables, swiglu
 from paddlealign.models.makers import WHOLE_LAYERS, Stage, TensorLayers, Visits
 from paddlealign.models.parameters import padded_vocabulary
 from paddlealign.models.rope import frequencies, text_lengths
+from paddlealign.models.score_head import ScoreHead
 
 _ZEROS = nn.initializer.Constant(0.0)
 
@@ -178,7 +179,7 @@ def _enter_and_compute(visits: Visits, layer: nn.Layer, x: Tensor, cos: Tensor, 
 
 
 class Decoder(nn.Layer):
-    """A decoder with its output head, or the part of one that a process holds.
+    """A decoder with its head, or the part of one that a process holds.
 
     ``state_dict`` has HuggingFace's names for LLaMA; the weights are zero until they are loaded.
     """
@@ -191,7 +192,9 @@ class Decoder(nn.Layer):
         self.config = config
         self.make = make
         self.model = DecoderBody(config, make, stage or Stage(0, config.num_layers), visits)
-        if self.model.is_last and not config.tie_embeddings:
+        if self.model.is_last and config.head == "score":
+            self.score = ScoreHead(config.hidden_size)
+        elif self.model.is_last and not config.tie_embeddings:
             self.lm_head = _column_linear(config.hidden_size, padded_vocabulary(config.vocab_size, make.parts), False, make)
 
     def forward(self, inputs: Tensor, position_ids: Tensor, attend: Attend, recompute: bool = False) -> Tensor:

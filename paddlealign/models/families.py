@@ -12,7 +12,8 @@ from paddlealign.models.rope import TYPES
 class Family:
     """What one model_type's config.json may say, and what it need not say because it is always so.
 
-    architectures: class names allowed in ``architectures``.
+    architectures: class names of language models, the first being the usual one. score_architecture: that of reward models, whose head is
+    one number a text (``models.score_head``).
     required: keys that must be there. optional: further keys that are read.
     flags: keys that must be true or false, with transformers' default.
     fixed: keys that may only have one of the values given, since the decoder has nothing else.
@@ -27,6 +28,7 @@ class Family:
     """
 
     architectures: tuple[str, ...]
+    score_architecture: str
     required: tuple[str, ...]
     optional: frozenset[str]
     flags: Mapping[str, bool]
@@ -52,7 +54,7 @@ SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"
 # Keys read for every family, whatever it is.
 COMMON = frozenset(
     {*SIZES, "model_type", "architectures", "max_position_embeddings", "hidden_act", "tie_word_embeddings", "layer_types"}
-    | {"rope_scaling", "rope_parameters", "torch_dtype", "dtype"}
+    | {"rope_scaling", "rope_parameters", "torch_dtype", "dtype", "num_labels", "id2label"}
 )
 
 COMMON_FIXED: dict[str, tuple[Any, ...]] = {
@@ -76,7 +78,7 @@ COMMON_HARMLESS = frozenset(
     | {"_experts_implementation", "gradient_checkpointing", "chunk_size_feed_forward", "tf_legacy_loss", "xla_device"}
     | {"keys_to_ignore_at_inference", "initializer_range", "tie_encoder_decoder", "cross_attention_hidden_size"}
     # other tasks than a language model's
-    | {"finetuning_task", "task_specific_params", "problem_type", "num_labels", "id2label", "label2id", "classifier_dropout"}
+    | {"finetuning_task", "task_specific_params", "problem_type", "label2id", "classifier_dropout"}
     # special tokens: read by the tokenizer
     | {"bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id"}
     # how transformers generates: here the arguments say it
@@ -104,6 +106,7 @@ SLIDING = frozenset({"sliding_window", "max_window_layers"})
 FAMILIES: dict[str, Family] = {
     "llama": Family(
         architectures=("LlamaForCausalLM", "LLaMAForCausalLM"),
+        score_architecture="LlamaForSequenceClassification",
         required=SIZES,
         optional=GROUPED,
         flags={"tie_word_embeddings": False, "attention_bias": False, "mlp_bias": False},
@@ -114,6 +117,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "mistral": Family(
         architectures=("MistralForCausalLM",),
+        score_architecture="MistralForSequenceClassification",
         required=(*SIZES, "num_key_value_heads"),
         optional=GROUPED | {"sliding_window"},
         flags={"tie_word_embeddings": False},
@@ -124,6 +128,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "qwen2": Family(
         architectures=("Qwen2ForCausalLM",),
+        score_architecture="Qwen2ForSequenceClassification",
         required=(*SIZES, "num_key_value_heads"),
         optional=GROUPED | SLIDING,
         flags={"tie_word_embeddings": False, "use_sliding_window": False},
@@ -135,6 +140,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "qwen3": Family(
         architectures=("Qwen3ForCausalLM",),
+        score_architecture="Qwen3ForSequenceClassification",
         required=(*SIZES, "num_key_value_heads", "head_dim"),
         optional=GROUPED | SLIDING,
         flags={"tie_word_embeddings": False, "attention_bias": False, "use_sliding_window": False},
@@ -148,6 +154,7 @@ FAMILIES: dict[str, Family] = {
     # since been taken into transformers as it is; it is never run.
     "phi3": Family(
         architectures=("Phi3ForCausalLM",),
+        score_architecture="Phi3ForSequenceClassification",
         required=SIZES,
         optional=GROUPED | {"sliding_window"},
         flags={"tie_word_embeddings": False},
@@ -175,6 +182,7 @@ FAMILIES: dict[str, Family] = {
     # Black et al. 2022; Pythia (Biderman et al. 2023) is of this family.
     "gpt_neox": Family(
         architectures=("GPTNeoXForCausalLM",),
+        score_architecture="GPTNeoXForSequenceClassification",
         required=SIZES,
         optional=frozenset({"layer_norm_eps", "rope_theta", "rotary_emb_base", "partial_rotary_factor", "rotary_pct"}),
         flags={"tie_word_embeddings": False, "attention_bias": True, "use_parallel_residual": True},

@@ -71,6 +71,8 @@ def paddlenlp_config(config: DecoderConfig, dtype: str) -> dict[str, Any]:
 
 def _lacking(config: DecoderConfig) -> str | None:
     """What of the model PaddleNLP's class has not, in words; None where it has all."""
+    if config.head == "score":
+        return "reward model of this form"
     if config.family not in ARCHITECTURES:
         return f"{config.family} model"
     if config.qkv_bias != (config.family == "qwen2") or config.output_bias or config.mlp_bias:

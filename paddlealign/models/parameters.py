@@ -7,7 +7,7 @@ import numpy as np
 
 from paddlealign.models.config import DecoderConfig
 
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+EMBEDDING, HEAD, SCORE = "model.embed_tokens.weight", "lm_head.weight", "score.weight"
 # Of these each process of a tensor-parallel group computes a share of the outputs, of those a share of the inputs.
 COLUMN_PARALLEL = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "lm_head")
 ROW_PARALLEL = ("o_proj", "down_proj")
@@ -41,7 +41,14 @@ def parameter_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
     for number in range(config.num_layers):
         shapes |= {f"model.layers.{number}.{name}": shape for name, shape in layer.items()}
     shapes |= _norm("model.norm", config)
+    if config.head == "score":
+        return {**shapes, SCORE: (hidden, 1)}
     return shapes if config.tie_embeddings else {**shapes, HEAD: (hidden, config.vocab_size)}
+
+
+def head_name(config: DecoderConfig) -> str:
+    """The parameter that the head multiplies by; of a tied one the embedding."""
+    return SCORE if config.head == "score" else EMBEDDING if config.tie_embeddings else HEAD
 
 
 def _linear(name: str, inputs: int, outputs: int, bias: bool) -> dict[str, tuple[int, ...]]:
@@ -116,11 +123,11 @@ def sums_over_parts(name: str, sequence_parallel: bool) -> bool:
     """Whether a parameter that every process of a tensor axis holds whole has a gradient of its share of the work only.
 
     So it is with norms of queries and keys, which see a process's own heads; under sequence parallelism also with what stands between the
-    cut layers and sees a process's own positions.
+    cut layers and sees a process's own positions. A score head sees them all.
     """
     if name.endswith(("self_attn.q_norm.weight", "self_attn.k_norm.weight")):
         return True
-    return sequence_parallel and cut_axis(name) is None
+    return sequence_parallel and cut_axis(name) is None and name != SCORE
 
 
 def share_of(name: str, shape: tuple[int, ...], part: int, parts: int) -> Share:

@@ -22,7 +22,7 @@ from paddlealign.models.decoder import Decoder
 from paddlealign.models.families import FAMILIES
 from paddlealign.models.layout import StoredTensor, segments, stored_tensors
 from paddlealign.models.makers import WHOLE_LAYERS, Stage, TensorLayers, Visits
-from paddlealign.models.parameters import EMBEDDING, HEAD, Share, cut_layers, parameter_shapes, share_of
+from paddlealign.models.parameters import EMBEDDING, HEAD, SCORE, Share, cut_layers, parameter_shapes, share_of
 from paddlealign.models.tensor_files import TensorSpec, write_bytes, write_json
 from paddlealign.models.tensor_memory import converted_rows, copy_rows, count_broken, lies_open, memory_of
 from paddlealign.models.tensor_places import TensorPlace, blocks, read_rows
@@ -50,6 +50,7 @@ def load_model(
     make: TensorLayers = WHOLE_LAYERS,
     stage: tuple[int, int] = (1, 0),
     visits: Visits | None = None,
+    config: DecoderConfig | None = None,
 ) -> Decoder:
     """Build the decoder that a model directory describes, in ``dtype`` from the start, and read its weights.
 
@@ -57,12 +58,12 @@ def load_model(
     to it, and each new row is the mean of the stored ones (as transformers 5 does, which adds a little noise). allow_pickle: see
     ``weight_files.find_tensors``. make: the layers that tensor parallelism cuts; of these only this process's share is read. stage: how
     many stages hold the model's layers, and which of them this is; only its layers are read. visits: see ``makers.Visits``; of weights that
-    were let go none is read.
+    were let go none is read. config: the directory's with a score head in the place of its language head (``score_head.with_score_head``),
+    which stays zero; None: as the directory says.
     """
-    config = read_config(directory)
-    stored_size = config.vocab_size
-    config = replace(config, vocab_size=max(stored_size, vocab_size or 0))
-    plan = plan_loading(config, directory, allow_pickle, stored_size)  # before memory is taken for a model of a wrong config.json
+    stored = read_config(directory)
+    config = replace(config or stored, vocab_size=max(stored.vocab_size, vocab_size or 0))
+    plan = plan_loading(config, directory, allow_pickle, stored)  # before memory is taken for a model of a wrong config.json
     before = paddle.get_default_dtype()
     paddle.set_default_dtype(getattr(paddle, dtype))
     try:
@@ -73,13 +74,13 @@ def load_model(
     return model
 
 
-def load_weights(model: Decoder, directory: str | Path, allow_pickle: bool = False, stored_vocab_size: int | None = None) -> None:
+def load_weights(model: Decoder, directory: str | Path, allow_pickle: bool = False, stored: DecoderConfig | None = None) -> None:
     """Read a model directory's weights into ``model``'s parameters.
 
     The parameters keep their dtype, whatever is stored. A tensor that is missing, left over or of another shape, or that holds a NaN or an
-    infinity, is a UserError. stored_vocab_size: see ``plan_loading``.
+    infinity, is a UserError. stored: see ``plan_loading``.
     """
-    _follow(plan_loading(model.config, directory, allow_pickle, stored_vocab_size), model)
+    _follow(plan_loading(model.config, directory, allow_pickle, stored), model)
 
 
 @dataclass(frozen=True)
@@ -91,22 +92,24 @@ class LoadingPlan:
     shapes: Mapping[str, tuple[int, ...]]
 
 
-def plan_loading(config: DecoderConfig, directory: str | Path, allow_pickle: bool, stored_vocab_size: int | None) -> LoadingPlan:
+def plan_loading(config: DecoderConfig, directory: str | Path, allow_pickle: bool, stored: DecoderConfig | None) -> LoadingPlan:
     """Look at the headers of a model directory's weights: all names, shapes and dtypes must be those of ``config``. Reads no value but
     those of a stored head that must be the embedding.
 
-    stored_vocab_size: rows of the stored embedding and head, where they are fewer than the config's. Raises UserError.
+    stored: what the directory's config.json says, where the model may have more tokens, or a score head in the place of the stored language
+    head, which is then not read. Raises UserError.
     """
     places = find_tensors(directory, allow_pickle)
-    whole = parameter_shapes(config)
+    new_head = stored is not None and stored.head != config.head
+    whole = {name: shape for name, shape in parameter_shapes(config).items() if not (new_head and name == SCORE)}
     tensors = tuple(_tensors_of(whole, config))
-    head = _tensors_of({HEAD: ()}, config)[0].name if HEAD not in whole else None
+    head = _tensors_of({HEAD: ()}, config)[0].name if new_head or config.tie_embeddings else None
     _check_names({tensor.name for tensor in tensors}, {name for name in places if name != head}, Path(directory))
-    shapes = {name: _stored_shape(name, shape, stored_vocab_size) for name, shape in whole.items()}
+    shapes = {name: _stored_shape(name, shape, stored.vocab_size if stored else None) for name, shape in whole.items()}
     for tensor in tensors:
         parts = [shapes[part] for part in tensor.parts]
         _check_tensor(tensor, (sum(shape[0] for shape in parts), *parts[0][1:]), places[tensor.name])
-    if head is not None and head in places:
+    if head in places and config.tie_embeddings:
         _check_tied(places[head], places[_tensors_of({EMBEDDING: ()}, config)[0].name], head)
     return LoadingPlan(tensors, places, shapes)
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from paddlealign.models.config import DecoderConfig
-from paddlealign.models.parameters import EMBEDDING, HEAD, cut_layers, held_shapes
+from paddlealign.models.parameters import EMBEDDING, cut_layers, head_name, held_shapes
 from paddlealign.parallel.sharding import owners_of
 
 NUMBER_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -131,7 +131,7 @@ def hold(config: DecoderConfig, layout: Layout, stage: int) -> Holding:
         whole=sum(total) - sum(of_layers),
         layer=sum(size for name, size in in_layers.items() if name.startswith(f"model.layers.{first}.")),
         largest=max(sizes.values()),
-        head=sizes[EMBEDDING if config.tie_embeddings else HEAD] if stage == layout.pipeline - 1 else 0,
+        head=sizes[head_name(config)] if stage == layout.pipeline - 1 else 0,
         embedding=sizes[EMBEDDING] if stage == 0 else 0,
         owned=max(total),
         owned_layers=max(of_layers),

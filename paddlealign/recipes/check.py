@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import paddle
 
-from paddlealign.arguments.parsing import DpoArguments, SftArguments
+from paddlealign.arguments.results import TrainArguments
 from paddlealign.data.describe import describe
 from paddlealign.data.example import Batch, Example
 from paddlealign.data.tokenizer import Tokenizer
@@ -21,14 +21,16 @@ _GB = 1e9
 
 
 def check_run(
-    arguments: SftArguments | DpoArguments, task: Task, examples: Sequence[Example], tokenizer: Tokenizer, reference: DecoderConfig | None
+    arguments: TrainArguments, task: Task, examples: Sequence[Example], tokenizer: Tokenizer, reference: DecoderConfig | None
 ) -> None:
     """Print what a run would do: an example as the model sees it, steps, tokens a step, memory, and the first micro-batch's loss.
 
     All processes call it. Rows, tokens and padding are this one's, memory that of the fullest, the loss that of all. reference: of the
     reference model that would stay in memory, or None.
     """
-    print("\none example, scored tokens marked:\n" + describe(examples[0], tokenizer, colour=sys.stdout.isatty()) + "\n")
+    rewards = task.policy.config.head == "score"
+    title = "one example; each response is scored at its last token" if rewards else "one example, scored tokens marked"
+    print(f"\n{title}:\n{describe(examples[0], tokenizer, colour=sys.stdout.isatty())}\n")
     if not arguments.training.do_train:
         print("check passed; this run would only evaluate")
         return
@@ -47,17 +49,21 @@ def check_run(
             f"first micro-batch: loss {means['loss']:.6f} (ln 2 is {math.log(2):.6f}), margin {means['rewards/margins']:+.6f}, "
             f"chosen {means['logps/chosen']:.2f} and rejected {means['logps/rejected']:.2f} nats a response"
         )
+    elif "margin" in means:
+        print(
+            f"first micro-batch: loss {means['loss']:.6f} (ln 2 is {math.log(2):.6f}), margin {means['margin']:+.6f}, mean reward "
+            f"{means['mean_reward']:+.6f}, {means['accuracy']:.1%} of the pairs ranked right"
+        )
     else:
         print(f"first micro-batch: loss {means['loss']:.4f} nats a token, {means['accuracy']:.1%} of the tokens are the first choice")
     print("check passed")
 
 
-def memory_line(
-    arguments: SftArguments | DpoArguments, task: Task, batches: Sequence[Batch], reference: DecoderConfig | None
-) -> tuple[float, str]:
+def memory_line(arguments: TrainArguments, task: Task, batches: Sequence[Batch], reference: DecoderConfig | None) -> tuple[float, str]:
     """The estimated peak of a step in this process, in bytes, and a line with what it is made of. See ``planning.memory``."""
     recompute, precision = arguments.training.recompute, task.precision
     largest = max(batches, key=lambda batch: batch.input_ids.size)
+    targets = len(largest.last_at if task.policy.config.head == "score" else largest.target_ids)
     row = Row(1.0, 1.0, 1)  # rows are counted here by the batch itself
     on_cpu = paddle.get_device() == "cpu"
     job = Job(task.policy.config, reference, precision.dtype, precision.level, row, row, on_cpu)
@@ -65,7 +71,7 @@ def memory_line(
     degrees = (axes.tensor.size, axes.pipeline.size, axes.data.size, task.sharding.stage, axes.shards.size)
     layout = Layout(*degrees, cut, recompute, len(largest.example_ids), len(batches))
     holding, kept = hold(job.config, layout, stage), hold(reference, layout, stage) if reference else None
-    memory = stage_memory(job, layout, stage, holding, kept, largest.input_ids.size, len(largest.target_ids))
+    memory = stage_memory(job, layout, stage, holding, kept, largest.input_ids.size, targets)
     parts = {name: value for name, value in memory.parts().items() if value}
     told = " + ".join(f"{name} {value / _GB:.2f}" for name, value in parts.items())
     beside = "Paddle itself, and on a CPU freed memory that is kept, come on top" if on_cpu else "Paddle itself comes on top"

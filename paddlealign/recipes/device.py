@@ -3,6 +3,7 @@
 import paddle
 
 from paddlealign.errors import UserError
+from paddlealign.models.config import DecoderConfig
 
 
 def choose_device(wanted: str) -> str:
@@ -13,6 +14,15 @@ def choose_device(wanted: str) -> str:
     device = "gpu" if has_gpu and wanted != "cpu" else "cpu"
     paddle.set_device(device)
     return device
+
+
+def choose_dtype(wanted: str, config: DecoderConfig, device: str) -> str:
+    """The dtype of the weights. Paddle's CPU build has no half-precision kernels, so on "cpu" it is float32 in any case."""
+    if device == "cpu":
+        if wanted not in ("auto", "float32"):
+            say(f"note: dtype {wanted}: Paddle has no {wanted} kernels on CPU; computing in float32")
+        return "float32"
+    return config.dtype if wanted == "auto" else wanted
 
 
 def say(text: str) -> None:

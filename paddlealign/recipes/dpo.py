@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from paddlealign.arguments.parsing import DpoArguments
+from paddlealign.arguments.results import DpoArguments
 from paddlealign.errors import UserError
 from paddlealign.models.config import read_config
 from paddlealign.models.decoder import Decoder
@@ -14,6 +14,7 @@ from paddlealign.parallel.collect import everywhere
 from paddlealign.parallel.stopping import StopRequest
 from paddlealign.recipes.check import check_run
 from paddlealign.recipes.device import say
+from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.processes import check_cut
 from paddlealign.recipes.rows import Rows, check_shared_prompts, check_vocabulary, prepare_rows, vocabulary_size
 from paddlealign.recipes.run import Start, agree_on_run, begin, check_resume, load_policy, make_task, read_share, train
@@ -39,6 +40,7 @@ def run(arguments: DpoArguments, request: StopRequest) -> None:
     start = begin(arguments, request)
     rows = prepare_rows(arguments, "preference", score_all_turns=False)
     reference_config = read_config(reference_dir(arguments))
+    need_language_head(reference_config, "ref_model_name_or_path")
     reference_size = vocabulary_size(arguments, rows, reference_config)
     check_vocabulary(rows, reference_size, "ref_model_name_or_path")
     check_cut(reference_config, arguments.parallel, arguments.training.sharding_parallel_degree)

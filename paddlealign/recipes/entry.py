@@ -4,14 +4,16 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TextIO
 
-from paddlealign.arguments.parsing import Command, DpoArguments, SftArguments, parse
+from paddlealign.arguments.fields import SECTIONS
+from paddlealign.arguments.parsing import parse
 from paddlealign.arguments.paths import ERROR_FILE, check_model, check_paths
 from paddlealign.arguments.plan import Planned, parse_plan
+from paddlealign.arguments.results import Command, TrainArguments
 from paddlealign.arguments.show import arguments_dict
 from paddlealign.errors import Stopped, UserError
 from paddlealign.machine import prepare
@@ -19,6 +21,19 @@ from paddlealign.parallel.faults import STOPPED, Line, join
 from paddlealign.parallel.stopping import StopRequest
 from paddlealign.recipes.run_file import argument_values
 from paddlealign.versions import check_versions
+
+
+def main_of_task(script: str, tasks: Mapping[str, Command], argv: Sequence[str] | None = None) -> int:
+    """Run the command that the first word names, ``evaluate.py TASK ...``; the exit code is ``main``'s. tasks: word -> command."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words and words[0] in tasks:
+        return main(tasks[words[0]], words[1:])
+    usage = f"{script} {{{','.join(tasks)}}} [ARGS.json] [--key value ...]; {script} TASK --help lists a task's keys"
+    if words and words[0] in ("-h", "--help"):
+        print(f"usage: {usage}")
+        return 0
+    print(f"error: {script} needs a task as its first word{f', not {words[0]}' if words else ''}: {usage}.", file=sys.stderr)
+    return 1
 
 
 def main(command: Command, argv: Sequence[str] | None = None) -> int:
@@ -78,7 +93,7 @@ def _work(command: Command, argv: Sequence[str], line: Line | None) -> None:
         values = argument_values(arguments_dict(arguments))
         line.tell({"command": arguments.command, **{key: str(value) for key, value in values.items()}})
     folder = None
-    if isinstance(arguments, SftArguments | DpoArguments) and not arguments.training.check:
+    if isinstance(arguments, TrainArguments) and not arguments.training.check:
         folder = Path(arguments.training.output_dir)
     if line:
         line.folder = folder
@@ -92,7 +107,7 @@ def _work(command: Command, argv: Sequence[str], line: Line | None) -> None:
     recipe = importlib.import_module(f"paddlealign.recipes.{command}")
     if line:
         line.heed_signals()
-    if isinstance(arguments, SftArguments | DpoArguments):
+    if isinstance(arguments, TrainArguments):
         recipe.run(arguments, line.request if line else StopRequest(watched=False))
     else:
         recipe.run(arguments)
@@ -114,5 +129,5 @@ def _stopped(command: Command, line: Line | None) -> int:
     if line:
         line.stop()
     other = "stopped by the keyboard; run the same command to go on" if command == "predict" else "stopped by the keyboard"
-    print(f"\n{STOPPED if command in ('sft', 'dpo') else other}", file=sys.stderr)
+    print(f"\n{STOPPED if 'training' in SECTIONS[command] else other}", file=sys.stderr)
     return 130

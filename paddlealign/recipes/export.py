@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from paddlealign.arguments.checks import shard_bytes
-from paddlealign.arguments.parsing import ExportArguments
+from paddlealign.arguments.results import ExportArguments
 from paddlealign.arguments.show import render
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.models.config import read_config

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from paddlealign.arguments.decoding import split_stop_strings, text_keys
 from paddlealign.arguments.fields import GenerationArguments
-from paddlealign.arguments.parsing import PredictArguments
+from paddlealign.arguments.results import PredictArguments
 from paddlealign.arguments.show import render
 from paddlealign.data.encoding import encode_prompt
 from paddlealign.data.example import Record
@@ -27,7 +27,8 @@ from paddlealign.models.weights import find_weights
 from paddlealign.parallel.collect import gather_values
 from paddlealign.parallel.topology import Topology
 from paddlealign.recipes.chat import chat, prompt_limit
-from paddlealign.recipes.device import choose_device, say
+from paddlealign.recipes.device import choose_device, choose_dtype, say
+from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.prediction_file import OUTPUT_KEY, append_outputs, prepare_output
 from paddlealign.recipes.processes import agree_on, check_cut, staged_forward, start_processes
 from paddlealign.recipes.stop_strings import cut_at_stop, special_stop_ids, stop_finder
@@ -54,6 +55,7 @@ def run(arguments: PredictArguments) -> None:
     generation, folder = arguments.generation, arguments.model.model_name_or_path
     device = choose_device(generation.device)
     config = read_config(folder)
+    need_language_head(config, "model_name_or_path")
     check_cut(config, arguments.parallel)
     find_weights(folder, arguments.model.allow_pickle)  # a missing or damaged file is told before the rows are read
     dtype = choose_dtype(generation.dtype, config, device)
@@ -97,15 +99,6 @@ def refuse_same_file(generation: GenerationArguments) -> None:
     output_file = Path(generation.output_file)
     if output_file.exists() and output_file.samefile(str(generation.data_file)):
         raise UserError(f"data_file and output_file are the same file, {output_file}. Set another output_file.")
-
-
-def choose_dtype(wanted: str, config: DecoderConfig, device: str) -> str:
-    """The dtype of the weights. Paddle's CPU build has no half-precision kernels, so on "cpu" it is float32 in any case."""
-    if device == "cpu":
-        if wanted not in ("auto", "float32"):
-            say(f"note: dtype {wanted}: Paddle has no {wanted} kernels on CPU; computing in float32")
-        return "float32"
-    return config.dtype if wanted == "auto" else wanted
 
 
 def generation_settings(generation: GenerationArguments, tokenizer: Tokenizer, template: Template) -> GenerationSettings:

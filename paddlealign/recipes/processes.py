@@ -6,7 +6,7 @@ from pathlib import Path
 from paddle import Tensor
 
 from paddlealign.arguments.fields import ParallelArguments
-from paddlealign.arguments.parsing import Arguments
+from paddlealign.arguments.results import Arguments
 from paddlealign.errors import UserError
 from paddlealign.models.attention import Attend
 from paddlealign.models.config import DecoderConfig

@@ -4,8 +4,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from paddlealign.arguments.parsing import DpoArguments, SftArguments
 from paddlealign.arguments.paths import dataset_files
+from paddlealign.arguments.results import TrainArguments
 from paddlealign.data.encoding import Limits, encode_all, examples_hash
 from paddlealign.data.encoding_report import EncodingReport
 from paddlealign.data.example import Batch, Example
@@ -20,8 +20,6 @@ from paddlealign.models.config import DecoderConfig
 from paddlealign.parallel.topology import Axis
 from paddlealign.recipes.device import say
 from paddlealign.training.feed import Feed
-
-TrainArguments = SftArguments | DpoArguments
 
 
 @dataclass(frozen=True)
@@ -66,9 +64,9 @@ def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) ->
 def describe_rows(split: str, read: ReadReport, encoded: EncodingReport) -> list[str]:
     """Lines that say what became of a split's rows: kept, cut, left out and why."""
     files = "1 file" if read.files == 1 else f"{read.files} files"
-    lines = [
-        f"{split}: {encoded.kept:,} of {read.rows:,} rows from {files}, {encoded.tokens:,} tokens, {encoded.scored_tokens:,} of them scored"
-    ]
+    total = read.records + sum(read.refused.values())  # a row may hold several pairs or answers
+    of_all = f"{total:,} rows" if total == read.rows else f"{total:,} records ({read.rows:,} rows)"
+    lines = [f"{split}: {encoded.kept:,} of {of_all} from {files}, {encoded.tokens:,} tokens, {encoded.scored_tokens:,} of them scored"]
     left_out = [(encoded.dropped_too_long, "too long (dropped; raise src_length or max_length, or set truncation)")]
     left_out += [(count, reason) for reason, count in read.refused.items()]
     left_out += [(count, f"{reason} (first: {encoded.refused_at[reason]})") for reason, count in encoded.refused.items()]

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from paddlealign.arguments.paths import CURVES_FILE, METRICS_FILE, RUN_FILE
+from paddlealign.arguments.results import TrainArguments
 from paddlealign.arguments.show import render
 from paddlealign.errors import UserError
-from paddlealign.models.config import read_config
+from paddlealign.models.config import DecoderConfig, read_config
 from paddlealign.models.config_values import read_json_object
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.tensor_files import write_json
@@ -24,9 +25,10 @@ from paddlealign.parallel.sharding import Sharding
 from paddlealign.parallel.stopping import STOP_CODES, StopRequest
 from paddlealign.parallel.topology import Topology
 from paddlealign.recipes.device import choose_device, say
+from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.output_folder import check_shared, probe_folder
 from paddlealign.recipes.processes import agree_on, check_cut, start_processes
-from paddlealign.recipes.rows import Rows, TrainArguments, check_vocabulary, dev_batches, make_feed, note_length, vocabulary_size
+from paddlealign.recipes.rows import Rows, check_vocabulary, dev_batches, make_feed, note_length, vocabulary_size
 from paddlealign.recipes.run_file import describe_run, refuse_other_run
 from paddlealign.report.curves import draw_curves
 from paddlealign.training.checkpoint import (
@@ -79,6 +81,8 @@ def begin(arguments: TrainArguments, request: StopRequest) -> Start:
     if resuming and resume is None:
         say(f"note: {output_dir} holds no checkpoint yet; this starts at the first step")
     config = read_config(arguments.model.model_name_or_path)  # a model that cannot be read is told before the rows are
+    if arguments.command != "reward":
+        need_language_head(config, "model_name_or_path")
     check_cut(config, arguments.parallel, settings.sharding_parallel_degree)
     find_weights(arguments.model.model_name_or_path, arguments.model.allow_pickle)
     device = choose_device(settings.device)
@@ -98,22 +102,24 @@ def agree_on_run(arguments: TrainArguments, start: Start, hashes: dict[str, str]
     agree_on(arguments, start.topology, {**hashes, "checkpoint to go on from": str(start.resume)})
 
 
-def load_policy(arguments: TrainArguments, start: Start, rows: Rows) -> tuple[Decoder, Sharding]:
-    """Read the model that training starts from, with a larger vocabulary where resize_vocab asks for one."""
+def load_policy(arguments: TrainArguments, start: Start, rows: Rows, config: DecoderConfig | None = None) -> tuple[Decoder, Sharding]:
+    """Read the model that training starts from, with a larger vocabulary where resize_vocab asks for one. config: see ``load_model``."""
     folder = arguments.model.model_name_or_path
-    config = read_config(folder)
-    size = vocabulary_size(arguments, rows, config)
-    if size > config.vocab_size:
-        say(f"vocabulary: {config.vocab_size} tokens grow to the tokenizer's {size}; each new row is the mean of the old ones")
-    return read_share(arguments, start, folder, size)
+    stored = read_config(folder)
+    size = vocabulary_size(arguments, rows, stored)
+    if size > stored.vocab_size:
+        say(f"vocabulary: {stored.vocab_size} tokens grow to the tokenizer's {size}; each new row is the mean of the old ones")
+    return read_share(arguments, start, folder, size, config)
 
 
-def read_share(arguments: TrainArguments, start: Start, folder: str | Path, vocab_size: int) -> tuple[Decoder, Sharding]:
+def read_share(
+    arguments: TrainArguments, start: Start, folder: str | Path, vocab_size: int, config: DecoderConfig | None = None
+) -> tuple[Decoder, Sharding]:
     """See ``share.load_share``."""
     settings = arguments.training
     stage = int(settings.sharding.removeprefix("stage") or 0)
     allow_pickle, dtype = arguments.model.allow_pickle, start.precision.weights_dtype
-    return load_share(folder, dtype, vocab_size, allow_pickle, start.topology, stage, settings.sequence_parallel)
+    return load_share(folder, dtype, vocab_size, allow_pickle, start.topology, stage, settings.sequence_parallel, config)
 
 
 def make_task(

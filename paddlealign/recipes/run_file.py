@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from paddlealign import __version__
-from paddlealign.arguments.parsing import DpoArguments, SftArguments
+from paddlealign.arguments.results import TrainArguments
 from paddlealign.arguments.show import arguments_dict
 from paddlealign.errors import UserError
 from paddlealign.versions import installed_version
@@ -27,10 +27,10 @@ BATCH_KEYS = ("per_device_train_batch_size", "gradient_accumulation_steps", "dat
 _PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "numpy", "tokenizers")
 
 
-def describe_run(arguments: SftArguments | DpoArguments, hashes: dict[str, str], device: str) -> dict[str, Any]:
+def describe_run(arguments: TrainArguments, hashes: dict[str, str], device: str) -> dict[str, Any]:
     """All of run.json but the end: arguments with their sources, versions and device.
 
-    hashes: sha256 by what it is of: the data files, the training examples' tokens, the reference's weights.
+    hashes: sha256 by what it is of: the data files, the training examples' tokens, the reference's weights, the pairs' margins.
     """
     return {
         **arguments_dict(arguments),
@@ -90,5 +90,5 @@ def _deciding(run: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in values.items() if key not in FREE_KEYS and key not in BATCH_KEYS}
     kept["command"] = run["command"]
     kept["rows of a step"] = math.prod(values.get(key, 1) for key in BATCH_KEYS)
-    kept |= {f"sha256 of the {name}": run["sha256"].get(name) for name in ("train tokens", "reference weights")}
+    kept |= {f"sha256 of the {name}": run["sha256"].get(name) for name in ("train tokens", "reference weights", "margins")}
     return kept

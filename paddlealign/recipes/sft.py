@@ -1,6 +1,6 @@
 """Supervised fine-tuning, from the arguments to the fine-tuned model."""
 
-from paddlealign.arguments.parsing import SftArguments
+from paddlealign.arguments.results import SftArguments
 from paddlealign.parallel.stopping import StopRequest
 from paddlealign.recipes.check import check_run
 from paddlealign.recipes.rows import prepare_rows

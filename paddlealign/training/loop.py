@@ -28,8 +28,8 @@ from paddlealign.training.step import Sums, accumulate_gradients, add_up, apply_
 
 # So many float16 steps in a row may overflow while the loss scaler looks for its scale.
 MOST_SKIPPED = 24
-# What metric_for_best_model's short names mean, SFT's name first.
-METRIC_NAMES = {"loss": ("loss",), "accuracy": ("accuracy", "rewards/accuracies"), "margin": ("rewards/margins",)}
+# What metric_for_best_model's short names mean; of DPO's rewards the names stand last.
+METRIC_NAMES = {"loss": ("loss",), "accuracy": ("accuracy", "rewards/accuracies"), "margin": ("margin", "rewards/margins")}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from paddlealign.data.example import Batch
 from paddlealign.objectives.preference import dpo_loss
 from paddlealign.objectives.response import response_logps
 from paddlealign.objectives.result import ObjectiveSums
+from paddlealign.objectives.reward import reward_loss
 from paddlealign.objectives.sft import sft_loss
 from paddlealign.training.score import Scores
 
@@ -19,9 +20,10 @@ Reference = Callable[[Batch], Tensor]
 class Objective:
     """A loss, what it is held against, and its denominator.
 
-    reference: what a frozen reference says of a batch, float32 [responses]; None where the objective has none. All stages of a pipeline
-    call it, before the batch goes through them. loss: the sums over a batch, from the scores and what ``reference`` gave. count: how many
-    tokens (SFT) or pairs (DPO) a batch sums over; known before any computation, so that a step can weigh its micro-batches exactly.
+    reference: what a frozen reference says of a batch, float32 [responses], or the margins of its pairs, float32 [pairs]; None where
+    there is neither. All stages of a pipeline call it, before the batch goes through them. loss: the sums over a batch, from the scores and
+    what ``reference`` gave. count: how many tokens (SFT) or pairs (DPO, reward) a batch sums over; known before any computation, so that a
+    step can weigh its micro-batches exactly.
     """
 
     reference: Callable[[Batch], Tensor | None]
@@ -47,3 +49,13 @@ def dpo_objective(reference: Reference, beta: float, label_smoothing: float) -> 
         return dpo_loss(policy, reference_logps, beta, label_smoothing)
 
     return Objective(reference, loss, lambda batch: len(batch.example_ids))
+
+
+def reward_objective(margins: Reference, center_rewards_coefficient: float) -> Objective:
+    """Bradley-Terry per pair; ``margins`` gives those of a batch's pairs, float32 [pairs]."""
+
+    def loss(scores: Scores, batch_margins: Tensor | None) -> ObjectiveSums:
+        assert batch_margins is not None
+        return reward_loss(scores.rewards, batch_margins, center_rewards_coefficient)
+
+    return Objective(margins, loss, lambda batch: len(batch.example_ids))

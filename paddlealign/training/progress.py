@@ -7,6 +7,8 @@ from tqdm import tqdm
 _SHOWN = {
     "loss": ("loss", "{:.4f}"),
     "accuracy": ("accuracy", "{:.3f}"),
+    "margin": ("margin", "{:+.3f}"),
+    "mean_reward": ("reward", "{:+.3f}"),
     "rewards/margins": ("margin", "{:+.3f}"),
     "rewards/accuracies": ("accuracy", "{:.3f}"),
     "learning_rate": ("lr", "{:.2e}"),
@@ -28,8 +30,9 @@ class Progress:
     def advance(self, means: dict[str, float]) -> None:
         """Count one step and show its loss and, for pairs, its margin."""
         shown = {"loss": f"{means['loss']:.4f}"}
-        if "rewards/margins" in means:
-            shown["margin"] = f"{means['rewards/margins']:+.3f}"
+        for name in ("margin", "rewards/margins"):
+            if name in means:
+                shown["margin"] = f"{means[name]:+.3f}"
         if self._tokens_per_second:
             shown["tokens/s"] = self._tokens_per_second
         self._bar.set_postfix(shown, refresh=False)

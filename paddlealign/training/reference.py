@@ -104,9 +104,9 @@ def _cache_file(folder: Path, name: str) -> Path:
     return folder / f"{name}.safetensors"
 
 
-def table_reference(logps: np.ndarray) -> Reference:
-    """A reference that looks its log-probs up. logps: float32 [examples, 2]."""
-    return lambda batch: paddle.to_tensor(logps[batch.example_ids].reshape(-1))
+def table_reference(table: np.ndarray) -> Reference:
+    """A reference that looks its numbers up: log-probs float32 [examples, 2], or one number for each example, float32 [examples]."""
+    return lambda batch: paddle.to_tensor(table[batch.example_ids].reshape(-1))
 
 
 def model_reference(model: Decoder, precision: Precision, chain: Chain = LONE_CHAIN) -> Reference:

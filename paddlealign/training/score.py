@@ -1,4 +1,4 @@
-"""A batch through a model: from packed rows to the log-probs of its scored tokens."""
+"""A batch through a model: from packed rows to what its head says, log-probs of the scored tokens or a reward for each response."""
 
 from dataclasses import dataclass
 
@@ -14,15 +14,17 @@ from paddlealign.training.precision import Precision
 
 @dataclass(frozen=True)
 class Scores:
-    """What a model says of a batch's targets.
+    """What a model says of a batch.
 
-    token_logps: float32 [targets]. correct: bool [targets], whether the target is the model's first choice. owner: int64 [targets],
-    the response of each. responses: how many responses the batch has.
+    A language head speaks of the targets: token_logps: float32 [targets]; correct: bool [targets], whether the target is the model's first
+    choice; owner: int64 [targets], the response of each. A score head speaks of the responses: rewards: float32 [responses]. What the other
+    head says is empty, [0]. responses: how many responses the batch has.
     """
 
     token_logps: Tensor
     correct: Tensor
     owner: Tensor
+    rewards: Tensor
     responses: int
 
 
@@ -37,10 +39,14 @@ def run_layers(model: Decoder, batch: Batch, received: Tensor | None = None, rec
 
 
 def run_head(model: Decoder, batch: Batch, hidden: Tensor) -> Scores:
-    """The head over the scored tokens only. hidden: of the last layer, [rows, length, hidden]."""
-    scored = hidden.reshape([-1, hidden.shape[-1]]).index_select(paddle.to_tensor(batch.score_at))
-    logps, correct = model.token_logps(scored, paddle.to_tensor(batch.target_ids))
-    return Scores(logps, correct, paddle.to_tensor(batch.target_owner), batch.response_count)
+    """The head at the scored tokens only, or at each response's last token. hidden: of the last layer, [rows, length, hidden]."""
+    flat = hidden.reshape([-1, hidden.shape[-1]])
+    none = paddle.zeros([0])
+    if model.config.head == "score":
+        rewards = model.score(flat.index_select(paddle.to_tensor(batch.last_at)))
+        return Scores(none, none.astype("bool"), none.astype("int64"), rewards, batch.response_count)
+    logps, correct = model.token_logps(flat.index_select(paddle.to_tensor(batch.score_at)), paddle.to_tensor(batch.target_ids))
+    return Scores(logps, correct, paddle.to_tensor(batch.target_owner), none, batch.response_count)
 
 
 def hidden_shape(model: Decoder, batch: Batch) -> tuple[int, ...]:

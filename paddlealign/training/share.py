@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from paddlealign.models.config import read_config
+from paddlealign.models.config import DecoderConfig, read_config
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.makers import WHOLE_LAYERS, TensorLayers, Visits
 from paddlealign.models.parameters import EMBEDDING, held_shapes
@@ -22,18 +22,19 @@ def load_share(
     topology: Topology,
     sharding_stage: int = 0,
     sequence_parallel: bool = False,
+    config: DecoderConfig | None = None,
 ) -> tuple[Decoder, Sharding]:
     """Read this process's part of a model, and say which process of the shards keeps what of it.
 
-    folder, dtype, vocab_size, allow_pickle: see ``weights.load_model``. sharding_stage: 0 to 3, see ``parallel.sharding``.
+    folder, dtype, vocab_size, allow_pickle, config: see ``weights.load_model``. sharding_stage: 0 to 3, see ``parallel.sharding``.
     sequence_parallel: see ``parallel.tensor``.
     """
     stages, stage = topology.pipeline.size, topology.pipeline.rank
-    config = replace(read_config(folder), vocab_size=vocab_size)
+    config = replace(config or read_config(folder), vocab_size=vocab_size)
     sizes = {name: math.prod(shape) for name, shape in held_shapes(config, topology.tensor.size, stages, stage).items()}
     # An embedding that is tied to the head is held by the first stage and the last, and its gradients are added up between equal places.
     owners = {EMBEDDING: 0, **owners_of(sizes, topology.shards.size, first=EMBEDDING)}
     sharding = Sharding(sharding_stage, owners, topology)
     make = TensorLayers(*tensor_makers(topology.tensor, sequence_parallel)) if topology.tensor.size > 1 else WHOLE_LAYERS
     visits = Visits(sharding.built, sharding.enter) if sharding_stage == 3 else None
-    return load_model(folder, dtype, vocab_size, allow_pickle, make, (stages, stage), visits), sharding
+    return load_model(folder, dtype, vocab_size, allow_pickle, make, (stages, stage), visits, config), sharding

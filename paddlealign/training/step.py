@@ -26,8 +26,8 @@ from paddlealign.training.score import hidden_shape, run_head, run_layers, score
 class Sums:
     """Sums over the batches of a step or of an evaluation.
 
-    values: "loss" and the objective's metrics, each summed. count: tokens (SFT) or pairs (DPO) that they were summed over. tokens: tokens
-    that are not padding. examples: dataset rows.
+    values: "loss" and the objective's metrics, each summed. count: tokens (SFT) or pairs (DPO, reward) that they were summed over. tokens:
+    tokens that are not padding. examples: dataset rows.
     """
 
     values: dict[str, float]
@@ -77,7 +77,7 @@ def accumulate_gradients(
                 return hidden
             scores = run_head(policy, batch, hidden)
             if not len(batch.example_ids):  # it computes what all compute together, and adds nothing
-                return scores.token_logps.sum() * 0.0
+                return (scores.token_logps.sum() + scores.rewards.sum()) * 0.0
             sums = objective.loss(scores, references[index])
         totals.append({"loss": sums.loss.detach(), **sums.metrics})
         return sums.loss / count

@@ -1,5 +1,6 @@
 """The layouts that are held to one process, and what is trained under each."""
 
+from itertools import product
 from typing import NamedTuple
 
 
@@ -20,7 +21,9 @@ class Layout(NamedTuple):
 
 
 MODELS = ("llama2_gqa", "qwen2_tied", "qwen3")
-OBJECTIVES = {"sft": 1, "dpo": 2, "frozen": 2}  # responses of an example; frozen: DPO against a copy in memory
+RESPONSES = {"sft": 1, "dpo": 2, "frozen": 2, "reward": 2}  # of an example; frozen: DPO against a copy in memory
+# A reward model's head takes the place of a tied one here: no stage but the first holds the embedding then.
+RUNS = (*product(MODELS, ("sft", "dpo", "frozen")), ("qwen2_tied", "reward"))
 SINGLE = "one process"
 LAYOUTS = {
     SINGLE: Layout(),

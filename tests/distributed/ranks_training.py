@@ -1,4 +1,4 @@
-"""What each rank runs for test_equality.py: some models trained by SFT and DPO under one layout, saved midway, or resumed from there.
+"""What each rank runs for test_equality.py: models trained by SFT and DPO, and one for rewards, under one layout; saved midway, or resumed.
 
     ranks_training.py LAYOUT FOLDER [RESUME_FROM]
 
@@ -17,21 +17,23 @@ import paddle
 
 from paddlealign.data.example import Example
 from paddlealign.data.packing import idle_batch, make_batch
+from paddlealign.models.config import read_config
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.parameters import parameter_shapes
+from paddlealign.models.score_head import initialise_score, with_score_head
 from paddlealign.parallel.collect import everywhere
 from paddlealign.parallel.pipeline import Chain, connect
 from paddlealign.parallel.sharding import Sharding
 from paddlealign.parallel.topology import Topology, start
 from paddlealign.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from paddlealign.training.feed import Feed
-from paddlealign.training.objective import Objective, dpo_objective, sft_objective
+from paddlealign.training.objective import Objective, dpo_objective, reward_objective, sft_objective
 from paddlealign.training.optimizer import make_optimizer
 from paddlealign.training.reference import compute_logps, model_reference, table_reference
 from paddlealign.training.share import load_share
 from paddlealign.training.step import accumulate_gradients, apply_gradients, evaluate
 from paddlealign.training.whole import whole_tensors
-from tests.distributed.layouts import LAYOUTS, MODELS, OBJECTIVES, Layout
+from tests.distributed.layouts import LAYOUTS, RESPONSES, RUNS, Layout
 from tests.small_runs import FLOAT32, GOLDEN, examples
 
 RATE, BETA = 5e-4, 0.1
@@ -39,9 +41,13 @@ SAVED_AT = 9  # in the middle of the third epoch
 ROWS_OF_A_STEP, EXAMPLES, EPOCHS = 4, 13, 5  # the last step of an epoch leaves one of two processes without a row
 
 
-def load(name: str, layout: Layout, topology: Topology) -> tuple[Decoder, Sharding]:
-    """A model with the vocabulary's size made odd."""
-    return load_share(GOLDEN / name, "float32", 99, False, topology, layout.stage, layout.sequence)
+def load(name: str, layout: Layout, topology: Topology, with_rewards: bool = False) -> tuple[Decoder, Sharding]:
+    """A model with the vocabulary's size made odd, for rewards with a new score head."""
+    config = with_score_head(read_config(GOLDEN / name), 0) if with_rewards else None
+    model, sharding = load_share(GOLDEN / name, "float32", 99, False, topology, layout.stage, layout.sequence, config)
+    if with_rewards and model.model.is_last:
+        initialise_score(model.score, 3)
+    return model, sharding
 
 
 def objective_of(
@@ -50,6 +56,8 @@ def objective_of(
     """The objective, whose reference is the model before it is trained."""
     if name == "sft":
         return sft_objective()
+    if name == "reward":
+        return reward_objective(table_reference(np.linspace(0, 1, EXAMPLES, dtype="float32")), center_rewards_coefficient=0.05)
     if name == "dpo":
         return dpo_objective(table_reference(compute_logps(policy, data, 0, FLOAT32, "", False, topology, chain)), BETA, 0.1)
     reference, _ = load(model, layout, topology)
@@ -62,8 +70,8 @@ def train(
     name: str, objective_name: str, layout: Layout, topology: Topology, chain: Chain, folder: Path, resume_from: Path | None
 ) -> dict[str, np.ndarray]:
     """Train one model, save a checkpoint at SAVED_AT, and give what the test compares."""
-    policy, sharding = load(name, layout, topology)
-    data = examples(OBJECTIVES[objective_name], EXAMPLES)
+    policy, sharding = load(name, layout, topology, objective_name == "reward")
+    data = examples(RESPONSES[objective_name], EXAMPLES)
     objective = objective_of(objective_name, policy, data, name, layout, topology, chain)
     # epsilon: a gradient that is rounding alone does not move a weight
     optimizer = make_optimizer(sharding.own(policy), 0.9, 0.99, 1e-5, 0.01)
@@ -84,7 +92,7 @@ def train(
             found |= whole(policy, topology, sharding, "gradient")
         norms.append(apply_gradients(policy, optimizer, FLOAT32, RATE, 1.0, topology, sharding))
         means = sums.means()
-        if number == 1 and objective_name != "sft":
+        if number == 1 and objective_name in ("dpo", "frozen"):
             means["rewards/accuracies"] = 0.0  # policy and reference are one: which margin is above zero is rounding
         losses.append(list(means.values()))
         if number == SAVED_AT:
@@ -112,11 +120,10 @@ def main() -> None:
     paddle.set_device("cpu")
     topology = start(layout.tensor, layout.pipeline, layout.data, layout.shards)
     chain = connect(topology.pipeline)
-    for name in MODELS:
-        for objective in OBJECTIVES:
-            found = train(name, objective, layout, topology, chain, Path(folder), Path(resume_from[0]) if resume_from else None)
-            if topology.is_main:
-                np.savez(Path(folder) / f"{name} {objective}.npz", **found)
+    for name, objective in RUNS:
+        found = train(name, objective, layout, topology, chain, Path(folder), Path(resume_from[0]) if resume_from else None)
+        if topology.is_main:
+            np.savez(Path(folder) / f"{name} {objective}.npz", **found)
     everywhere(topology, True)  # nobody leaves before the last is done
 
 

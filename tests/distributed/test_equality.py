@@ -1,4 +1,4 @@
-"""Any layout trains what one process trains: 20 steps of SFT and DPO on real ranks, and checkpoints that know no layout."""
+"""Any layout trains what one process trains: 20 steps of SFT, DPO and a reward model on real ranks, and checkpoints that know no layout."""
 
 from pathlib import Path
 

@@ -137,6 +137,9 @@ def test_all_problems_come_at_once(tmp_path):
     [
         ("dpo", "label_smoothing", 0.5),
         ("dpo", "beta", 0),
+        ("reward", "center_rewards_coefficient", -0.1),
+        ("evaluate_rewards", "truncation", "cut"),
+        ("evaluate_rewards", "max_length", 0),
         ("predict", "top_p", 0),
         ("predict", "top_p", 1.01),
         ("predict", "temperature", 0),

@@ -69,7 +69,7 @@ def test_dpo_users_are_told_what_max_seq_len_counts(tmp_path):
 
 def test_keys_of_another_command_are_refused(tmp_path):
     assert "beta: is a key of dpo_main.py, not of sft_main.py" in refused(tmp_path, "sft", beta=0.1)
-    assert "sft_main.py and dpo_main.py, not of predict.py" in refused(tmp_path, "predict", learning_rate=0.1)
+    assert "sft_main.py, reward_main.py and dpo_main.py, not of predict.py" in refused(tmp_path, "predict", learning_rate=0.1)
 
 
 def test_abbreviations_are_unknown_keys(tmp_path):
@@ -146,6 +146,7 @@ def test_an_unknown_sharding_stage_is_refused(tmp_path):
             "save_steps to be a multiple of eval_steps",
         ),
         ("sft", {"metric_for_best_model": "margin"}, "metric_for_best_model margin is DPO's"),
+        ("evaluate_rewards", {"src_length": 9, "max_length": 9}, "src_length 9 (the prompt) must be below max_length 9"),
         ("sft", {"early_stopping_patience": 2}, "early_stopping_patience counts evaluations"),
         ("sft", {"resume_from_checkpoint": True, "overwrite_output_dir": True}, "resume_from_checkpoint"),
         ("sft", {"lr_scheduler_type": "constant", "warmup_steps": 3}, "warmup_steps asks for one"),
@@ -227,7 +228,9 @@ def test_the_keys_of_predict_are_proposed_for_those_of_training(tmp_path):
 @pytest.mark.parametrize(
     ("file", "command", "said"),
     [
-        ("sft", "predict", "this is a training file; start sft_main.py or dpo_main.py with it"),
+        ("sft", "predict", "this is a training file; start sft_main.py, reward_main.py or dpo_main.py with it"),
+        ("sft", "evaluate_rewards", "this is a training file; start sft_main.py, reward_main.py or dpo_main.py with it"),
+        ("dpo", "reward", "this is a DPO file; start dpo_main.py with it"),
         ("predict", "sft", "this is a prediction file; start predict.py with it"),
         ("dpo", "sft", "this is a DPO file; start dpo_main.py with it"),
     ],

@@ -20,10 +20,11 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize("script", MAIN_SCRIPTS.values())
 def test_help_and_mistakes_load_neither_paddle_nor_paddlenlp(script):
     run = "run_module" if script.startswith("python -m ") else "run_path"
+    file, *task = script.removeprefix("python -m ").split()
     probe = (
         "import runpy, sys\n"
-        f"sys.argv = [{script!r}, '--help']\n"
-        f"try: runpy.{run}({script.removeprefix('python -m ')!r}, run_name='__main__')\n"
+        f"sys.argv = {[file, *task, '--help']!r}\n"
+        f"try: runpy.{run}({file!r}, run_name='__main__')\n"
         "except SystemExit as end: assert not end.code, end.code\n"
         "assert not {'paddle', 'paddlenlp', 'numpy', 'omegaconf.nothing'} & set(sys.modules)\n"
         "assert not [name for name in sys.modules if name.startswith('_paddlealign_parser')]\n"
@@ -45,7 +46,9 @@ def test_a_users_mistake_is_one_message_and_exit_code_1(script):
     ("command", "said"),
     [
         ("sft", "a training run goes on from its last checkpoint with --resume_from_checkpoint true"),
+        ("reward", "a training run goes on from its last checkpoint with --resume_from_checkpoint true"),
         ("dpo", "a training run goes on from its last checkpoint with --resume_from_checkpoint true"),
+        ("evaluate_rewards", "stopped by the keyboard\n"),
         ("predict", "stopped by the keyboard; run the same command to go on\n"),
         ("export", "stopped by the keyboard\n"),
     ],
@@ -58,7 +61,7 @@ def test_ctrl_c_ends_politely(monkeypatch, capsys, command, said):
     assert entry.main(command, []) == 130
     error = capsys.readouterr().err
     assert error.startswith("\nstopped by the keyboard") and said in error
-    assert ("training" in error) == (command in ("sft", "dpo"))
+    assert ("training" in error) == (command in ("sft", "reward", "dpo"))
 
 
 def test_a_reader_that_leaves_is_no_error():

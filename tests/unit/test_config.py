@@ -185,7 +185,7 @@ def test_a_config_that_paddlenlp_wrote_is_told_in_one_message(key: str) -> None:
         ({"quantization_config": {"bits": 4}}, ["quantization_config"]),
         ({"attention_dropout": 0.1}, ["attention_dropout", "0.1"]),
         ({"residual_multiplier": 2.0}, ["residual_multiplier", "not understood", "remove it"]),
-        ({"architectures": ["LlamaForSequenceClassification"]}, ["LlamaForSequenceClassification"]),
+        ({"architectures": ["LlamaForSequenceClassification"]}, ["a classifier with 2 labels"]),
         ({"vocab_size": None}, ["vocab_size", "missing"]),
         ({"hidden_size": "32"}, ["hidden_size", "whole number"]),
         ({"hidden_size": True}, ["hidden_size", "whole number"]),

@@ -38,6 +38,7 @@ def test_a_batch_written_out():
     assert batch.score_at.tolist() == [1, 2, 3, 1, 5, 8 + 0, 8 + 1, 8 + 3, 8 + 5]
     assert batch.target_ids.tolist() == [21, 22, 2, 31, 2, 41, 2, 42, 52]
     assert batch.target_owner.tolist() == [0, 0, 0, 1, 1, 2, 2, 2, 3]
+    assert batch.last_at.tolist() == [4, 6, 8 + 4, 8 + 6]
     assert batch.example_ids.tolist() == [1, 2, 0]
     assert (batch.response_count, batch.token_count) == (4, 14)
 
@@ -45,7 +46,7 @@ def test_a_batch_written_out():
 def test_dtypes_and_shapes():
     batch = make_batch([PAIR, TALK], [[0, 1]], pad_id=0)
     assert batch.visible_until.shape == (1, 1, 16, 1)
-    names = ("input_ids", "position_ids", "score_at", "target_ids", "target_owner", "example_ids")
+    names = ("input_ids", "position_ids", "score_at", "target_ids", "target_owner", "last_at", "example_ids")
     assert {getattr(batch, name).dtype for name in names} == {np.dtype(np.int64)}
     assert batch.visible_until.dtype == np.int32
 

@@ -73,6 +73,30 @@ def test_preference_rows(tmp_path, row, messages, pair):
     assert (turns(record), record.responses, record.score_all_turns) == (messages, pair, False)
 
 
+@pytest.mark.parametrize(
+    ("row", "messages", "answers"),
+    [
+        ({"prompt": "q", "response": "a"}, "u:q", [("a",)]),
+        ({"src": ["q", "p"], "tgt": ["a"], "output": ["x", "y", ""]}, "u:q a:a u:p", [("x",), ("y",), ("",)]),
+        ({"messages": [SYSTEM, USER], "response": "a"}, "s:s u:q", [("a",)]),
+        ({"messages": [USER, ANSWER]}, "u:q", [("a",)]),
+        ({"src": ["q", "p"], "tgt": ["a", "b"]}, "u:q a:a u:p", [("b",)]),
+        ({"prompt": "q", "chosen": ["c", "d"], "rejected": ["r", "s"]}, "u:q", [("c", "r"), ("d", "s")]),
+        ({"src": ["q"], "tgt": [], "response": ["x", "y"], "sort": [0, 1]}, "u:q", [("y", "x")]),
+    ],
+)
+def test_answered_rows_give_a_record_for_each_answer_and_pair(tmp_path, row, messages, answers):
+    found, _ = read_rows([write(tmp_path / "d.json", {**row, "id": 7})], "answered")
+    assert [record.responses for _, record in found] == answers
+    assert all((turns(record), record.score_all_turns, kept) == (messages, False, {**row, "id": 7}) for kept, record in found)
+
+
+def test_a_margin_is_that_of_all_pairs_of_its_row(tmp_path):
+    pair, several = {"prompt": "q", "chosen": "c", "rejected": "r"}, {"prompt": "q", "chosen": ["c", "d"], "rejected": ["r", "s"]}
+    path = write(tmp_path / "d.json", {**pair, "margin": 1}, {**several, "margin": -0.5}, {**pair, "margin": None}, pair)
+    assert [record.margin for record in read_records([path], "preference")[0]] == [1.0, -0.5, -0.5, 0.0, 0.0]
+
+
 def test_lists_of_answers_are_paired_in_order_and_equal_pairs_counted(tmp_path):
     path = write(tmp_path / "d.json", {"prompt": "q", "chosen": ["a", "b", "c"], "rejected": ["x", "b", "z"]})
     records, report = read_records([path], "preference")
@@ -132,8 +156,8 @@ def test_prompt_rows_keep_the_row_as_it_was(tmp_path, row, messages):
         ("preference", {"prompt": "q", "chosen": [ANSWER], "rejected": "r"}, ["rejected is text 'r'"]),
         ("preference", {"src": "q", "tgt": "a"}, ["Use sft_main.py for such rows."]),
         ("preference", {"messages": [USER, ANSWER]}, ["Use sft_main.py for such rows."]),
-        ("sft", {"prompt": "q", "chosen": "c", "rejected": "r"}, ["Use dpo_main.py for such rows."]),
-        ("sft", {"src": ["q"], "tgt": [], "response": ["x", "y"], "sort": [1, 0]}, ["Use dpo_main.py for such rows."]),
+        ("sft", {"prompt": "q", "chosen": "c", "rejected": "r"}, ["Use dpo_main.py or reward_main.py for such rows."]),
+        ("sft", {"src": ["q"], "tgt": [], "response": ["x", "y"], "sort": [1, 0]}, ["Use dpo_main.py or reward_main.py for such rows."]),
         ("sft", [1, 2], ["found a list"]),
         ("sft", '{"src": "q", "tgt": "\\ud83d"}', ["half a surrogate pair"]),
         ("preference", {"prompt": "q", "chosen": "  ", "rejected": "r"}, ["chosen is empty"]),
@@ -142,6 +166,9 @@ def test_prompt_rows_keep_the_row_as_it_was(tmp_path, row, messages):
         ("preference", {"src": ["q"], "tgt": [], "response": ["x", "y"]}, ["no 'sort'"]),
         ("preference", {"src": ["q"], "tgt": [], "response": ["x"], "sort": [1]}, ["response holds 1"]),
         ("preference", {"src": ["q"], "tgt": [], "response": ["x", "y"], "sort": "up"}, ["sort is text 'up'"]),
+        ("preference", {"prompt": "q", "chosen": "c", "rejected": "r", "margin": "1"}, ["margin is text '1'; it must be a number"]),
+        ("preference", {"prompt": "q", "chosen": "c", "rejected": "r", "margin": True}, ["margin is boolean True"]),
+        ("preference", '{"prompt": "q", "chosen": "c", "rejected": "r", "margin": NaN}', ["margin is number nan"]),
         ("prompt", {"tgt": "a"}, ["no 'prompt'"]),
         ("sft", '{"src": "q", "tgt": "a"', ["not valid JSON", "column"]),
     ],

@@ -380,5 +380,5 @@ def part_of_a_model(folder: Path, part: int, parts: int, vocab_size: int) -> dic
     make = replace(WHOLE_LAYERS, parts=parts, part=part)
     config = read_config(folder)
     model = Decoder(replace(config, vocab_size=vocab_size), make)
-    load_weights(model, folder, stored_vocab_size=config.vocab_size)
+    load_weights(model, folder, stored=config)
     return {name: parameter.numpy() for name, parameter in model.named_parameters()}
