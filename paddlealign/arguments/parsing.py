@@ -18,18 +18,17 @@ from paddlealign.arguments.fields import (
     DataArguments,
     GenerationArguments,
     ModelArguments,
-    ObjectiveArguments,
     ParallelArguments,
-    SftObjectiveArguments,
     TargetArguments,
     TrainingArguments,
 )
 from paddlealign.arguments.foreign import ALIASES, HINTS, NEAREST, ONLY
 from paddlealign.arguments.given import Given, list_problems
 from paddlealign.arguments.json_file import read_argument_file
+from paddlealign.arguments.objective_fields import ObjectiveArguments, SftObjectiveArguments
 from paddlealign.arguments.paddlenlp_parser import format_help, parse_sections
 from paddlealign.arguments.plan_fields import PlanArguments
-from paddlealign.arguments.values import convert, plain_kind, show
+from paddlealign.arguments.values import convert, joined, plain_kind, show
 from paddlealign.errors import UserError
 
 Command = Literal["sft", "dpo", "predict", "export", "plan"]
@@ -95,6 +94,7 @@ class ExportArguments:
 
 
 Arguments = SftArguments | DpoArguments | PredictArguments | ExportArguments
+_AS_TEXT = {"stop_strings": stop_strings_text, "loss_type": joined, "loss_weights": joined}  # what they make of another JSON value
 _RESULT: dict[str, type] = {it.command: it for it in (SftArguments, DpoArguments, PredictArguments, ExportArguments, PlanArguments)}
 
 
@@ -282,8 +282,8 @@ def _value(key: str, given: Given, kind: type, choices: tuple[str, ...] = ()) ->
         value = value.removeprefix("eval_")
     elif key == "chat_template" and value in ("None", "none"):
         value = "none"
-    elif key == "stop_strings" and value is not None and not isinstance(value, str):
-        value = stop_strings_text(value)
+    elif key in _AS_TEXT and value is not None and not isinstance(value, str):
+        value = _AS_TEXT[key](value)
     elif key == "report_to" and isinstance(value, list) and len(value) == 1:
         value = value[0]
     elif key == "resume_from_checkpoint" and str(value).lower() in ("true", "false"):

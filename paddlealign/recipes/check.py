@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import paddle
 
+from paddlealign.arguments.objective_checks import loss_mixture
 from paddlealign.arguments.parsing import DpoArguments, SftArguments
 from paddlealign.data.describe import describe
 from paddlealign.data.example import Batch, Example
@@ -43,8 +44,10 @@ def check_run(
     sums = evaluate(task.policy, step.batches[:1], task.objective, task.precision, task.topology, task.chain)
     means = sums.means()
     if "rewards/margins" in means:
+        plain = isinstance(arguments, DpoArguments) and loss_mixture(arguments.objective) == {"sigmoid": 1.0}
+        known = f" (ln 2 is {math.log(2):.6f})" if plain else ""
         print(
-            f"first micro-batch: loss {means['loss']:.6f} (ln 2 is {math.log(2):.6f}), margin {means['rewards/margins']:+.6f}, "
+            f"first micro-batch: loss {means['loss']:.6f}{known}, margin {means['rewards/margins']:+.6f}, "
             f"chosen {means['logps/chosen']:.2f} and rejected {means['logps/rejected']:.2f} nats a response"
         )
     else:

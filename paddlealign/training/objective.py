@@ -1,13 +1,15 @@
 """Objectives as the loop sees them: scores of a batch in, sums out, and what to divide the sums by."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 from paddle import Tensor
 
 from paddlealign.data.example import Batch
-from paddlealign.objectives.preference import dpo_loss
-from paddlealign.objectives.response import response_logps
+from paddlealign.objectives.pairs import Coefficients
+from paddlealign.objectives.preference import CHOSEN_TOKENS, PAIRS, PREFERENCE_LOSSES, preference_loss, step_context
+from paddlealign.objectives.response import response_lengths, response_logps, verbose_weights
 from paddlealign.objectives.result import ObjectiveSums
 from paddlealign.objectives.sft import sft_loss
 from paddlealign.training.score import Scores
@@ -16,34 +18,70 @@ Reference = Callable[[Batch], Tensor]
 
 
 @dataclass(frozen=True)
+class WholeStep:
+    """What a loss needs that looks at all examples of a step at once; it costs a forward pass more, without a gradient.
+
+    observe: what is to be known of a batch's examples, float64 [examples, any], from the scores and what ``Objective.reference`` gave.
+    context: from that of all examples of the step, in any order, what the loss of each needs: [examples, any].
+    """
+
+    observe: Callable[[Scores, Tensor | None], np.ndarray]
+    context: Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
 class Objective:
-    """A loss, what it is held against, and its denominator.
+    """A loss, what it is held against, and its denominators.
 
     reference: what a frozen reference says of a batch, float32 [responses]; None where the objective has none. All stages of a pipeline
-    call it, before the batch goes through them. loss: the sums over a batch, from the scores and what ``reference`` gave. count: how many
-    tokens (SFT) or pairs (DPO) a batch sums over; known before any computation, so that a step can weigh its micro-batches exactly.
+    call it, before the batch goes through them. loss: the sums over a batch, from the scores, what ``reference`` gave, and the batch's rows
+    of ``WholeStep.context`` (None where ``whole_step`` is). counts: by the names that the sums bear, how many tokens or pairs of a batch
+    are summed over; known before any computation, so that a step can weigh its micro-batches exactly.
     """
 
     reference: Callable[[Batch], Tensor | None]
-    loss: Callable[[Scores, Tensor | None], ObjectiveSums]
-    count: Callable[[Batch], int]
+    loss: Callable[[Scores, Tensor | None, Tensor | None], ObjectiveSums]
+    counts: Mapping[str, Callable[[Batch], int]]
+    whole_step: WholeStep | None = None
 
 
 def sft_objective() -> Objective:
     """Cross-entropy per scored token."""
     return Objective(
         reference=lambda batch: None,
-        loss=lambda scores, _: sft_loss(scores.token_logps, scores.correct),
-        count=lambda batch: len(batch.target_ids),
+        loss=lambda scores, reference_logps, context: sft_loss(scores.token_logps, scores.correct),
+        counts={"tokens": lambda batch: len(batch.target_ids)},
     )
 
 
-def dpo_objective(reference: Reference, beta: float, label_smoothing: float) -> Objective:
-    """DPO per pair against ``reference``, which gives a batch's reference log-probs as float32 [2 pairs]."""
+def preference_objective(
+    reference: Reference | None, weights: Mapping[str, float], numbers: Coefficients, ld_alpha: float = 1.0
+) -> Objective:
+    """Losses over pairs (``PREFERENCE_LOSSES``) with their weights, against a reference.
 
-    def loss(scores: Scores, reference_logps: Tensor | None) -> ObjectiveSums:
+    reference: gives a batch's log-probs as float32 [2 pairs]; None where no loss has one. ld_alpha: see ``weighted_logps``.
+    """
+
+    def loss(scores: Scores, reference_logps: Tensor | None, context: Tensor | None) -> ObjectiveSums:
+        lengths = response_lengths(scores.owner, scores.responses)
+        return preference_loss(weighted_logps(scores, ld_alpha), reference_logps, lengths, context, weights, numbers)
+
+    def observe(scores: Scores, reference_logps: Tensor | None) -> np.ndarray:
         assert reference_logps is not None
-        policy = response_logps(scores.token_logps, scores.owner, scores.responses)
-        return dpo_loss(policy, reference_logps, beta, label_smoothing)
+        sides = [weighted_logps(scores, ld_alpha), reference_logps]
+        return np.concatenate([side.numpy().reshape(-1, 2) for side in sides], 1).astype("float64")
 
-    return Objective(reference, loss, lambda batch: len(batch.example_ids))
+    rows = [PREFERENCE_LOSSES[name] for name in weights]
+    counts: dict[str, Callable[[Batch], int]] = {PAIRS: lambda batch: len(batch.example_ids)}
+    if any(row.per == CHOSEN_TOKENS for row in rows):
+        counts[CHOSEN_TOKENS] = lambda batch: int((batch.target_owner % 2 == 0).sum())
+    whole = WholeStep(observe, lambda seen: step_context(seen[:, :2], seen[:, 2:], weights, numbers))
+    return Objective(reference or (lambda batch: None), loss, counts, whole if any(row.context for row in rows) else None)
+
+
+def weighted_logps(scores: Scores, ld_alpha: float) -> Tensor:
+    """Log-probs of a batch's responses, float32 [responses]. ld_alpha: of the tokens by which a pair's longer answer is longer."""
+    logps = scores.token_logps
+    if ld_alpha != 1.0:
+        logps = logps * verbose_weights(scores.owner, scores.responses, ld_alpha)
+    return response_logps(logps, scores.owner, scores.responses)
