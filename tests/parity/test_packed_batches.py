@@ -95,7 +95,7 @@ MIXTURES = [
 ]
 
 
-@pytest.mark.parametrize(("weights", "ld_alpha"), zip(MIXTURES, (1.0, 0.3, 1.0, 0.3), strict=True), ids=str)
+@pytest.mark.parametrize(("weights", "ld_alpha"), list(zip(MIXTURES, (1.0, 0.3, 1.0, 0.3), strict=True)), ids=str)
 def test_preference_gradients_do_not_depend_on_packing_or_accumulation(policy: Decoder, weights: dict[str, float], ld_alpha: float):
     examples = pairs(6, policy.config.vocab_size, seed=2)
     table = np.random.default_rng(3).uniform(-90, -10, (6, 2)).astype("float32")
