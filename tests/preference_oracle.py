@@ -1,16 +1,23 @@
 """Preference losses in float64 NumPy, written from the papers and not from the code, and the code run on the same log-probs."""
 
+import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
 
+from paddlealign.arguments.losses import LOSSES
 from paddlealign.data.example import Batch
 from paddlealign.objectives.pairs import Coefficients
 from paddlealign.training.objective import preference_objective
 from paddlealign.training.score import Scores
 
+GOLDEN = json.loads((Path(__file__).parent / "parity" / "golden" / "objectives.json").read_text("utf-8"))
+NUMBERS: dict[str, Any] = {
+    "beta": 0.3, "label_smoothing": 0.1, "simpo_gamma": 0.7, "dpop_lambda": 2.0, "discopop_tau": 0.1, "ipo_average": "token",
+}  # fmt: skip
 Tokens = list[list[np.ndarray]]  # log-probs [pair][chosen, rejected][token]
 
 
@@ -232,3 +239,27 @@ def draw(pairs: int, seed: int, longest: int = 9, spread: float = 3.0) -> tuple[
 def difference(ours: float | np.ndarray, theirs: float | np.ndarray) -> float:
     """The largest difference, as a share of the largest value."""
     return float(np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max())
+
+
+def reads(name: str) -> dict[str, Any]:
+    """Those of NUMBERS that the loss reads."""
+    return {key: value for key, value in NUMBERS.items() if key in LOSSES[name].reads}
+
+
+def from_oracle(name: str, seed: int) -> float:
+    """How far a loss and its gradient are from the oracle's on seven random pairs."""
+    tokens, drawn = draw(7, seed)
+    reference = None if LOSSES[name].compares == "policy" else drawn
+    found, wanted = ours(tokens, reference, {name: 1.0}, reads(name)), oracle(tokens, reference, {name: 1.0}, reads(name))
+    return max(difference(found[0], wanted[0]), difference(found[1], wanted[1]))
+
+
+def from_trl(case_name: str) -> float:
+    """How far loss and gradient are from TRL's in a case of scripts/golden/objectives.py."""
+    case = GOLDEN["trl"][case_name]
+    tokens = [[np.array(side) for side in pair] for pair in GOLDEN["tokens"]]
+    reference = None if all(LOSSES[loss].compares == "policy" for loss in case["weights"]) else np.array(GOLDEN["reference"])
+    context = np.zeros((len(tokens), 2)) if case_name == "bco_pair without delta" else None
+    found = ours(tokens, reference, case["weights"], case["numbers"], case.get("ld_alpha", 1.0), context)
+    slope = np.concatenate([side for pair in case["gradient"] for side in pair])
+    return max(difference(found[0], case["loss"]), difference(found[1], slope))
