@@ -26,7 +26,7 @@ import trl
 from datasets import Dataset
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, TrainerCallback
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from paddlealign.data.order import epoch_plan
@@ -62,18 +62,6 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-class Recorder(TrainerCallback):
-    """Keeps what is logged for each step."""
-
-    def __init__(self) -> None:
-        self.lines: list[dict[str, float]] = []
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **rest: Any) -> None:
-        """A line a step; the run's summary has no gradient norm."""
-        if logs and "grad_norm" in logs:
-            self.lines.append({name: float(logs[name]) for name in ("loss", "grad_norm", "learning_rate") if name in logs})
-
-
 class TokenDPOTrainer(DPOTrainer):
     """Takes rows that are tokens already."""
 
@@ -84,7 +72,6 @@ class TokenDPOTrainer(DPOTrainer):
 def train(checkpoint: Path, name: str, keys: dict[str, Any], rows: list[dict[str, list[int]]]) -> list[dict[str, float]]:
     """One run; the lines of its log."""
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
-    recorder = Recorder()
     with tempfile.TemporaryDirectory() as folder:
         common: dict[str, Any] = {
             "output_dir": folder, "per_device_train_batch_size": PER_STEP // 2, "gradient_accumulation_steps": 2, "max_steps": STEPS,
@@ -96,15 +83,14 @@ def train(checkpoint: Path, name: str, keys: dict[str, Any], rows: list[dict[str
             labels = [[-100] * len(row["prompt_ids"]) + row["chosen_ids"] for row in rows]
             whole = [{"input_ids": row["prompt_ids"] + row["chosen_ids"], "labels": it} for row, it in zip(rows, labels, strict=True)]
             data = Dataset.from_list(whole)
-            trainer: Any = SFTTrainer(model, SFTConfig(**common), train_dataset=data, processing_class=tokenizer(), callbacks=[recorder])
+            trainer: Any = SFTTrainer(model, SFTConfig(**common), train_dataset=data, processing_class=tokenizer())
         else:
             settings = DPOConfig(**common, loss_type=[name], remove_unused_columns=False, **keys)
-            trainer = TokenDPOTrainer(
-                model, None, settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer(), callbacks=[recorder]
-            )
+            trainer = TokenDPOTrainer(model, None, settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer())
         trainer.train()
-    assert len(recorder.lines) == STEPS
-    return recorder.lines
+    lines = [line for line in trainer.state.log_history if "grad_norm" in line]  # the run's summary has none
+    assert len(lines) == STEPS
+    return [{name: float(line[name]) for name in ("loss", "grad_norm", "learning_rate")} for line in lines]
 
 
 def main(checkpoint: Path, output: Path) -> None:
