@@ -15,32 +15,36 @@ from paddlealign.machine import prepare
 
 prepare()
 
-from paddlealign.arguments.losses import LOSS_ALIASES, LOSSES
+from paddlealign.arguments.losses import LOSS_ALIASES, LOSSES, UNPAIRED_LOSSES
 from paddlealign.arguments.objective_fields import ObjectiveArguments
 from paddlealign.objectives.preference import PREFERENCE_LOSSES
-from tests.preference_oracle import GOLDEN, from_oracle, from_trl
+from paddlealign.objectives.unpaired import kto_loss
+from tests.preference_oracle import GOLDEN, from_oracle, from_trl, kto_from_oracle, kto_from_trl
 
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 HEAD = "| loss_type | loss of a pair | paper | keys | reference | needs the whole step | NumPy | TRL |"
 LIMIT = 1e-5
 # Figures below FLOOR are written as that; on another machine one may be SLACK times worse than the page says.
 FLOOR, SLACK = 1e-7, 5.0
+EVERY = {**LOSSES, **UNPAIRED_LOSSES}
 REFERENCE = {"difference": "yes, or reference_free", "ratios": "yes", "policy": "no"}
 
 
 def facts(name: str) -> list[str]:
     """The cells of a loss's row that the code tells: names, formula, paper, keys with their defaults, reference, whole step."""
-    loss, row = LOSSES[name], PREFERENCE_LOSSES[name]
-    formula, _, paper = (inspect.getdoc(row.function) or "").partition("\n\n")
+    loss, row = EVERY[name], PREFERENCE_LOSSES.get(name)
+    formula, paper = (inspect.getdoc(row.function if row else kto_loss) or "").split("\n\n")[:2]
     defaults = {field.name: field.default for field in fields(ObjectiveArguments)}
     other = "".join(f", `{alias}`" for alias, meant in LOSS_ALIASES.items() if meant == name)
     keys = ", ".join(f"`{key}` {defaults[key]}" for key in loss.reads)
-    cells = [f"`{name}`{other}", formula, paper, keys, REFERENCE[loss.compares], "yes" if row.context else "no"]
+    cells = [f"`{name}`{other}", formula, paper, keys, REFERENCE[loss.compares], "yes" if row is None or row.context else "no"]
     return [" ".join(cell.replace("``", "`").replace("|", "\\|").split()) for cell in cells]
 
 
 def measure(name: str) -> tuple[float, float | None]:
     """The loss's worst figure against the oracle, and against TRL in the cases that it stands in; None where it stands in none."""
+    if name in UNPAIRED_LOSSES:
+        return max(map(kto_from_oracle, range(3))), max(map(kto_from_trl, GOLDEN["trl kto"]))
     cases = [case for case, settings in GOLDEN["trl"].items() if name in settings["weights"]]
     return max(from_oracle(name, seed) for seed in range(3)), max(map(from_trl, cases), default=None)
 
@@ -55,8 +59,8 @@ def faults(page: str) -> list[str]:
     """Where the page does not hold: a loss that is not told as the code has it, or a figure beyond the limit or far beyond the page's."""
     lines = page.split(BEGIN)[1].split(END)[0].strip().splitlines()[2:]
     told = {line.split("`")[1]: line for line in lines}
-    found = [f"{name} is not in the page and in the code alike" for name in told.keys() ^ LOSSES.keys()]
-    for name in told.keys() & LOSSES.keys():
+    found = [f"{name} is not in the page and in the code alike" for name in told.keys() ^ EVERY.keys()]
+    for name in told.keys() & EVERY.keys():
         if not told[name].startswith("| " + " | ".join(facts(name)) + " | "):
             found.append(f"{name}: the page does not say what the code does")
             continue
@@ -73,7 +77,7 @@ def main(path: Path, check: bool) -> int:
     """Write the page's table, or hold the page to the code and the measurements."""
     page = path.read_text("utf-8")
     if not check:
-        table = "\n".join([HEAD, "|---|---|---|---|---|---|---:|---:|", *map(row, LOSSES)])
+        table = "\n".join([HEAD, "|---|---|---|---|---|---|---:|---:|", *map(row, EVERY)])
         page = page.split(BEGIN)[0] + f"{BEGIN}\n{table}\n{END}" + page.split(END)[1]
         path.write_text(page, "utf-8")
     found = faults(page)

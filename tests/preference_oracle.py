@@ -11,8 +11,9 @@ import paddle
 from paddlealign.arguments.losses import LOSSES
 from paddlealign.data.example import Batch
 from paddlealign.objectives.pairs import Coefficients
-from paddlealign.training.objective import preference_objective
+from paddlealign.training.objective import Objective, kto_objective, preference_objective
 from paddlealign.training.score import Scores
+from paddlealign.training.step import Sums
 
 GOLDEN = json.loads((Path(__file__).parent / "parity" / "golden" / "objectives.json").read_text("utf-8"))
 NUMBERS: dict[str, Any] = {
@@ -179,14 +180,20 @@ def answers(tokens: Tokens, ld_alpha: float) -> np.ndarray:
 
 
 def oracle(tokens: Tokens, reference: np.ndarray | None, weights: Mapping[str, float], numbers: dict[str, Any], ld_alpha: float = 1.0):
-    """The mean loss of the pairs, and its gradient by every token's log-prob, by central differences."""
+    """The mean loss of the pairs, and its gradient by every token's log-prob."""
+    return with_slope(
+        tokens, reference, ld_alpha, lambda seen: sum(weight * ORACLES[name](seen, numbers).mean() for name, weight in weights.items())
+    )
+
+
+def with_slope(tokens: Tokens, reference: np.ndarray | None, ld_alpha: float, loss_of: Callable[[Seen], float]) -> tuple[float, np.ndarray]:
+    """A loss, and its gradient by every token's log-prob by central differences."""
     lengths = np.array([[len(side) for side in pair] for pair in tokens])
     still = answers(tokens, ld_alpha)
     against = np.zeros_like(still) if reference is None else reference
 
     def loss(moved: Tokens) -> float:
-        seen = Seen(answers(moved, ld_alpha), against, lengths, still)
-        return sum(weight * ORACLES[name](seen, numbers).mean() for name, weight in weights.items())
+        return loss_of(Seen(answers(moved, ld_alpha), against, lengths, still))
 
     step, gradient = 1e-5, []
     for pair in range(len(tokens)):
@@ -210,22 +217,41 @@ def ours(
     context: np.ndarray | None = None,
 ) -> tuple[float, np.ndarray, dict[str, dict[str, float]]]:
     """The same from the code, all pairs in one batch, and the metrics' sums. context: in place of the whole step's."""
+    ref = None if reference is None else paddle.to_tensor(reference.astype("float32").reshape(-1))
+    return run_objective(tokens, preference_objective(lambda batch: ref, weights, Coefficients(**numbers), ld_alpha), context)
+
+
+def run_objective(
+    tokens: Tokens, objective: Objective, context: np.ndarray | None = None
+) -> tuple[float, np.ndarray, dict[str, dict[str, float]]]:
+    """Loss, gradient by every token, and sums of an objective whose batch is these answers."""
     flat = [side for pair in tokens for side in pair]
     owner = np.repeat(np.arange(len(flat)), [len(side) for side in flat])
     logps = paddle.to_tensor(np.concatenate(flat).astype("float32"), stop_gradient=False)
     scores = Scores(logps, paddle.zeros([len(owner)], "bool"), paddle.to_tensor(owner), len(flat))
-    ref = None if reference is None else paddle.to_tensor(reference.astype("float32").reshape(-1))
-    objective = preference_objective(lambda batch: ref, weights, Coefficients(**numbers), ld_alpha)
-    if context is None and objective.whole_step is not None:
-        context = objective.whole_step.context(objective.whole_step.observe(scores, ref))
-    sums = objective.loss(scores, ref, None if context is None else paddle.to_tensor(context.astype("float32")))
     empty = np.zeros(0, np.int64)
     batch = Batch(empty, empty, empty, empty, empty, owner, np.arange(len(tokens)), len(flat), 0)
+    held = objective.reference(batch)
+    if context is None and objective.whole_step is not None:
+        context = objective.whole_step.context(objective.whole_step.observe(scores, held))
+    sums = objective.loss(scores, held, None if context is None else paddle.to_tensor(context.astype("float32")))
     loss = sums.loss({per: count(batch) for per, count in objective.counts.items()})
     loss.backward()
     assert logps.grad is not None
     found = {per: {name: float(value) for name, value in values.items()} for per, values in sums.values.items()}
     return float(loss), logps.grad.numpy(), found
+
+
+def kto(seen: Seen, k: dict[str, Any], labels: np.ndarray) -> np.ndarray:
+    """The loss of each row; the second answers are those of other prompts."""
+    u, z = (seen.policy - seen.reference)[:, 0], max(0.0, (seen.still - seen.reference)[:, 1].mean())
+    return np.where(labels, k["desirable_weight"] * (1 - s(k["beta"] * (u - z))), k["undesirable_weight"] * (1 - s(k["beta"] * (z - u))))
+
+
+def our_kto(tokens: Tokens, reference: np.ndarray, labels: np.ndarray, numbers: dict[str, float]):
+    """KTO from the code."""
+    held = paddle.to_tensor(reference.astype("float32").reshape(-1))
+    return run_objective(tokens, kto_objective(lambda batch: held, labels, **numbers))
 
 
 def draw(pairs: int, seed: int, longest: int = 9, spread: float = 3.0) -> tuple[Tokens, np.ndarray]:
@@ -263,3 +289,25 @@ def from_trl(case_name: str) -> float:
     found = ours(tokens, reference, case["weights"], case["numbers"], case.get("ld_alpha", 1.0), context)
     slope = np.concatenate([side for pair in case["gradient"] for side in pair])
     return max(difference(found[0], case["loss"]), difference(found[1], slope))
+
+
+def kto_from_oracle(seed: int) -> float:
+    """How far KTO and its gradient are from the oracle's on seven random rows."""
+    tokens, reference = draw(7, seed)
+    labels = np.random.default_rng(seed).random(7) < 0.5
+    numbers = {"beta": 0.3, "desirable_weight": 1.5, "undesirable_weight": 0.5}
+    found = our_kto(tokens, reference, labels, numbers)
+    wanted = with_slope(tokens, reference, 1.0, lambda seen: kto(seen, numbers, labels).mean())
+    return max(difference(found[0], wanted[0]), difference(found[1], wanted[1]))
+
+
+def kto_from_trl(case_name: str) -> float:
+    """How far loss, gradient and metrics are from TRL's in a case of scripts/golden/objectives.py."""
+    case = GOLDEN["trl kto"][case_name]
+    tokens, labels = [[np.array(side) for side in pair] for pair in GOLDEN["tokens"]], case["labels"]
+    loss, gradient, sums = our_kto(tokens, np.array(GOLDEN["reference"]), np.array(labels), case["numbers"])
+    counts = {"examples": len(labels), "desirable": sum(labels), "undesirable": len(labels) - sum(labels)}
+    means = Sums(sums, counts, 0, 0).means()
+    metrics = [difference(np.array([means[key]]), np.array([value])) for key, value in case["metrics"].items()]
+    slope = np.concatenate([side for pair in case["gradient"] for side in pair])
+    return max(difference(loss, case["loss"]), difference(gradient, slope), *metrics)

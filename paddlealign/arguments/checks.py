@@ -66,6 +66,8 @@ RANGES: dict[str, Range] = {
     "early_stopping_threshold": Range(0),
     "beta": _POSITIVE,
     "label_smoothing": Range(0, 0.5, high_included=False),
+    "desirable_weight": _POSITIVE,
+    "undesirable_weight": _POSITIVE,
     "simpo_gamma": Range(0),
     "dpop_lambda": Range(0),
     "discopop_tau": _POSITIVE,

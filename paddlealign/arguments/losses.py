@@ -40,6 +40,8 @@ LOSSES: dict[str, Loss] = {
     "sft": Loss("policy", ()),
     "sft_norm": Loss("policy", ()),
 }
+# Over single answers that a label calls desirable or not, each by itself; never mixed with others.
+UNPAIRED_LOSSES: dict[str, Loss] = {"kto": Loss("ratios", ("beta", "desirable_weight", "undesirable_weight"))}
 # Other names: PaddleNLP's, the paper's, and those of earlier versions of TRL.
 LOSS_ALIASES = {"or": "orpo", "slic": "hinge", "aot_pair": "aot"}
 # Their papers add the negative log-likelihood of the chosen answer.

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from paddlealign.arguments.losses import LOSS_ALIASES, LOSSES, WITH_SFT, Loss
+from paddlealign.arguments.losses import LOSS_ALIASES, LOSSES, UNPAIRED_LOSSES, WITH_SFT, Loss
 from paddlealign.arguments.objective_fields import ObjectiveArguments
 
+_EVERY = {**LOSSES, **UNPAIRED_LOSSES}
 _REFERENCE_KEYS = ("ref_model_name_or_path", "reference_mode", "reference_cache_dir")
 
 
@@ -39,10 +40,10 @@ def resolve_objective(objective: ObjectiveArguments, sources: Mapping[str, str])
     """Names and weights of the losses, and what follows from them for sft_loss_ratio and reference_free."""
     found = ObjectiveFound([], {}, [])
     names = loss_names(objective)
-    unknown = [name for name in names if name not in LOSSES]
+    unknown = [name for name in names if name not in _EVERY]
     if unknown or not names:
         what = f"unknown: {', '.join(unknown)}" if unknown else "it names no loss"
-        found.problems.append(f"loss_type {objective.loss_type}: {what}. Allowed, one or several with commas: {', '.join(LOSSES)}.")
+        found.problems.append(f"loss_type {objective.loss_type}: {what}. Allowed, one or several with commas: {', '.join(LOSSES)}; or kto.")
         return found
     if len(set(names)) < len(names):
         found.problems.append(f"loss_type {objective.loss_type}: a loss stands in it twice. Name it once and set loss_weights.")
@@ -56,6 +57,9 @@ def resolve_objective(objective: ObjectiveArguments, sources: Mapping[str, str])
         found.changes["sft_loss_ratio"] = 1.0
         found.notes.append(f"sft_loss_ratio is not set: 1, as the paper of {' and '.join(n for n in names if n in WITH_SFT)} has it.")
     if found.problems:
+        return found
+    if any(name in UNPAIRED_LOSSES for name in names):
+        found.problems.extend(_unpaired_problems(objective, names))
         return found
     rules = {name: LOSSES[name] for name in loss_mixture(replace(objective, **found.changes))}
     if not rules:
@@ -78,6 +82,22 @@ def _weight_problems(objective: ObjectiveArguments, losses: int) -> list[str]:
     if len(weights) != losses:
         return [f"loss_weights has {len(weights)} numbers and loss_type {losses} losses; one for each is needed."]
     return []
+
+
+def _unpaired_problems(objective: ObjectiveArguments, names: list[str]) -> list[str]:
+    """What a loss over labelled rows cannot have."""
+    name = next(name for name in names if name in UNPAIRED_LOSSES)
+    asked = {
+        "loss_type": len(names) > 1,
+        "loss_weights": objective.loss_weights is not None,
+        "pref_loss_ratio": objective.pref_loss_ratio != 1.0,
+        "sft_loss_ratio": objective.sft_loss_ratio != 0.0,
+        "ld_alpha": objective.ld_alpha != 1.0,
+        "f_divergence_type": objective.f_divergence_type != "reverse_kl",
+        "reference_free": objective.reference_free,
+    }
+    keys = [key for key, wrong in asked.items() if wrong]
+    return [f"{', '.join(keys)}: {name} trains on labelled rows, not pairs, and stands alone. Leave it out."] if keys else []
 
 
 def _combination_problems(objective: ObjectiveArguments, rules: Mapping[str, Loss]) -> list[str]:
@@ -104,8 +124,8 @@ def _combination_problems(objective: ObjectiveArguments, rules: Mapping[str, Los
 def unread_objective_keys(objective: ObjectiveArguments) -> list[tuple[bool, str, str]]:
     """Rules for ``checks.unread_keys``: whether a key is not read, the key, and why."""
     mixture = loss_mixture(objective)
-    rules = [LOSSES[name] for name in mixture]
-    of_losses = dict.fromkeys(key for loss in LOSSES.values() for key in loss.reads)
+    rules = [_EVERY[name] for name in mixture]
+    of_losses = dict.fromkeys(key for loss in _EVERY.values() for key in loss.reads)
     read = {key for rule in rules for key in rule.reads}
     found = [(key not in read, key, f"loss_type is {objective.loss_type}") for key in of_losses]
     has_reference = not objective.reference_free

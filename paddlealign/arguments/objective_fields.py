@@ -25,7 +25,9 @@ class ObjectiveArguments:
     _argument_group_name = "objective"
 
     loss_type: str = _key(
-        "The loss over pairs, or several with commas (docs/objectives.md): " + ", ".join(LOSSES) + ".", "sigmoid", metavar="NAMES"
+        "The loss over pairs, or several with commas (docs/objectives.md): " + ", ".join(LOSSES) + "; or kto, over labelled rows.",
+        "sigmoid",
+        metavar="NAMES",
     )
     loss_weights: Optional[str] = _key(
         "Weights of the losses in loss_type, one each (a list, or commas); unset: 1 each.", None, metavar="NUMBERS"
@@ -48,6 +50,8 @@ class ObjectiveArguments:
     simpo_gamma: float = _key("simpo: reward margin to be reached, in units of reward.", 0.5, metavar="NUMBER")
     dpop_lambda: float = _key("dpop: weight of the chosen answer's lost log-probability.", 50.0, metavar="NUMBER")
     discopop_tau: float = _key("discopop: width of the change from the logistic to the exponential loss.", 0.05, metavar="NUMBER")
+    desirable_weight: float = _key("kto: weight of the rows that are labelled desirable.", 1.0, metavar="NUMBER")
+    undesirable_weight: float = _key("kto: weight of the rows that are labelled undesirable.", 1.0, metavar="NUMBER")
     f_divergence_type: str = _key(
         "What holds the policy to the reference: DPO's reverse KL, or another divergence of the f-DPO paper (losses over the difference of "
         "the two answers only).",

@@ -34,6 +34,7 @@ class Record:
     score_all_turns: score the assistant turns inside ``messages`` too (SFT on a whole conversation).
     source: "file:line" for error messages.
     tools: the functions that may be called, as JSON objects as the row has them; None where the row has no such key.
+    desirable: the label of a labelled row; None for other kinds.
     """
 
     messages: tuple[Message, ...]
@@ -41,6 +42,7 @@ class Record:
     score_all_turns: bool
     source: str
     tools: tuple[dict[str, Any], ...] | None = None
+    desirable: bool | None = None
 
 
 @dataclass(frozen=True)

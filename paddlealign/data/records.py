@@ -20,6 +20,7 @@ ASKING = ("user", "tool")  # the roles after which a model answers
 ROW_FORMS = {
     "sft": '{"src", "tgt"} (texts, or lists of turns) or {"messages": [{"role", "content"}, ...]}; "tools": [...] beside them',
     "preference": '{"prompt", "chosen", "rejected"} (texts or messages) or {"src", "tgt", "response": [a, b], "sort": [1, 0]}',
+    "labelled": '{"prompt", "completion", "label": true or false}, {"src", "tgt", "response": [a], "sort": [1 or 0]}, or a pair',
     "prompt": '{"src"}, {"prompt"} or {"messages": [{"role", "content"}, ...]}',
 }
 
@@ -39,7 +40,7 @@ class ReadReport:
 
 
 def read_records(paths: Sequence[Path], kind: str) -> tuple[list[Record], ReadReport]:
-    """Read the rows of some files as records of a kind: "sft", "preference" or "prompt".
+    """Read the rows of some files as records of a kind: "sft", "preference", "labelled" or "prompt".
 
     Raises UserError with the first bad rows by file and line, and their number, if there is any.
     """
@@ -51,7 +52,8 @@ def read_rows(paths: Sequence[Path], kind: str) -> tuple[list[tuple[dict[str, An
     """As ``read_records``, with the row as it stood in the file beside each record (predict writes it back)."""
     if not paths:
         raise UserError("No data file was given. Set dataset_name_or_path to a data file or a folder that holds train.json.")
-    parse = {"sft": _sft_records, "preference": _preference_records, "prompt": _prompt_records}[kind]
+    parsers = {"sft": _sft_records, "preference": _preference_records, "labelled": _labelled_records, "prompt": _prompt_records}
+    parse = parsers[kind]
     result: list[tuple[dict[str, Any], Record]] = []
     problems: list[str] = []
     refused: Counter[str] = Counter()
@@ -157,6 +159,31 @@ def _message_pair(row: dict[str, Any], where: str) -> _Parsed:
     return [Record(prompt, (_answer(chosen[-1]), _answer(rejected[-1])), False, where)], []
 
 
+def _labelled_records(row: dict[str, Any], where: str) -> _Parsed:
+    """{prompt, completion, label}, or PaddleNLP's row with one answer: one record; a pair: two."""
+    if "completion" in row or "label" in row:
+        _need(row, ("prompt", "completion", "label"))
+        if not isinstance(row["label"], bool):
+            raise BadRowError(f"label is {shown(row['label'])}; it must be true (a desirable answer) or false.")
+        return [Record(_prompt_messages(row, "prompt"), (_completion(row["completion"]),), False, where, desirable=row["label"])], []
+    if "sort" in row and isinstance(row.get("response"), str | list) and len(read_texts(row["response"], "response")) == 1:
+        prompt, answers, sort = _sorted_answers(row, 1)
+        return [Record(prompt, answers, False, where, desirable=sort[0] > 0)], []
+    records, reasons = _preference_records(row, where)
+    sides = [(record, side) for record in records for side in (0, 1)]
+    return [replace(record, responses=(record.responses[side],), desirable=side == 0) for record, side in sides], reasons
+
+
+def _completion(value: object) -> str | Message:
+    """An answer: a text, or one assistant's message in a list."""
+    if not isinstance(value, list):
+        return read_text(value, "completion")
+    messages = read_messages(value, "completion")
+    if len(messages) != 1 or messages[0].role != "assistant":
+        raise BadRowError("completion is a list of messages; it must hold one, with role assistant.")
+    return _answer(messages[0])
+
+
 def _answer(message: Message) -> str | Message:
     """A response: the text, or the message where it calls tools."""
     return message if message.tool_calls else message.content or ""
@@ -169,6 +196,8 @@ def _other_command(row: object, kind: str) -> str:
     pair = {"response", "sort"} <= row.keys() or {"chosen", "rejected"} <= row.keys()
     if kind == "sft" and pair:
         return " Use dpo_main.py for such rows."
+    if kind == "preference" and {"completion", "label"} <= row.keys():
+        return " Set loss_type to kto for such rows."
     if kind == "preference" and not row.keys() & {"chosen", "rejected", "response", "sort"} and row.keys() & {"tgt", "messages"}:
         return " Use sft_main.py for such rows."
     return ""
@@ -176,22 +205,32 @@ def _other_command(row: object, kind: str) -> str:
 
 def _sorted_record(row: dict[str, Any], where: str) -> _Parsed:
     """PaddleNLP's pair: the answer with the higher sort is chosen."""
+    prompt, answers, sort = _sorted_answers(row, 2)
+    if sort[0] == sort[1]:
+        return [], ["both answers have the same sort"]
+    if answers[0] == answers[1]:
+        return [], ["chosen equals rejected"]
+    pair = answers if sort[0] > sort[1] else (answers[1], answers[0])
+    return [Record(prompt, pair, False, where)], []
+
+
+def _sorted_answers(row: dict[str, Any], count: int) -> tuple[tuple[Message, ...], tuple[str, ...], list[float]]:
+    """The prompt, the answers and their sort of a PaddleNLP row with so many answers."""
     _need(row, ("src", "response", "sort"))
     sources = read_texts(row["src"], "src")
     targets = read_texts(row["tgt"], "tgt", may_be_empty=len(sources) == 1) if row.get("tgt") else ()
     if len(targets) != len(sources) - 1:
         raise BadRowError(f"src has {len(sources)} turns and tgt has {len(targets)}; tgt holds the earlier answers, one fewer than src.")
     answers, sort = read_texts(row["response"], "response"), row["sort"]
-    if len(answers) != 2:
-        raise BadRowError(f"response holds {len(answers)} answers; it must hold two.")
-    if not isinstance(sort, list) or len(sort) != 2 or not all(isinstance(x, (int, float)) for x in sort):
-        raise BadRowError(f"sort is {shown(sort)}; it must be two numbers, the higher one for the chosen answer.")
-    if sort[0] == sort[1]:
-        return [], ["both answers have the same sort"]
-    if answers[0] == answers[1]:
-        return [], ["chosen equals rejected"]
-    pair = answers if sort[0] > sort[1] else (answers[1], answers[0])
-    return [Record(_system(row) + _interleave(sources, targets), pair, False, where)], []
+    words = {1: "one", 2: "two"}[count]
+    if len(answers) != count:
+        raise BadRowError(f"response holds {len(answers)} answers; it must hold {words}.")
+    if not isinstance(sort, list) or len(sort) != count or not all(isinstance(x, (int, float)) for x in sort):
+        meant = (
+            "two numbers, the higher one for the chosen answer" if count == 2 else "one number in a list, above 0 for a desirable answer"
+        )
+        raise BadRowError(f"sort is {shown(sort)}; it must be {meant}.")
+    return _system(row) + _interleave(sources, targets), answers, sort
 
 
 def _prompt_records(row: dict[str, Any], where: str) -> _Parsed:

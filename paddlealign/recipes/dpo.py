@@ -21,7 +21,7 @@ from paddlealign.recipes.processes import check_cut
 from paddlealign.recipes.rows import Rows, check_shared_prompts, check_vocabulary, prepare_rows, vocabulary_size
 from paddlealign.recipes.run import Start, agree_on_run, begin, check_resume, load_policy, make_task, read_share, train
 from paddlealign.training.loop import Task
-from paddlealign.training.objective import Objective, Reference, preference_objective
+from paddlealign.training.objective import Objective, Reference, kto_objective, preference_objective
 from paddlealign.training.reference import (
     compute_logps,
     fingerprint,
@@ -40,7 +40,7 @@ TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 5e-3}
 def run(arguments: DpoArguments, request: StopRequest) -> None:
     """Align the policy with the preference pairs, held to a frozen reference unless the loss has none. request, errors: as ``sft.run``."""
     start = begin(arguments, request)
-    rows = prepare_rows(arguments, "preference", score_all_turns=False)
+    rows = prepare_rows(arguments, "labelled" if arguments.objective.loss_type == "kto" else "preference", score_all_turns=False)
     check_shared_prompts(rows, read_config(arguments.model.model_name_or_path), "model_name_or_path")
     references: tuple[Reference | None, Reference | None] = (None, None)
     size = 0
@@ -57,7 +57,9 @@ def run(arguments: DpoArguments, request: StopRequest) -> None:
         else:
             references = cached_references(arguments, start, rows, weights, size)
     policy, sharding = load_policy(arguments, start, rows)
-    objective, dev_objective = (make_objective(arguments.objective, it) for it in references)
+    objective, dev_objective = (
+        make_objective(arguments.objective, it, labels) for it, labels in zip(references, (rows.train_labels, rows.dev_labels), strict=True)
+    )
     task = make_task(arguments, start, rows, policy, sharding, objective, dev_objective)
     if arguments.training.do_train and start.resume is None and references[0] is not None:
         check_start(arguments, task, references[0])
@@ -70,8 +72,12 @@ def run(arguments: DpoArguments, request: StopRequest) -> None:
     train(arguments, start, task, hashes)
 
 
-def make_objective(keys: ObjectiveArguments, reference: Reference | None) -> Objective:
-    """The losses that the keys ask for, against a reference."""
+def make_objective(keys: ObjectiveArguments, reference: Reference | None, labels: np.ndarray | None) -> Objective:
+    """The losses that the keys ask for, against a reference. labels: of labelled rows."""
+    if keys.loss_type == "kto":
+        assert reference is not None
+        desirable = np.zeros(0, bool) if labels is None else labels
+        return kto_objective(reference, desirable, keys.beta, keys.desirable_weight, keys.undesirable_weight)
     numbers = Coefficients(**{field.name: getattr(keys, field.name) for field in fields(Coefficients)})
     return preference_objective(reference, loss_mixture(keys), numbers, keys.ld_alpha)
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import paddle
 from paddle import Tensor
 
 from paddlealign.data.example import Batch
@@ -12,6 +13,7 @@ from paddlealign.objectives.preference import CHOSEN_TOKENS, PAIRS, PREFERENCE_L
 from paddlealign.objectives.response import response_lengths, response_logps, verbose_weights
 from paddlealign.objectives.result import ObjectiveSums
 from paddlealign.objectives.sft import sft_loss
+from paddlealign.objectives.unpaired import DESIRABLE, EXAMPLES, UNDESIRABLE, kl_estimate, kto_loss
 from paddlealign.training.score import Scores
 
 Reference = Callable[[Batch], Tensor]
@@ -33,10 +35,10 @@ class WholeStep:
 class Objective:
     """A loss, what it is held against, and its denominators.
 
-    reference: what a frozen reference says of a batch, float32 [responses]; None where the objective has none. All stages of a pipeline
-    call it, before the batch goes through them. loss: the sums over a batch, from the scores, what ``reference`` gave, and the batch's rows
-    of ``WholeStep.context`` (None where ``whole_step`` is). counts: by the names that the sums bear, how many tokens or pairs of a batch
-    are summed over; known before any computation, so that a step can weigh its micro-batches exactly.
+    reference: what a batch is held against, such as the frozen reference's log-probs, float32 [responses]; None where there is nothing.
+    All stages of a pipeline call it, before the batch goes through them. loss: the sums over a batch, from the scores, what ``reference``
+    gave, and the batch's rows of ``WholeStep.context`` (None where ``whole_step`` is). counts: by the names that the sums bear, how many
+    tokens or pairs of a batch are summed over; known before any computation, so that a step can weigh its micro-batches exactly.
     """
 
     reference: Callable[[Batch], Tensor | None]
@@ -77,6 +79,42 @@ def preference_objective(
         counts[CHOSEN_TOKENS] = lambda batch: int((batch.target_owner % 2 == 0).sum())
     whole = WholeStep(observe, lambda seen: step_context(seen[:, :2], seen[:, 2:], weights, numbers))
     return Objective(reference or (lambda batch: None), loss, counts, whole if any(row.context for row in rows) else None)
+
+
+def kto_objective(
+    reference: Reference, desirable: np.ndarray, beta: float, desirable_weight: float, undesirable_weight: float
+) -> Objective:
+    """KTO over labelled rows, each an example of its own answer and of another prompt's (``data.mismatched``).
+
+    reference: gives a batch's log-probs as float32 [2 examples]. desirable: bool, the label of each row of the data set.
+    """
+
+    def held_against(batch: Batch) -> Tensor:
+        logps = reference(batch)  # by all processes, those without a row too
+        if not len(batch.example_ids):
+            return logps
+        labels = paddle.to_tensor(desirable[batch.example_ids].astype("float32"))
+        return paddle.concat([logps.reshape([-1, 2]), labels.unsqueeze(1)], axis=1)
+
+    def logps_and_ratios(scores: Scores, held: Tensor | None) -> tuple[Tensor, Tensor]:
+        assert held is not None
+        logps = response_logps(scores.token_logps, scores.owner, scores.responses).reshape([-1, 2])
+        return logps[:, 0], logps - held[:, :2]
+
+    def loss(scores: Scores, held: Tensor | None, context: Tensor | None) -> ObjectiveSums:
+        assert held is not None and context is not None
+        logps, ratios = logps_and_ratios(scores, held)
+        return kto_loss(ratios[:, 0], logps, context[:, 0], held[:, 2], beta, desirable_weight, undesirable_weight)
+
+    def observe(scores: Scores, held: Tensor | None) -> np.ndarray:
+        return logps_and_ratios(scores, held)[1][:, 1:].numpy().astype("float64")
+
+    counts: dict[str, Callable[[Batch], int]] = {
+        EXAMPLES: lambda batch: len(batch.example_ids),
+        DESIRABLE: lambda batch: int(desirable[batch.example_ids].sum()),
+        UNDESIRABLE: lambda batch: int((~desirable[batch.example_ids]).sum()),
+    }
+    return Objective(held_against, loss, counts, WholeStep(observe, lambda seen: kl_estimate(seen[:, 0])))
 
 
 def weighted_logps(scores: Scores, ld_alpha: float) -> Tensor:

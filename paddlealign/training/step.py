@@ -38,12 +38,13 @@ class Sums:
     examples: int
 
     def means(self) -> dict[str, float]:
-        """Each sum divided by its count; of several parts of the loss, their sum. What nothing was summed over is left out."""
+        """Each sum divided by its count; what has parts over several counts, the parts' sum. Where a count is 0 the value is left out."""
+        nothing = {name for per, values in self.values.items() if not self.counts[per] for name in values}
         found: dict[str, float] = {}
         for per, values in self.values.items():
-            for name, value in values.items() if self.counts[per] else ():
-                found[name] = found.get(name, 0.0) + value / self.counts[per]
-        return found
+            for name in values.keys() - nothing:
+                found[name] = found.get(name, 0.0) + values[name] / self.counts[per]
+        return {name: found[name] for values in self.values.values() for name in values if name in found}
 
 
 def add_up(parts: Sequence[Sums]) -> Sums:

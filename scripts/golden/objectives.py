@@ -23,6 +23,7 @@ import trl
 from trl.experimental.cpo import CPOTrainer
 from trl.experimental.orpo import ORPOTrainer
 from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.kto_trainer import KTOTrainer
 
 LENGTHS = [[3, 5], [6, 2], [4, 4], [1, 7], [5, 3]]  # chosen and rejected answer of five pairs
 PROMPT = 2
@@ -60,6 +61,11 @@ WITHOUT_REFERENCE: dict[str, tuple[dict[str, float], dict[str, Any]]] = {
     "simpo label_smoothing": ({"simpo": 1.0}, {"beta": 2.0, "simpo_gamma": 0.7, "label_smoothing": 0.2}),
     "orpo": ({"orpo": 0.3}, {}),
 }
+KTO: dict[str, dict[str, float]] = {
+    "kto": {"beta": 0.3, "desirable_weight": 1.0, "undesirable_weight": 1.0},
+    "kto weights": {"beta": 0.5, "desirable_weight": 1.5, "undesirable_weight": 0.7},
+}
+LABELS = [True, False, True, True, False]
 ERIC: dict[str, dict[str, Any]] = {
     "sigmoid": {"beta": 0.2},
     "conservative": {"beta": 0.2, "label_smoothing": 0.15},
@@ -150,6 +156,36 @@ def policy_case(tokens: list[list[list[float]]], name: str, weights: dict[str, f
     return {"weights": weights, "numbers": numbers, "loss": float(loss), "gradient": back(logps.grad)}
 
 
+def kto_case(tokens: list[list[list[float]]], reference: list[list[float]], numbers: dict[str, float]) -> dict[str, Any]:
+    """KTOTrainer's loss and gradient: of each pair one answer is the row's own, the other one that of another prompt."""
+    logps, mask = laid_out(tokens, torch.float64)
+    logps.requires_grad_(True)
+    rows = len(LABELS)
+    own, ref = logps[:rows, 1:], torch.tensor(reference, dtype=torch.float64)
+    shape = {name: torch.zeros_like(own) for name in ("entropy", "mean_logits")}
+    same = SimpleNamespace(device=torch.device("cpu"), gather_for_metrics=lambda x: x)
+    trainer = SimpleNamespace(
+        model=SimpleNamespace(training=True), accelerator=same, aux_loss_enabled=False, precompute_ref_logps=True, calculate_KL=True,
+        loss_type="kto", _metrics={"train": defaultdict(list)}, _total_train_tokens=0, _tp_size=1,
+        _compute_kl_logps=lambda model, batch: logps[rows:].sum(1).detach(), **numbers,
+    )  # fmt: skip
+    inputs = {
+        "input_ids": torch.zeros_like(mask[:rows]), "attention_mask": torch.ones_like(mask[:rows]), "completion_mask": mask[:rows],
+        "label": torch.tensor(LABELS), "ref_logps": ref[:, 0], "ref_KL_logps": ref[:, 1],
+    }  # fmt: skip
+
+    def answered(input_ids: Any, attention_mask: Any, use_cache: bool, labels: Any, fused_lm_head: bool) -> SimpleNamespace:
+        return SimpleNamespace(log_probs=own, **shape)
+
+    loss = KTOTrainer._compute_loss(trainer, answered, inputs, False)
+    loss.backward()
+    metrics = {name: values[-1] for name, values in trainer._metrics["train"].items()}
+    told = {
+        name: metrics[name] for name in ("kl", "rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected")
+    }
+    return {"numbers": numbers, "labels": LABELS, "loss": float(loss), "gradient": back(logps.grad), "metrics": told}
+
+
 def eric_cases(path: Path, tokens: list[list[list[float]]], reference: list[list[float]]) -> dict[str, Any]:
     """What ``preference_loss`` of that file gives: the loss of each pair, and the rewards. Nothing else of the file is run."""
     tree = ast.parse(path.read_text("utf-8"))
@@ -171,7 +207,15 @@ def main(eric: Path, output: Path) -> None:
     cases = {name: dpo_case(tokens, reference, *case) for name, case in CASES.items()}
     cases |= {name: policy_case(tokens, name, *case) for name, case in WITHOUT_REFERENCE.items()}
     made = {"made with": {"trl": trl.__version__, "torch": torch.__version__, "transformers": transformers.__version__}}
-    found = {**made, "tokens": tokens, "reference": reference, "trl": cases, "eric-mitchell": eric_cases(eric, tokens, reference)}
+    kto = {name: kto_case(tokens, reference, numbers) for name, numbers in KTO.items()}
+    found = {
+        **made,
+        "tokens": tokens,
+        "reference": reference,
+        "trl": cases,
+        "trl kto": kto,
+        "eric-mitchell": eric_cases(eric, tokens, reference),
+    }
     output.write_text(json.dumps(found) + "\n", "utf-8")
 
 

@@ -1,5 +1,6 @@
 """Every preference loss through dpo_main.py: the loss that is logged, the gradient's norm and the new weights are its oracle's."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from paddlealign.recipes.entry import main
 from paddlealign.recipes.rows import prepare_rows
 from paddlealign.training.run_log import read_metrics
 from paddlealign.training.score import run_head, run_layers
-from tests.preference_oracle import Tokens, answers, oracle
+from tests.preference_oracle import Tokens, answers, kto, oracle, with_slope
 from tests.small_runs import make_checkpoint, write_rows
 
 RATE, PAIRS = 1e-3, 4
@@ -112,6 +113,51 @@ def test_a_step_is_the_oracles(
         step, expected = (trained[name] - parameter).numpy(), -RATE * gradient / (np.abs(gradient) + 1e-8)
         clear = np.abs(gradient) > 1e-2 * np.abs(gradient).max()
         assert clear.any() and np.abs(step - expected)[clear].max() <= 0.01 * RATE, name
+
+
+def test_kto_on_labelled_rows_is_the_oracles(folder: Path, tmp_path: Path, monkeypatch: Any):
+    """Rows of pairs and of single answers, in steps of eight rows; the dev rows' estimate of the KL is of all of them."""
+    monkeypatch.setattr(run_recipe, "draw_curves", lambda *arguments: True)
+    pairs = [json.loads(line) for line in (folder / "rows.jsonl").read_text("utf-8").splitlines()]
+    single = [
+        {"prompt": row["prompt"], "completion": row[side], "label": side == "chosen"}
+        for row in pairs[2:]
+        for side in ("chosen", "rejected")
+    ]
+    rows = tmp_path / "labelled.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in [*pairs[:2], *single]), "utf-8")
+    numbers = {"beta": 0.4, "desirable_weight": 1.5, "undesirable_weight": 0.5}
+    options = ["--loss_type", "kto", *(word for key, value in numbers.items() for word in (f"--{key}", str(value)))]
+    options += ["--per_device_train_batch_size", "4", "--train_dataset_path", str(rows), "--dev_dataset_path", str(rows), "--do_eval"]
+    keys = words(folder, tmp_path / "out", options, with_reference=True)
+    assert main("dpo", [*keys, "--per_device_eval_batch_size", "3", "--check"]) == 0
+    assert main("dpo", [*keys, "--per_device_eval_batch_size", "3", "--learning_rate", "1e-9"]) == 0
+    line, dev = read_metrics(tmp_path / "out")
+
+    found = prepare_rows(parse("dpo", keys, {}), "labelled", score_all_turns=False)
+    assert found.train_labels is not None and found.train_labels.tolist() == [True, False] * PAIRS
+    for index, example in enumerate(found.train):  # the second answer is another prompt's
+        other = found.train[(index - 1 if index % 2 == 0 else index - 2) % len(found.train)]
+        assert np.array_equal(example.responses[1].token_ids, other.responses[0].token_ids)
+        assert not np.array_equal(example.prompt_ids, other.prompt_ids)
+    model, logps, tokens = token_logps(folder / "policy", found.train)
+    reference = answers(token_logps(folder / "reference", found.train)[2], 1.0)
+    wanted, slope = with_slope(tokens, reference, 1.0, lambda seen: kto(seen, numbers, found.train_labels).mean())
+    assert line["loss"] == pytest.approx(wanted, rel=5e-5) and dev["eval_loss"] == pytest.approx(wanted, rel=5e-5)
+    ratios = answers(tokens, 1.0) - reference
+    assert line["kl"] == pytest.approx(max(0.0, ratios[:, 1].mean()), rel=1e-3, abs=1e-5)
+    assert line["rewards/margins"] == pytest.approx(0.4 * (ratios[::2, 0].mean() - ratios[1::2, 0].mean()), rel=1e-3, abs=1e-5)
+    (logps * paddle.to_tensor(slope.astype("float32"))).sum().backward()
+    norm = np.sqrt(sum(float((it.grad**2).sum()) for it in model.parameters()))
+    assert line["grad_norm"] == pytest.approx(norm, rel=1e-4)
+
+
+def test_kto_needs_more_than_one_prompt(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    rows = tmp_path / "labelled.jsonl"
+    rows.write_text("".join(json.dumps({"prompt": "q", "completion": word, "label": True}) + "\n" for word in ("a", "b")), "utf-8")
+    keys = words(folder, tmp_path / "out", ["--loss_type", "kto", "--train_dataset_path", str(rows)], with_reference=True)
+    assert main("dpo", keys) == 1
+    assert "all rows have the same prompt" in capsys.readouterr().err
 
 
 def never(*arguments: Any) -> Any:

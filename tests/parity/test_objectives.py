@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddlealign.arguments.losses import LOSSES
+from paddlealign.arguments.losses import LOSSES, UNPAIRED_LOSSES
 from paddlealign.arguments.objective_fields import ObjectiveArguments
 from paddlealign.objectives.pairs import Coefficients
 from paddlealign.objectives.policy_alone import log1mexp
@@ -19,7 +19,20 @@ from paddlealign.objectives.preference import PREFERENCE_LOSSES
 from paddlealign.objectives.response import response_lengths, response_logps, verbose_weights
 from paddlealign.objectives.sft import sft_loss
 from scripts import objectives_page
-from tests.preference_oracle import GOLDEN, ORACLES, difference, draw, from_oracle, from_trl, oracle, ours, reads
+from tests.preference_oracle import (
+    GOLDEN,
+    ORACLES,
+    difference,
+    draw,
+    from_oracle,
+    from_trl,
+    kto_from_oracle,
+    kto_from_trl,
+    oracle,
+    our_kto,
+    ours,
+    reads,
+)
 
 PAGE = Path(__file__).parents[2] / "docs" / "objectives.md"
 OF_DIFFERENCES = [name for name, loss in LOSSES.items() if loss.compares == "difference"]
@@ -31,6 +44,7 @@ def test_every_loss_has_its_facts_its_function_and_an_oracle():
     for field in fields(Coefficients):
         assert keys[field.name] == field.default
     assert {key for loss in LOSSES.values() for key in loss.reads} <= {field.name for field in fields(Coefficients)}
+    assert list(UNPAIRED_LOSSES) == ["kto"] and not UNPAIRED_LOSSES.keys() & LOSSES.keys()
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -104,6 +118,26 @@ def test_the_reference_implementation_has_the_same_losses_and_rewards(name: str)
         if reference is not None:  # its rewards are against the reference even where the loss is not
             assert sums["pairs"]["rewards/chosen"] == pytest.approx(case["chosen"][index], rel=1e-5, abs=1e-6)
             assert sums["pairs"]["rewards/rejected"] == pytest.approx(case["rejected"][index], rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", GOLDEN["trl kto"])
+def test_trl_has_the_same_kto(name: str):
+    assert kto_from_trl(name) <= 1e-5
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_kto_equals_its_oracle(seed: int):
+    assert kto_from_oracle(seed) <= 1e-5
+
+
+def test_kto_on_paper():
+    """Two rows, u = 2 and -1, a KL of 1 from mismatched answers: sigmoid(-0.5) and sigmoid(-1), and half of each gradient."""
+    tokens = [[np.array([-1.0]), np.array([-1.0])], [np.array([-4.0]), np.array([-2.0])]]
+    labels, numbers = np.array([True, False]), {"beta": 0.5, "desirable_weight": 1.0, "undesirable_weight": 2.0}
+    loss, gradient, sums = our_kto(tokens, np.array([[-3.0, -2.0], [-3.0, -3.0]]), labels, numbers)
+    assert loss == pytest.approx((0.377541 + 2 * 0.268941) / 2, rel=1e-5)
+    assert gradient == pytest.approx([-0.5 * 0.235004 / 2, 0, 2 * 0.5 * 0.196612 / 2, 0], rel=1e-5)
+    assert (sums["examples"]["kl"], sums["examples"]["accuracy"]) == (2.0, 2.0)  # sums over the two rows
 
 
 # ---- what holds for every input

@@ -2,20 +2,22 @@
 
 import pytest
 
-from paddlealign.arguments.losses import LOSS_ALIASES, LOSSES
+from paddlealign.arguments.losses import LOSS_ALIASES, LOSSES, UNPAIRED_LOSSES
 from paddlealign.arguments.objective_checks import loss_mixture
 from tests.least_arguments import refused, run
 
 KEYS_OF_LOSSES = {"beta": 0.3, "label_smoothing": 0.1, "ipo_average": "sum", "simpo_gamma": 1.0, "dpop_lambda": 3.0, "discopop_tau": 0.1}
+KEYS_OF_LOSSES |= {"desirable_weight": 2.0, "undesirable_weight": 2.0}
+EVERY = {**LOSSES, **UNPAIRED_LOSSES}
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_loss_reads_its_keys_and_tells_the_others(tmp_path, name):
     smoothing = {"label_smoothing": 0.1} if name == "exo_pair" else {}
     for key, value in KEYS_OF_LOSSES.items():
         notes = run(tmp_path, "dpo", loss_type=name, **{**smoothing, key: value}).notes
         told = any(note.startswith("Not read in this run") and key in note for note in notes)
-        assert told is (key not in LOSSES[name].reads), key
+        assert told is (key not in EVERY[name].reads), key
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -81,6 +83,13 @@ def test_keys_of_divergences_and_mixtures_are_told_where_nothing_reads_them(tmp_
         ({"loss_type": True}, "loss_type: true is not allowed"),
         ({"loss_type": {"a": 1}}, "loss_type: "),
         ({"loss_type": "sigmoid,hinge", "loss_weights": [1.0]}, "loss_weights has 1 numbers and loss_type 2 losses"),
+        ({"loss_type": "kto,sigmoid"}, "loss_type: kto trains on labelled rows"),
+        ({"loss_type": "kto", "sft_loss_ratio": 0.1, "ld_alpha": 0.5}, "sft_loss_ratio, ld_alpha: kto trains on labelled rows"),
+        ({"loss_type": "kto", "f_divergence_type": "js_divergence"}, "f_divergence_type: kto trains"),
+        ({"loss_type": "kto", "reference_free": True, "loss_weights": "1"}, "loss_weights, reference_free: kto trains"),
+        ({"loss_type": "kto", "pref_loss_ratio": 2}, "pref_loss_ratio: kto trains"),
+        ({"desirable_weight": 0}, "desirable_weight"),
+        ({"undesirable_weight": 0}, "undesirable_weight"),
         ({"loss_weights": "a lot"}, "numbers above 0 are needed"),
         ({"loss_weights": [-1]}, "numbers above 0 are needed"),
         ({"loss_weights": "inf"}, "numbers above 0 are needed"),
