@@ -19,9 +19,9 @@ def kto_loss(
     without a gradient (``kl_estimate``).
 
     ratios, logps: float32 [examples], u and log pi(y|x). kl: float32 [examples], z. desirable: float32 [examples], 1 or 0. Sums over
-    examples. Metrics: ``kl``; ``accuracy``, how often u is on the label's side of z; over desirable answers ``rewards/chosen``, beta u, and
-    ``logps/chosen``; over the others ``rewards/rejected`` and ``logps/rejected``; ``rewards/margins`` has a part over either, so that the
-    sum of their means is the difference of the two.
+    examples. Metrics: ``kl``; ``rewards/accuracies``, how often u is on the label's side of z; over desirable answers ``rewards/chosen``,
+    beta u, and ``logps/chosen``; over the others ``rewards/rejected`` and ``logps/rejected``; ``rewards/margins`` has a part over either,
+    so that the sum of their means is the difference of the two.
     """
     side = desirable.scale(2.0) - 1.0
     weights = desirable.scale(desirable_weight) + (1.0 - desirable).scale(undesirable_weight)
@@ -32,7 +32,7 @@ def kto_loss(
         chosen, rejected = (rewards * desirable).sum(), (rewards * other).sum()
         return ObjectiveSums(
             {
-                EXAMPLES: {"loss": loss, "kl": kl.sum(), "accuracy": right},
+                EXAMPLES: {"loss": loss, "kl": kl.sum(), "rewards/accuracies": right},
                 DESIRABLE: {"rewards/chosen": chosen, "logps/chosen": (logps * desirable).sum(), "rewards/margins": chosen},
                 UNDESIRABLE: {"rewards/rejected": rejected, "logps/rejected": (logps * other).sum(), "rewards/margins": -rejected},
             }

@@ -45,7 +45,7 @@ def train(data: list[Example], objective: Objective, folder: Path) -> list[dict[
     )  # fmt: skip
     fed = [[int(index) for batch in step.batches for index in batch.example_ids] for step in feed.steps(first=0)]
     assert list(map(sorted, fed)) == list(map(sorted, GOLDEN["order"]))
-    optimizer = make_optimizer(policy, 0.9, keys["adam_beta2"], 1e-8, keys["weight_decay"])
+    optimizer = make_optimizer(list(policy.named_parameters()), 0.9, keys["adam_beta2"], 1e-8, keys["weight_decay"])
     settings = TrainingArguments(
         output_dir=str(folder), logging_steps=1, save_strategy="no", learning_rate=keys["learning_rate"], warmup_steps=keys["warmup_steps"],
         max_grad_norm=keys["max_grad_norm"],

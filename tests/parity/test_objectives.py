@@ -137,7 +137,7 @@ def test_kto_on_paper():
     loss, gradient, sums = our_kto(tokens, np.array([[-3.0, -2.0], [-3.0, -3.0]]), labels, numbers)
     assert loss == pytest.approx((0.377541 + 2 * 0.268941) / 2, rel=1e-5)
     assert gradient == pytest.approx([-0.5 * 0.235004 / 2, 0, 2 * 0.5 * 0.196612 / 2, 0], rel=1e-5)
-    assert (sums["examples"]["kl"], sums["examples"]["accuracy"]) == (2.0, 2.0)  # sums over the two rows
+    assert (sums["examples"]["kl"], sums["examples"]["rewards/accuracies"]) == (2.0, 2.0)  # sums over the two rows
 
 
 # ---- what holds for every input
