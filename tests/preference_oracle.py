@@ -179,11 +179,28 @@ def answers(tokens: Tokens, ld_alpha: float) -> np.ndarray:
     return np.array([[side[:n].sum() + ld_alpha * side[n:].sum() for side in pair] for pair, n in zip(tokens, shorter, strict=True)])
 
 
-def oracle(tokens: Tokens, reference: np.ndarray | None, weights: Mapping[str, float], numbers: dict[str, Any], ld_alpha: float = 1.0):
-    """The mean loss of the pairs, and its gradient by every token's log-prob."""
-    return with_slope(
-        tokens, reference, ld_alpha, lambda seen: sum(weight * ORACLES[name](seen, numbers).mean() for name, weight in weights.items())
-    )
+def oracle(
+    tokens: Tokens,
+    reference: np.ndarray | None,
+    weights: Mapping[str, float],
+    numbers: dict[str, Any],
+    ld_alpha: float = 1.0,
+    collisions: Tokens | None = None,
+):
+    """The mean loss of the pairs, and its gradient by every token's log-prob. collisions: log sum_v p(v)^2 of each token, for WPO."""
+    fixed = 1.0 if collisions is None else wpo_weights(tokens, collisions)
+
+    def loss(seen: Seen) -> float:
+        each = {name: ORACLES[name](seen, numbers) * (1.0 if name.startswith("sft") else fixed) for name in weights}
+        return sum(weight * each[name].mean() for name, weight in weights.items())
+
+    return with_slope(tokens, reference, ld_alpha, loss)
+
+
+def wpo_weights(tokens: Tokens, collisions: Tokens) -> np.ndarray:
+    """exp(mean over tokens of log p - log sum_v p(v)^2), of both answers multiplied."""
+    means = [[(side - other).mean() for side, other in zip(*pair, strict=True)] for pair in zip(tokens, collisions, strict=True)]
+    return np.exp(np.array(means).sum(1))
 
 
 def with_slope(tokens: Tokens, reference: np.ndarray | None, ld_alpha: float, loss_of: Callable[[Seen], float]) -> tuple[float, np.ndarray]:
@@ -215,20 +232,25 @@ def ours(
     numbers: dict[str, Any],
     ld_alpha: float = 1.0,
     context: np.ndarray | None = None,
+    collisions: Tokens | None = None,
 ) -> tuple[float, np.ndarray, dict[str, dict[str, float]]]:
     """The same from the code, all pairs in one batch, and the metrics' sums. context: in place of the whole step's."""
     ref = None if reference is None else paddle.to_tensor(reference.astype("float32").reshape(-1))
-    return run_objective(tokens, preference_objective(lambda batch: ref, weights, Coefficients(**numbers), ld_alpha), context)
+    objective = preference_objective(lambda batch: ref, weights, Coefficients(**numbers), ld_alpha, collisions is not None)
+    return run_objective(tokens, objective, context, collisions)
 
 
 def run_objective(
-    tokens: Tokens, objective: Objective, context: np.ndarray | None = None
+    tokens: Tokens, objective: Objective, context: np.ndarray | None = None, collisions: Tokens | None = None
 ) -> tuple[float, np.ndarray, dict[str, dict[str, float]]]:
     """Loss, gradient by every token, and sums of an objective whose batch is these answers."""
     flat = [side for pair in tokens for side in pair]
     owner = np.repeat(np.arange(len(flat)), [len(side) for side in flat])
     logps = paddle.to_tensor(np.concatenate(flat).astype("float32"), stop_gradient=False)
-    scores = Scores(logps, paddle.zeros([len(owner)], "bool"), paddle.to_tensor(owner), len(flat))
+    seen = (
+        None if collisions is None else paddle.to_tensor(np.concatenate([side for pair in collisions for side in pair]).astype("float32"))
+    )
+    scores = Scores(logps, paddle.zeros([len(owner)], "bool"), paddle.to_tensor(owner), len(flat), seen)
     empty = np.zeros(0, np.int64)
     batch = Batch(empty, empty, empty, empty, empty, owner, np.arange(len(tokens)), len(flat), 0)
     held = objective.reference(batch)
@@ -286,7 +308,9 @@ def from_trl(case_name: str) -> float:
     tokens = [[np.array(side) for side in pair] for pair in GOLDEN["tokens"]]
     reference = None if all(LOSSES[loss].compares == "policy" for loss in case["weights"]) else np.array(GOLDEN["reference"])
     context = np.zeros((len(tokens), 2)) if case_name == "bco_pair without delta" else None
-    found = ours(tokens, reference, case["weights"], case["numbers"], case.get("ld_alpha", 1.0), context)
+    # As scripts/golden/objectives.py makes them up.
+    collisions = [[0.6 * side - 0.2 for side in pair] for pair in tokens] if case.get("use_weighting") else None
+    found = ours(tokens, reference, case["weights"], case["numbers"], case.get("ld_alpha", 1.0), context, collisions)
     slope = np.concatenate([side for pair in case["gradient"] for side in pair])
     return max(difference(found[0], case["loss"]), difference(found[1], slope))
 

@@ -93,6 +93,7 @@ def _unpaired_problems(objective: ObjectiveArguments, names: list[str]) -> list[
         "pref_loss_ratio": objective.pref_loss_ratio != 1.0,
         "sft_loss_ratio": objective.sft_loss_ratio != 0.0,
         "ld_alpha": objective.ld_alpha != 1.0,
+        "use_weighting": objective.use_weighting,
         "f_divergence_type": objective.f_divergence_type != "reverse_kl",
         "reference_free": objective.reference_free,
     }
@@ -116,6 +117,11 @@ def _combination_problems(objective: ObjectiveArguments, rules: Mapping[str, Los
         )
     if other and objective.reference_free:
         problems.append(f"f_divergence_type {objective.f_divergence_type} and reference_free: without a reference there is no divergence.")
+    ranked = [name for name in rules if name.startswith("aot")]
+    if objective.use_weighting and ranked:
+        problems.append(f"use_weighting: {', '.join(ranked)} pairs answers by rank, so that a pair has no weight of its own. Leave it out.")
+    if objective.use_weighting and all(name.startswith("sft") for name in rules):
+        problems.append("use_weighting weighs pairs, and there is no loss over pairs: leave it out, or name one in loss_type.")
     if "exo_pair" in rules and objective.label_smoothing == 0.0:
         problems.append("label_smoothing 0: exo_pair takes the logarithm of it; set it above 0. Its paper takes 1e-3.")
     return problems

@@ -62,6 +62,9 @@ class ObjectiveArguments:
     ld_alpha: float = _key(
         "Weight of the tokens by which a pair's longer answer is longer (LD-DPO), 0 to 1; 1 counts every token alike.", 1.0, metavar="SHARE"
     )
+    use_weighting: bool = _key(
+        "Weigh each pair by how likely the policy is to write its answers (WPO): nearer to training on its own samples.", False
+    )
     reference_free: bool = _key(
         "No reference model: the log-probabilities themselves take the place of the ratios. Always so for " + _ALONE + ".", False
     )

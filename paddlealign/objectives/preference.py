@@ -19,13 +19,15 @@ class PreferenceLoss:
     """A loss over pairs.
 
     function: the loss of each pair. context: what a pair must know of all pairs of the step (a forward pass more), None for nothing.
-    averages: whether its implicit reward is a mean per token. per: what its sum is divided by.
+    averages: whether its implicit reward is a mean per token. per: what its sum is divided by. of_chosen: whether it is the cross-entropy
+    of the chosen answers alone.
     """
 
     function: Callable[[Pairs, Coefficients], Tensor]
     context: Callable[[np.ndarray, np.ndarray, Coefficients], np.ndarray] | None = None
     averages: bool = False
     per: str = PAIRS
+    of_chosen: bool = False
 
 
 # What each asks of the keys stands in paddlealign/arguments/losses.py, under the same names.
@@ -49,8 +51,8 @@ PREFERENCE_LOSSES: dict[str, PreferenceLoss] = {
     "simpo": PreferenceLoss(policy_alone.simpo, averages=True),
     "cpo": PreferenceLoss(policy_alone.cpo),
     "orpo": PreferenceLoss(policy_alone.orpo, averages=True),
-    "sft": PreferenceLoss(policy_alone.sft, per=CHOSEN_TOKENS),
-    "sft_norm": PreferenceLoss(policy_alone.sft_norm),
+    "sft": PreferenceLoss(policy_alone.sft, per=CHOSEN_TOKENS, of_chosen=True),
+    "sft_norm": PreferenceLoss(policy_alone.sft_norm, of_chosen=True),
 }
 
 
@@ -61,14 +63,16 @@ def preference_loss(
     context: Tensor | None,
     weights: Mapping[str, float],
     numbers: Coefficients,
+    pair_weights: Tensor | None = None,
 ) -> ObjectiveSums:
     """The weighted sum of some losses, with the rewards that the first of them implies.
 
     policy_logps, reference_logps, lengths: float32 [2 pairs], chosen and rejected in turn; reference_logps None without a reference,
-    lengths in scored tokens. context: of ``step_context``, None where no loss asks for it. weights: by the loss's name. Sums over pairs and
-    over chosen tokens. Metrics: ``rewards/chosen`` and ``rewards/rejected``, beta times the log-ratio (Rafailov et al. 2023, equation 5),
-    without a reference beta times the log-prob, per token where the loss has it so; ``rewards/margins`` their difference;
-    ``rewards/accuracies`` how often it is above zero; ``logps/chosen`` and ``logps/rejected``; ``nll_loss`` where sft is mixed in.
+    lengths in scored tokens. context: of ``step_context``, None where no loss asks for it. weights: by the loss's name. pair_weights:
+    float32 [pairs], what each pair counts in losses that compare its answers. Sums over pairs and over chosen tokens. Metrics:
+    ``rewards/chosen`` and ``rewards/rejected``, beta times the log-ratio (Rafailov et al. 2023, equation 5), without a reference beta
+    times the log-prob, per token where the loss has it so; ``rewards/margins`` their difference; ``rewards/accuracies`` how often it is
+    above zero; ``logps/chosen`` and ``logps/rejected``; ``nll_loss`` where sft is mixed in.
     """
     pairs = make_pairs(policy_logps, reference_logps, lengths, numbers)
     values: dict[str, dict[str, Tensor]] = {PAIRS: {}}
@@ -79,7 +83,8 @@ def preference_loss(
             assert context is not None
             seen = pairs.within(context[:, column : column + 2])
             column += 2
-        loss = row.function(seen, numbers).sum()
+        losses = row.function(seen, numbers)
+        loss = (losses if pair_weights is None or row.of_chosen else losses * pair_weights).sum()
         here = values.setdefault(row.per, {})
         here["loss"] = here["loss"] + loss.scale(weight) if "loss" in here else loss.scale(weight)
     with paddle.no_grad():

@@ -29,3 +29,15 @@ def verbose_weights(owner: Tensor, responses: int, alpha: float) -> Tensor:
     first = paddle.cumsum(lengths) - lengths
     place = paddle.arange(len(owner), dtype="float32") - first.gather(owner)
     return paddle.where(place < shared.gather(owner), paddle.ones_like(place), paddle.full_like(place, alpha))
+
+
+@paddle.no_grad()
+def pair_weights(aligned_logps: Tensor, owner: Tensor, lengths: Tensor) -> Tensor:
+    """How near a pair is to what the policy itself would write: ``exp(mean a of y_w) exp(mean a of y_l)``, without a gradient.
+
+    Zhou et al. 2024, "WPO" (arXiv 2406.11827), equation 2 with weights aligned to samples. aligned_logps: float32 [targets], each token's
+    ``a = log pi(y_t) - log sum_v pi(v)^2``. owner: int64 [targets], responses chosen and rejected in turn. lengths: float32 [responses].
+    Returns float32 [pairs].
+    """
+    means = response_logps(aligned_logps, owner, len(lengths)) / lengths.clip(min=1.0)
+    return means.reshape([-1, 2]).sum(1).exp()

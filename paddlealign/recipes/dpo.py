@@ -79,7 +79,7 @@ def make_objective(keys: ObjectiveArguments, reference: Reference | None, labels
         desirable = np.zeros(0, bool) if labels is None else labels
         return kto_objective(reference, desirable, keys.beta, keys.desirable_weight, keys.undesirable_weight)
     numbers = Coefficients(**{field.name: getattr(keys, field.name) for field in fields(Coefficients)})
-    return preference_objective(reference, loss_mixture(keys), numbers, keys.ld_alpha)
+    return preference_objective(reference, loss_mixture(keys), numbers, keys.ld_alpha, keys.use_weighting)
 
 
 def check_reference(arguments: DpoArguments, start: Start, rows: Rows) -> tuple[int, str]:

@@ -10,7 +10,7 @@ from paddle import Tensor
 from paddlealign.data.example import Batch
 from paddlealign.objectives.pairs import Coefficients
 from paddlealign.objectives.preference import CHOSEN_TOKENS, PAIRS, PREFERENCE_LOSSES, preference_loss, step_context
-from paddlealign.objectives.response import response_lengths, response_logps, verbose_weights
+from paddlealign.objectives.response import pair_weights, response_lengths, response_logps, verbose_weights
 from paddlealign.objectives.result import ObjectiveSums
 from paddlealign.objectives.sft import sft_loss
 from paddlealign.objectives.unpaired import DESIRABLE, EXAMPLES, UNDESIRABLE, kl_estimate, kto_loss
@@ -39,12 +39,14 @@ class Objective:
     All stages of a pipeline call it, before the batch goes through them. loss: the sums over a batch, from the scores, what ``reference``
     gave, and the batch's rows of ``WholeStep.context`` (None where ``whole_step`` is). counts: by the names that the sums bear, how many
     tokens or pairs of a batch are summed over; known before any computation, so that a step can weigh its micro-batches exactly.
+    collisions: whether ``Scores.collision_logps`` is needed.
     """
 
     reference: Callable[[Batch], Tensor | None]
     loss: Callable[[Scores, Tensor | None, Tensor | None], ObjectiveSums]
     counts: Mapping[str, Callable[[Batch], int]]
     whole_step: WholeStep | None = None
+    collisions: bool = False
 
 
 def sft_objective() -> Objective:
@@ -57,16 +59,23 @@ def sft_objective() -> Objective:
 
 
 def preference_objective(
-    reference: Reference | None, weights: Mapping[str, float], numbers: Coefficients, ld_alpha: float = 1.0
+    reference: Reference | None,
+    weights: Mapping[str, float],
+    numbers: Coefficients,
+    ld_alpha: float = 1.0,
+    use_weighting: bool = False,
 ) -> Objective:
     """Losses over pairs (``PREFERENCE_LOSSES``) with their weights, against a reference.
 
     reference: gives a batch's log-probs as float32 [2 pairs]; None where no loss has one. ld_alpha: see ``weighted_logps``.
+    use_weighting: see ``objectives.response.pair_weights``.
     """
 
     def loss(scores: Scores, reference_logps: Tensor | None, context: Tensor | None) -> ObjectiveSums:
         lengths = response_lengths(scores.owner, scores.responses)
-        return preference_loss(weighted_logps(scores, ld_alpha), reference_logps, lengths, context, weights, numbers)
+        seen = scores.collision_logps
+        of_pairs = None if seen is None else pair_weights(scores.token_logps - seen, scores.owner, lengths)
+        return preference_loss(weighted_logps(scores, ld_alpha), reference_logps, lengths, context, weights, numbers, of_pairs)
 
     def observe(scores: Scores, reference_logps: Tensor | None) -> np.ndarray:
         assert reference_logps is not None
@@ -78,7 +87,8 @@ def preference_objective(
     if any(row.per == CHOSEN_TOKENS for row in rows):
         counts[CHOSEN_TOKENS] = lambda batch: int((batch.target_owner % 2 == 0).sum())
     whole = WholeStep(observe, lambda seen: step_context(seen[:, :2], seen[:, 2:], weights, numbers))
-    return Objective(reference or (lambda batch: None), loss, counts, whole if any(row.context for row in rows) else None)
+    asked = whole if any(row.context for row in rows) else None
+    return Objective(reference or (lambda batch: None), loss, counts, asked, use_weighting)
 
 
 def kto_objective(

@@ -17,13 +17,15 @@ class Scores:
     """What a model says of a batch's targets.
 
     token_logps: float32 [targets]. correct: bool [targets], whether the target is the model's first choice. owner: int64 [targets],
-    the response of each. responses: how many responses the batch has.
+    the response of each. responses: how many responses the batch has. collision_logps: float32 [targets], ``log sum_v p(v)^2`` in each
+    target's place, where it was asked for.
     """
 
     token_logps: Tensor
     correct: Tensor
     owner: Tensor
     responses: int
+    collision_logps: Tensor | None = None
 
 
 def run_layers(model: Decoder, batch: Batch, received: Tensor | None = None, recompute: bool = False) -> Tensor:
@@ -36,11 +38,12 @@ def run_layers(model: Decoder, batch: Batch, received: Tensor | None = None, rec
     return model(inputs, paddle.to_tensor(batch.position_ids), attend, recompute)
 
 
-def run_head(model: Decoder, batch: Batch, hidden: Tensor) -> Scores:
-    """The head over the scored tokens only. hidden: of the last layer, [rows, length, hidden]."""
+def run_head(model: Decoder, batch: Batch, hidden: Tensor, collisions: bool = False) -> Scores:
+    """The head over the scored tokens only. hidden: of the last layer, [rows, length, hidden]. collisions: see ``Scores``."""
     scored = hidden.reshape([-1, hidden.shape[-1]]).index_select(paddle.to_tensor(batch.score_at))
     logps, correct = model.token_logps(scored, paddle.to_tensor(batch.target_ids))
-    return Scores(logps, correct, paddle.to_tensor(batch.target_owner), batch.response_count)
+    seen = model.collision_logps(scored) if collisions else None
+    return Scores(logps, correct, paddle.to_tensor(batch.target_owner), batch.response_count, seen)
 
 
 def hidden_shape(model: Decoder, batch: Batch) -> tuple[int, ...]:
@@ -50,15 +53,17 @@ def hidden_shape(model: Decoder, batch: Batch) -> tuple[int, ...]:
 
 
 @paddle.no_grad()
-def score_without_gradient(model: Decoder, batch: Batch, precision: Precision, chain: Chain = LONE_CHAIN) -> Scores | None:
-    """What the model says of a batch, on the chain's last stage; None on the others. All stages call it."""
+def score_without_gradient(
+    model: Decoder, batch: Batch, precision: Precision, chain: Chain = LONE_CHAIN, collisions: bool = False
+) -> Scores | None:
+    """What the model says of a batch, on the chain's last stage; None on the others. All stages call it. collisions: see ``Scores``."""
     found: list[Scores] = []
 
     def forward(_: int, received: Tensor | None) -> Tensor:
         with precision.autocast():
             hidden = run_layers(model, batch, received)
             if chain.is_last:
-                found.append(run_head(model, batch, hidden))
+                found.append(run_head(model, batch, hidden, collisions))
         return hidden
 
     run_forward_only(chain, [hidden_shape(model, batch)], precision.weights_dtype, forward)

@@ -86,7 +86,7 @@ def accumulate_gradients(
             hidden = run_layers(policy, batch, received, recompute)
             if not chain.is_last:
                 return hidden
-            scores = run_head(policy, batch, hidden)
+            scores = run_head(policy, batch, hidden, objective.collisions)
             if not len(batch.example_ids):  # it computes what all compute together, and adds nothing
                 return scores.token_logps.sum() * 0.0
             sums = objective.loss(scores, references[index], contexts[index])
@@ -144,7 +144,10 @@ def evaluate(
     batches: of this process, as many as of the others, some perhaps idle.
     """
     parts: list[Sums] = []
-    scored = ((batch, objective.reference(batch), score_without_gradient(policy, batch, precision, chain)) for batch in batches)
+    scored = (
+        (batch, objective.reference(batch), score_without_gradient(policy, batch, precision, chain, objective.collisions))
+        for batch in batches
+    )
     for batch, reference_logps, scores, context in _with_contexts(objective, scored, topology):
         if scores is not None and len(batch.example_ids):
             with precision.autocast():

@@ -48,6 +48,8 @@ CASES: dict[str, tuple[dict[str, float], dict[str, Any], dict[str, Any]]] = {
     "sigmoid, nca_pair, sft": ({"sigmoid": 0.8, "nca_pair": 0.2, "sft": 1.0}, {"beta": 0.3}, {}),
     "sigmoid ld_alpha": ({"sigmoid": 1.0}, {"beta": 0.3}, {"ld_alpha": 0.4}),
     "ipo ld_alpha": ({"ipo": 1.0}, {"beta": 0.4}, {"ld_alpha": 0.4}),
+    "sigmoid use_weighting": ({"sigmoid": 1.0}, {"beta": 0.3}, {"use_weighting": True}),
+    "ipo, nca_pair use_weighting": ({"ipo": 0.5, "nca_pair": 1.0}, {"beta": 0.4}, {"use_weighting": True}),
     "sigmoid forward_kl": ({"sigmoid": 1.0}, {"beta": 0.3, "f_divergence_type": "forward_kl"}, {}),
     "hinge js_divergence": ({"hinge": 1.0}, {"beta": 0.3, "f_divergence_type": "js_divergence"}, {}),
     "sigmoid alpha_divergence": (
@@ -103,6 +105,11 @@ def back(gradient: torch.Tensor) -> list[list[list[float]]]:
     return [[gradient[i + side * pairs, PROMPT : PROMPT + n].tolist() for side, n in enumerate(LENGTHS[i])] for i in range(pairs)]
 
 
+def collisions(logps: torch.Tensor) -> torch.Tensor:
+    """Some log-probabilities that two drawn tokens are the same; any numbers do."""
+    return 0.6 * logps - 0.2
+
+
 def dpo_case(
     tokens: list[list[list[float]]], reference: list[list[float]], weights: dict[str, float], numbers: dict[str, Any], more: dict[str, Any]
 ) -> dict[str, Any]:
@@ -111,12 +118,14 @@ def dpo_case(
     logps, mask = laid_out(tokens, dtype)
     logps.requires_grad_(True)
     shifted = logps[:, 1:]
-    rows = {name: torch.zeros_like(shifted) for name in ("entropy", "mean_logits", "log_sum_sq_probs")}
+    rows = {name: torch.zeros_like(shifted) for name in ("entropy", "mean_logits")}
+    rows["log_sum_sq_probs"] = collisions(shifted.detach())
     outputs = SimpleNamespace(log_probs=shifted, is_top1=torch.zeros_like(shifted, dtype=torch.bool), **rows)
     ref = torch.tensor(reference, dtype=dtype)
     same = SimpleNamespace(device=torch.device("cpu"), gather=lambda x: x, gather_for_metrics=lambda x: x)
     trainer = SimpleNamespace(
-        model=SimpleNamespace(training=True), accelerator=same, aux_loss_enabled=False, precompute_ref_logps=True, use_weighting=False,
+        model=SimpleNamespace(training=True), accelerator=same, aux_loss_enabled=False, precompute_ref_logps=True,
+        use_weighting=more.get("use_weighting", False),
         ld_alpha=more.get("ld_alpha"), f_divergence_type=numbers.get("f_divergence_type", "reverse_kl"),
         f_alpha_divergence_coef=numbers.get("f_alpha_divergence_coef", 0.5), loss_types=list(weights), loss_weights=list(weights.values()),
         beta=numbers.get("beta", 0.1), label_smoothing=numbers.get("label_smoothing", 0.0),

@@ -35,6 +35,7 @@ MORE: dict[str, tuple[dict[str, float], dict[str, Any], float]] = {
     "sigmoid,bco_pair,sft --loss_weights 0.8,0.2,0.5": ({"sigmoid": 0.8, "bco_pair": 0.2, "sft": 0.5}, {"beta": 0.4}, 1.0),
     "hinge --pref_loss_ratio 0.5 --sft_loss_ratio 0.25": ({"hinge": 0.5, "sft": 0.25}, {"beta": 0.4}, 1.0),
     "orpo --pref_loss_ratio 0.1": ({"orpo": 0.1, "sft": 1.0}, {}, 1.0),
+    "sigmoid,sft --use_weighting": ({"sigmoid": 1.0, "sft": 1.0}, {"beta": 0.4}, 1.0),
     "sigmoid --reference_free": ({"sigmoid": 1.0}, {"beta": 0.4}, 1.0),
 }  # fmt: skip
 
@@ -70,6 +71,17 @@ def token_logps(model_dir: Path, examples: list[Example]) -> tuple[Any, Any, Tok
     return model, logps, [[parts[2 * i], parts[2 * i + 1]] for i in range(len(examples))]
 
 
+def collision_logps(model: Any, examples: list[Example]) -> Tokens:
+    """log sum_v p(v)^2 in each scored token's place, from the whole logits in float64."""
+    batch = make_batch(examples, [range(len(examples))], 0)
+    with paddle.no_grad():
+        logits = model.logits(run_layers(model, batch)).numpy().astype("float64").reshape(batch.input_ids.size, -1)[batch.score_at]
+    shares = np.exp(logits - logits.max(-1, keepdims=True))
+    values = np.log((shares**2).sum(-1)) - 2 * np.log(shares.sum(-1))
+    parts = [values[batch.target_owner == owner] for owner in range(2 * len(examples))]
+    return [[parts[2 * i], parts[2 * i + 1]] for i in range(len(examples))]
+
+
 def cases() -> list[tuple[str, dict[str, float], dict[str, Any], float]]:
     found = []
     for name, loss in LOSSES.items():
@@ -98,7 +110,8 @@ def test_a_step_is_the_oracles(
     assert len(examples) == PAIRS
     model, logps, tokens = token_logps(folder / "policy", examples)
     reference = None if alone else answers(token_logps(folder / "reference", examples)[2], ld_alpha)
-    wanted, slope = oracle(tokens, reference, weights, numbers, ld_alpha)
+    collisions = collision_logps(model, examples) if "use_weighting" in options else None
+    wanted, slope = oracle(tokens, reference, weights, numbers, ld_alpha, collisions)
     assert line["loss"] == pytest.approx(wanted, rel=5e-5)  # the log-probs are float32 and come from rows that are packed otherwise
     if "sft" in weights:
         assert line["nll_loss"] == pytest.approx(-sum(pair[0].sum() for pair in tokens) / sum(len(pair[0]) for pair in tokens), rel=1e-5)

@@ -82,6 +82,16 @@ def test_mixtures_and_ld_dpo_equal_their_oracles(weights: dict[str, float], numb
     assert difference(gradient, slope) <= 1e-5
 
 
+def test_weighted_pairs_equal_their_oracle():
+    """The chosen answers' cross-entropy is not weighed."""
+    tokens, reference = draw(6, 51)
+    collisions = [[0.7 * side - 0.1 for side in pair] for pair in tokens]
+    weights, numbers = {"sigmoid": 0.7, "kto_pair": 0.5, "sft": 0.2, "sft_norm": 0.1}, {"beta": 0.3}
+    loss, gradient, _ = ours(tokens, reference, weights, numbers, 0.5, collisions=collisions)
+    wanted, slope = oracle(tokens, reference, weights, numbers, 0.5, collisions)
+    assert difference(loss, wanted) <= 1e-5 and difference(gradient, slope) <= 1e-5
+
+
 @pytest.mark.parametrize("name", OF_DIFFERENCES)
 def test_without_a_reference_the_log_probs_stand_for_the_ratios(name: str):
     tokens, _ = draw(5, 31)
