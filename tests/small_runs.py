@@ -13,7 +13,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from paddlealign.data.example import Batch, Example, Response
 from paddlealign.data.packing import make_batch
 from paddlealign.models.decoder import Decoder
-from paddlealign.training.objective import sft_objective
+from paddlealign.objectives.pairs import Coefficients
+from paddlealign.training.objective import Objective, Reference, preference_objective, sft_objective
 from paddlealign.training.optimizer import make_optimizer
 from paddlealign.training.precision import Precision
 from paddlealign.training.step import accumulate_gradients, apply_gradients
@@ -42,6 +43,11 @@ def examples(responses: int, count: int = 6) -> list[Example]:
 
 def micro_batches(responses: int = 1) -> list[Batch]:
     return [make_batch(examples(responses), rows, 0) for rows in ([[0, 1]], [[2], [3]], [[4, 5]])]
+
+
+def dpo_objective(reference: Reference, beta: float, label_smoothing: float) -> Objective:
+    """DPO's own loss."""
+    return preference_objective(reference, {"sigmoid": 1.0}, Coefficients(beta=beta, label_smoothing=label_smoothing))
 
 
 def optimizer_of(model: Decoder) -> paddle.optimizer.AdamW:

@@ -7,14 +7,9 @@ from typing import Any, NamedTuple
 
 from paddlealign.arguments.decoding import decoding_problems, unread_decoding_keys
 from paddlealign.arguments.degrees import PARALLEL_KEYS
-from paddlealign.arguments.fields import (
-    DataArguments,
-    GenerationArguments,
-    ObjectiveArguments,
-    ParallelArguments,
-    TargetArguments,
-    TrainingArguments,
-)
+from paddlealign.arguments.fields import DataArguments, GenerationArguments, ParallelArguments, TargetArguments, TrainingArguments
+from paddlealign.arguments.objective_checks import resolve_objective, unread_objective_keys
+from paddlealign.arguments.objective_fields import ObjectiveArguments
 from paddlealign.arguments.plan_fields import PlanFields
 from paddlealign.arguments.reward_fields import scoring_problems
 from paddlealign.arguments.values import show
@@ -73,6 +68,15 @@ RANGES: dict[str, Range] = {
     "beta": _POSITIVE,
     "label_smoothing": Range(0, 0.5, high_included=False),
     "center_rewards_coefficient": Range(0),
+    "desirable_weight": _POSITIVE,
+    "undesirable_weight": _POSITIVE,
+    "simpo_gamma": Range(0),
+    "dpop_lambda": Range(0),
+    "discopop_tau": _POSITIVE,
+    "f_alpha_divergence_coef": Range(0, 1),
+    "ld_alpha": Range(0, 1),
+    "pref_loss_ratio": Range(0),
+    "sft_loss_ratio": Range(0),
     "batch_size": Range(1),
     "top_k": Range(0),
     "top_p": Range(0, 1, low_included=False),
@@ -270,7 +274,10 @@ def unread_keys(sections: Mapping[str, Any], sources: Mapping[str, str]) -> list
         rules.append((both, "dataset_name_or_path", "train_dataset_path and dev_dataset_path are set"))
     objective, generation = sections.get("objective"), sections.get("generation")
     if isinstance(objective, ObjectiveArguments):
-        rules.append((objective.reference_mode == "frozen", "reference_cache_dir", "reference_mode is frozen"))
+        rules.append(
+            (objective.reference_mode == "frozen" and not objective.reference_free, "reference_cache_dir", "reference_mode is frozen")
+        )
+        rules += unread_objective_keys(objective)
     if isinstance(generation, GenerationArguments):
         rules += [(True, key, why) for key, why in unread_decoding_keys(generation)]
     void = [f"{key} ({why})" for holds, key, why in rules if holds and sources.get(key, "default") in ("file", "command line")]
@@ -283,6 +290,8 @@ def resolve(command: str, sections: Mapping[str, Any], sources: Mapping[str, str
     if "training" in sections:
         parts["training"] = resolve_training(command, sections["training"], sources)
         parts["data"] = resolve_data(sections["data"], sections["training"], sources)
+    if isinstance(sections.get("objective"), ObjectiveArguments):
+        parts["objective"] = Resolved(*resolve_objective(sections["objective"], sources))
     if "generation" in sections:
         parts["generation"] = resolve_generation(sections["generation"], sections["parallel"])
     if "scoring" in sections:
@@ -297,5 +306,6 @@ def resolve(command: str, sections: Mapping[str, Any], sources: Mapping[str, str
         found.problems.extend(part.problems)
         found.changes.update(part.changes)
         found.notes.extend(part.notes)
-    found.notes.extend(unread_keys(resolved, {**sources, **dict.fromkeys(found.changes, "derived")}))
+    if not found.problems:
+        found.notes.extend(unread_keys(resolved, {**sources, **dict.fromkeys(found.changes, "derived")}))
     return resolved, found

@@ -10,6 +10,7 @@ from typing import Optional
 from paddlealign.arguments.declare import key as _key
 from paddlealign.arguments.declare import required as _required
 from paddlealign.arguments.export_fields import TargetArguments
+from paddlealign.arguments.objective_fields import ObjectiveArguments, SftObjectiveArguments
 from paddlealign.arguments.plan_fields import PlanFields
 from paddlealign.arguments.reward_fields import RewardObjectiveArguments, ScoringArguments
 
@@ -178,40 +179,6 @@ class ParallelArguments:
     pipeline_parallel_degree: int = _key("Processes that hold different layers, one after the other; read likewise.", 1, metavar="N")
     data_parallel_degree: int = _key(
         "Processes that read different rows; unset, as many as the other two leave of those started.", 1, metavar="N"
-    )
-
-
-@dataclass(frozen=True)
-class SftObjectiveArguments:
-    """What the SFT loss scores (sft)."""
-
-    _argument_group_name = "objective"
-
-    score_all_turns: bool = _key("In a conversation score every assistant turn; false scores the last one only.", True)
-
-
-@dataclass(frozen=True)
-class ObjectiveArguments:
-    """The DPO loss and its reference model (dpo)."""
-
-    _argument_group_name = "objective"
-
-    beta: float = _key(
-        "DPO's beta: weight of the log-probability ratio, per nat. Larger keeps nearer to the reference.", 0.1, metavar="NUMBER"
-    )
-    label_smoothing: float = _key(
-        "Assumed share of pairs whose order is wrong (conservative DPO), 0 up to below 0.5.", 0.0, metavar="SHARE"
-    )
-    ref_model_name_or_path: Optional[str] = _key(
-        "Folder of the reference model; unset: the model that training starts from.", None, metavar="DIR"
-    )
-    reference_mode: str = _key(
-        "cached: the reference's log-probabilities are computed once and kept on disk; frozen: a frozen copy stays in memory.",
-        "cached",
-        choices=("cached", "frozen"),
-    )
-    reference_cache_dir: Optional[str] = _key(
-        "Folder of the cached log-probabilities (reference_mode cached); unset: output_dir/reference.", None, metavar="DIR"
     )
 
 

@@ -48,6 +48,9 @@ ALIASES: dict[str, Alias] = {
     "dpo_loss_type": Alias("loss_type"),
     "pref_loss": Alias("loss_type"),
     "dpo_label_smoothing": Alias("label_smoothing"),
+    "rpo_alpha": Alias("sft_loss_ratio"),
+    "cpo_alpha": Alias("sft_loss_ratio"),
+    "pref_ftx": Alias("sft_loss_ratio"),
     "dpo_benchmark": Alias("benchmark"),
     "max_seq_len": Alias("max_length", _ONE_ANSWER),
     "max_seq_length": Alias("max_length"),
@@ -88,17 +91,12 @@ NEAREST: dict[str, tuple[str, ...]] = {
 
 _FULL = "this version trains all weights; leave the key out, or train the adapter with PaddleNLP and merge it into the checkpoint first"
 _QUANT = "quantised weights are not in this version; start from the float checkpoint"
-_OTHER_LOSS = "it belongs to a loss that is not in this version"
 _BENCH = "it switches evaluation and saving off in PaddleNLP; set evaluation_strategy and save_strategy to no, and max_steps, instead"
 _HUB = "checkpoints are folders here, nothing is fetched or sent; download the checkpoint and give its folder"
 _PLAIN_PREDICT = "predict runs the plain decoder only; leave the key out"
 _ALL_METRICS = "evaluation always reports loss and accuracy"
 
 ONLY: dict[str, OnlyValue] = {
-    "loss_type": OnlyValue(str, ("sigmoid",), "other preference losses are not in this version"),
-    "reference_free": OnlyValue(bool, (False,), "a loss without a reference model is not in this version"),
-    "pref_loss_ratio": OnlyValue(float, (1.0,), "the DPO loss is not mixed with others in this version; change learning_rate to scale it"),
-    "sft_loss_ratio": OnlyValue(float, (0.0,), "the DPO loss is not mixed with an SFT term in this version"),
     "ref_model_update_steps": OnlyValue(int, (-1, 0), "the reference model stays as it is in this version"),
     "lora": OnlyValue(bool, (False,), _FULL),
     "lora_path": OnlyValue(str, (), _FULL),
@@ -188,7 +186,6 @@ _INPUT = "how rows are fed changes no number here"
 _PARALLEL = "a matter of several processes; one process computes the same numbers without it"
 _LORA = "read only with lora or another adapter, which is off"
 _QUANT_PART = "read only with quantisation, which is off"
-_OFF_LOSS = "read only by a loss_type other than sigmoid"
 
 
 def _hints(why: str, keys: Mapping[str, type]) -> dict[str, Hint]:
@@ -224,7 +221,6 @@ HINTS: dict[str, Hint] = {
     **_hints("LLaMA and Qwen have no dropout", {"hidden_dropout_prob": float, "attention_probs_dropout_prob": float}),
     **_hints("the run log always counts tokens", {"count_trained_tokens": bool, "skip_profile_timer": bool, "skip_memory_metrics": bool}),
     **_hints("read only by the polynomial schedule", {"lr_end": float, "power": float}),
-    **_hints(_OFF_LOSS, {"simpo_gamma": float, "dpop_lambda": float}),
     **_hints(
         _LORA,
         {

@@ -27,9 +27,10 @@ from paddlealign.arguments.results import (
     RewardArguments,
     SftArguments,
 )
-from paddlealign.arguments.values import convert, joined, plain_kind, show
+from paddlealign.arguments.values import comma_text, convert, joined, plain_kind, show
 from paddlealign.errors import UserError
 
+_AS_TEXT = {"stop_strings": stop_strings_text, "loss_type": comma_text, "loss_weights": comma_text}  # what they make of another JSON value
 _RESULT: dict[str, type] = {it.command: it for it in (*get_args(Arguments), PlanArguments)}
 # What a command's argument file is called.
 _KINDS = {
@@ -232,8 +233,8 @@ def _value(key: str, given: Given, kind: type, choices: tuple[str, ...] = ()) ->
         value = value.removeprefix("eval_")
     elif key == "chat_template" and value in ("None", "none"):
         value = "none"
-    elif key == "stop_strings" and value is not None and not isinstance(value, str):
-        value = stop_strings_text(value)
+    elif key in _AS_TEXT and value is not None and not isinstance(value, str):
+        value = _AS_TEXT[key](value)
     elif key == "report_to" and isinstance(value, list) and len(value) == 1:
         value = value[0]
     elif key == "resume_from_checkpoint" and str(value).lower() in ("true", "false"):

@@ -8,12 +8,11 @@ from paddlealign.arguments.fields import (
     DataArguments,
     GenerationArguments,
     ModelArguments,
-    ObjectiveArguments,
     ParallelArguments,
-    SftObjectiveArguments,
     TargetArguments,
     TrainingArguments,
 )
+from paddlealign.arguments.objective_fields import ObjectiveArguments, SftObjectiveArguments
 from paddlealign.arguments.reward_fields import RewardObjectiveArguments, ScoringArguments
 
 Command = Literal["sft", "reward", "dpo", "predict", "evaluate_rewards", "export", "plan"]

@@ -54,6 +54,12 @@ def convert(value: Any, kind: type, *, typed: bool, choices: Sequence[str] = ())
         return int(number)
 
 
+def comma_text(value: Any) -> Any:
+    """A list of texts or numbers, or one number, as a text with commas; anything else as it is."""
+    items = value if isinstance(value, list) else [value]
+    return value if any(isinstance(item, bool | dict | list) for item in items) else ",".join(map(str, items))
+
+
 def show(value: Any) -> str:
     """A value as JSON writes it, without quotes only where it is no text."""
     if isinstance(value, bool):

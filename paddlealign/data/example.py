@@ -35,6 +35,7 @@ class Record:
     source: "file:line" for error messages.
     tools: the functions that may be called, as JSON objects as the row has them; None where the row has no such key.
     margin: by how much the chosen answer should score above the rejected one (reward models); 0 where the row does not say it.
+    desirable: the label of a labelled row; None for other kinds.
     """
 
     messages: tuple[Message, ...]
@@ -43,6 +44,7 @@ class Record:
     source: str
     tools: tuple[dict[str, Any], ...] | None = None
     margin: float = 0.0
+    desirable: bool | None = None
 
 
 @dataclass(frozen=True)

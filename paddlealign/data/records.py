@@ -1,7 +1,7 @@
-"""Rows to records: what each kind of row may look like, and plain words for the rows that do not.
+"""Files to records, and plain words for the rows that are none.
 
 A row that is malformed stops the run: a typing mistake in a data file must not silently cost rows. A row that is well formed but
-cannot teach anything (chosen equals rejected, equal sort) is refused and counted, since such rows are common in collected data.
+cannot teach anything is refused and counted.
 """
 
 from collections import Counter
@@ -10,20 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from paddlealign.data.example import Message, Record
-from paddlealign.data.message_rows import BadRowError, read_messages, read_number, read_text, read_texts, read_tools, shown, type_of
+from paddlealign.data.example import Record
+from paddlealign.data.message_rows import BadRowError, read_tools, type_of
+from paddlealign.data.row_forms import PARSERS, ROW_FORMS, Parsed
 from paddlealign.data.sources import read_source
 from paddlealign.errors import UserError
 
 SHOWN_PROBLEMS = 5
-ASKING = ("user", "tool")  # the roles after which a model answers
-ROW_FORMS = {
-    "sft": '{"src", "tgt"} (texts, or lists of turns) or {"messages": [{"role", "content"}, ...]}; "tools": [...] beside them',
-    "preference": '{"prompt", "chosen", "rejected"} (texts or messages) or {"src", "tgt", "response": [a, b], "sort": [1, 0]}',
-    "prompt": '{"src"}, {"prompt"} or {"messages": [{"role", "content"}, ...]}',
-    "answered": 'a prompt ({"src"}, {"prompt"} or {"messages"}) with its answer in "response" or "output" (a text or several), in "tgt" '
-    'or as the last message; or a pair, {"prompt", "chosen", "rejected"}',
-}
 
 
 @dataclass(frozen=True)
@@ -41,7 +34,7 @@ class ReadReport:
 
 
 def read_records(paths: Sequence[Path], kind: str) -> tuple[list[Record], ReadReport]:
-    """Read the rows of some files as records of a kind: "sft", "preference", "prompt" or "answered".
+    """Read the rows of some files as records of a kind: "sft", "preference", "labelled", "prompt" or "answered".
 
     Raises UserError with the first bad rows by file and line, and their number, if there is any.
     """
@@ -53,7 +46,7 @@ def read_rows(paths: Sequence[Path], kind: str) -> tuple[list[tuple[dict[str, An
     """As ``read_records``, with the row as it stood in the file beside each record (predict writes it back)."""
     if not paths:
         raise UserError("No data file was given. Set dataset_name_or_path to a data file or a folder that holds train.json.")
-    parse = {"sft": _sft_records, "preference": _preference_records, "prompt": _prompt_records, "answered": _answered_records}[kind]
+    parse = PARSERS[kind]
     result: list[tuple[dict[str, Any], Record]] = []
     problems: list[str] = []
     refused: Counter[str] = Counter()
@@ -93,82 +86,12 @@ def _raise_problems(problems: list[str], rows: int, kind: str) -> None:
     )
 
 
-_Parsed = tuple[list[Record], list[str]]
-
-
-def _checked(row: object, where: str, parse: Callable[[dict[str, Any], str], _Parsed]) -> _Parsed:
+def _checked(row: object, where: str, parse: Callable[[dict[str, Any], str], Parsed]) -> Parsed:
     if not isinstance(row, dict):
         raise BadRowError(f"found a {type_of(row)}, a row is a JSON object.")
     records, reasons = parse(row, where)
     tools = read_tools(row.get("tools"))
     return [replace(record, tools=tools) for record in records], reasons
-
-
-def _sft_records(row: dict[str, Any], where: str) -> _Parsed:
-    """{messages}, or {src, tgt}: one record."""
-    if "messages" in row:
-        messages = _with_system(row, read_messages(row["messages"], "messages"), "messages")
-        if messages[-1].role != "assistant":
-            raise BadRowError(f'the last message has role "{messages[-1].role}"; in an SFT row it must be "assistant".')
-        return [Record(messages[:-1], (_answer(messages[-1]),), True, where)], []
-    _need(row, ("src", "tgt"))
-    sources, targets = read_texts(row["src"], "src", may_be_empty=True), read_texts(row["tgt"], "tgt")
-    if len(sources) != len(targets):
-        raise BadRowError(f"src has {len(sources)} turns and tgt has {len(targets)}; they must be as many.")
-    turns = _interleave(sources, targets[:-1])
-    if len(sources) == 1 and not sources[0]:
-        turns = ()  # no prompt: the response is the whole text
-    return [Record(_system(row) + turns, (targets[-1],), len(targets) > 1, where)], []
-
-
-def _preference_records(row: dict[str, Any], where: str) -> _Parsed:
-    """As ``_pairs``, with the row's ``margin``, which is that of all its pairs."""
-    records, reasons = _pairs(row, where)
-    margin = 0.0 if row.get("margin") is None else read_number(row["margin"], "margin")
-    return [replace(record, margin=margin) for record in records], reasons
-
-
-def _pairs(row: dict[str, Any], where: str) -> _Parsed:
-    """{prompt, chosen, rejected} with texts or messages, n paired answers: n records; {src, tgt, response, sort}: one."""
-    if "response" in row or "sort" in row:
-        return _sorted_record(row, where)
-    _need(row, ("chosen", "rejected"))
-    if any(isinstance(row[key], list) and any(isinstance(item, dict) for item in row[key]) for key in ("chosen", "rejected")):
-        return _message_pair(row, where)
-    _need(row, ("prompt",))
-    messages = _prompt_messages(row, "prompt")
-    chosen, rejected = read_texts(row["chosen"], "chosen"), read_texts(row["rejected"], "rejected")
-    if len(chosen) != len(rejected):
-        raise BadRowError(f"{len(chosen)} chosen and {len(rejected)} rejected answers; they are paired in order and must be as many.")
-    records = [Record(messages, pair, False, where) for pair in zip(chosen, rejected, strict=True) if pair[0] != pair[1]]
-    return records, ["chosen equals rejected"] * (len(chosen) - len(records))
-
-
-def _message_pair(row: dict[str, Any], where: str) -> _Parsed:
-    """Answers as messages: the last of each is the answer; what stands before it is the prompt, alike in both."""
-    chosen, rejected = read_messages(row["chosen"], "chosen"), read_messages(row["rejected"], "rejected")
-    for key, messages in (("chosen", chosen), ("rejected", rejected)):
-        if messages[-1].role != "assistant":
-            raise BadRowError(f'the last message of {key} has role "{messages[-1].role}"; it must be "assistant", the answer.')
-    before = chosen[:-1]
-    if before != rejected[:-1]:
-        raise BadRowError("chosen and rejected differ before their last message; the turns in front of the two answers must be the same.")
-    given = _prompt_messages(row, "prompt") if row.get("prompt") else ()
-    if not before and not given:
-        raise BadRowError("there is no prompt: neither the key prompt nor turns in front of the answers.")
-    prompt = _with_system(row, before, "chosen") if before else given
-    if prompt[-1].role not in ASKING:
-        raise BadRowError(f'the message in front of the answers has role "{prompt[-1].role}"; it must be "user" or "tool".')
-    if given and given != prompt:
-        raise BadRowError("the turns in front of the answers are not those of prompt. Make them the same, or leave one of the two out.")
-    if chosen == rejected:
-        return [], ["chosen equals rejected"]
-    return [Record(prompt, (_answer(chosen[-1]), _answer(rejected[-1])), False, where)], []
-
-
-def _answer(message: Message) -> str | Message:
-    """A response: the text, or the message where it calls tools."""
-    return message if message.tool_calls else message.content or ""
 
 
 def _other_command(row: object, kind: str) -> str:
@@ -178,106 +101,8 @@ def _other_command(row: object, kind: str) -> str:
     pair = {"response", "sort"} <= row.keys() or {"chosen", "rejected"} <= row.keys()
     if kind == "sft" and pair:
         return " Use dpo_main.py or reward_main.py for such rows."
+    if kind == "preference" and {"completion", "label"} <= row.keys():
+        return " Use dpo_main.py with loss_type kto for such rows."
     if kind == "preference" and not row.keys() & {"chosen", "rejected", "response", "sort"} and row.keys() & {"tgt", "messages"}:
         return " Use sft_main.py for such rows."
     return ""
-
-
-def _sorted_record(row: dict[str, Any], where: str) -> _Parsed:
-    """PaddleNLP's pair: the answer with the higher sort is chosen."""
-    _need(row, ("src", "response", "sort"))
-    sources = read_texts(row["src"], "src")
-    targets = read_texts(row["tgt"], "tgt", may_be_empty=len(sources) == 1) if row.get("tgt") else ()
-    if len(targets) != len(sources) - 1:
-        raise BadRowError(f"src has {len(sources)} turns and tgt has {len(targets)}; tgt holds the earlier answers, one fewer than src.")
-    answers, sort = read_texts(row["response"], "response"), row["sort"]
-    if len(answers) != 2:
-        raise BadRowError(f"response holds {len(answers)} answers; it must hold two.")
-    if not isinstance(sort, list) or len(sort) != 2 or not all(isinstance(x, (int, float)) for x in sort):
-        raise BadRowError(f"sort is {shown(sort)}; it must be two numbers, the higher one for the chosen answer.")
-    if sort[0] == sort[1]:
-        return [], ["both answers have the same sort"]
-    if answers[0] == answers[1]:
-        return [], ["chosen equals rejected"]
-    pair = answers if sort[0] > sort[1] else (answers[1], answers[0])
-    return [Record(_system(row) + _interleave(sources, targets), pair, False, where)], []
-
-
-def _prompt_records(row: dict[str, Any], where: str) -> _Parsed:
-    """{messages}, {src, tgt?} or {prompt}. An answer that stands at the end is the reference answer, not part of the prompt."""
-    if "messages" in row:
-        messages = _with_system(row, read_messages(row["messages"], "messages"), "messages")
-        if messages[-1].role == "assistant":
-            messages = messages[:-1]
-        if not messages or messages[-1].role not in ASKING:
-            raise BadRowError("messages holds no user message to answer.")
-        return [Record(messages, (), False, where)], []
-    if "src" in row:
-        sources = read_texts(row["src"], "src")
-        targets = read_texts(row["tgt"], "tgt", may_be_empty=True)[: len(sources) - 1] if len(sources) > 1 and "tgt" in row else ()
-        if len(targets) != len(sources) - 1:
-            raise BadRowError(f"src has {len(sources)} turns and tgt has {len(targets)}; every earlier turn needs its answer.")
-        return [Record(_system(row) + _interleave(sources, targets), (), False, where)], []
-    _need(row, ("prompt",))
-    return [Record(_prompt_messages(row, "prompt"), (), False, where)], []
-
-
-def _answered_records(row: dict[str, Any], where: str) -> _Parsed:
-    """A pair, or a prompt with its answers: a record for each pair, and for each answer."""
-    if row.keys() & {"chosen", "rejected", "sort"}:
-        return _preference_records(row, where)
-    given = [key for key in ("response", "output") if key in row]
-    if not given:
-        records, reasons = _sft_records(row, where)
-        return [replace(record, score_all_turns=False) for record in records], reasons
-    if len(given) == 2:
-        raise BadRowError("both response and output are there; which of them is to be scored? Rename or remove the other.")
-    [prompt], reasons = _prompt_records(row, where)
-    answers = read_texts(row[given[0]], given[0], may_be_empty=True)
-    return [replace(prompt, responses=(answer,)) for answer in answers], reasons
-
-
-def _prompt_messages(row: dict[str, Any], key: str) -> tuple[Message, ...]:
-    """A prompt: a text, a list of turns that a user begins and ends, or a list of messages that a user ends."""
-    value = row[key]
-    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        messages = read_messages(value, key)
-        if messages[-1].role not in ASKING:
-            raise BadRowError(f'the last message of {key} has role "{messages[-1].role}"; it must be "user" or "tool".')
-        return _with_system(row, messages, key)
-    turns = read_texts(value, key)
-    if len(turns) % 2 == 0:
-        raise BadRowError(f"{key} has {len(turns)} turns; user and assistant take turns and the user has the last one: an odd number.")
-    return _system(row) + _interleave(turns[0::2], turns[1::2])
-
-
-def _interleave(user: Sequence[str], assistant: Sequence[str]) -> tuple[Message, ...]:
-    """User, assistant, user, ...; ``assistant`` is as long as ``user`` or one shorter."""
-    turns = []
-    for index, text in enumerate(user):
-        turns.append(Message("user", text))
-        if index < len(assistant):
-            turns.append(Message("assistant", assistant[index]))
-    return tuple(turns)
-
-
-def _system(row: dict[str, Any]) -> tuple[Message, ...]:
-    """The row's ``system`` text as a message, if it has one."""
-    if not row.get("system"):
-        return ()
-    return (Message("system", read_text(row["system"], "system")),)
-
-
-def _with_system(row: dict[str, Any], messages: tuple[Message, ...], key: str) -> tuple[Message, ...]:
-    """The messages behind the row's ``system`` text; they may not begin with a system message of their own then."""
-    system = _system(row)
-    if system and messages[0].role == "system":
-        raise BadRowError(f"the row has a system text, and {key} begins with a system message too. Keep one of them.")
-    return system + messages
-
-
-def _need(row: dict[str, Any], keys: Sequence[str]) -> None:
-    missing = [key for key in keys if key not in row]
-    if missing:
-        found = ", ".join(repr(key) for key in list(row)[:8]) or "no key at all"
-        raise BadRowError(f"no {' and no '.join(repr(key) for key in missing)}; found {found}.")

@@ -229,3 +229,7 @@ class Decoder(nn.Layer):
     def token_logps(self, hidden: Tensor, target_ids: Tensor) -> tuple[Tensor, Tensor]:
         """See ``head.token_logps``. hidden: [targets, hidden]. target_ids: int64 [targets]."""
         return self.make.token_logps(hidden, self.head, target_ids, self.config.tie_embeddings, self.config.vocab_size)
+
+    def collision_logps(self, hidden: Tensor) -> Tensor:
+        """See ``head.collision_logps``. hidden: [targets, hidden]."""
+        return self.make.collision_logps(hidden, self.head, self.config.tie_embeddings, self.config.vocab_size)

@@ -67,3 +67,18 @@ def token_logps(hidden: Tensor, head: Tensor, target_ids: Tensor, vocabulary_fir
     a time, and are computed again in backward.
     """
     return _TokenLogps.apply(hidden, head, target_ids, vocabulary_first)
+
+
+@paddle.no_grad()
+def collision_logps(hidden: Tensor, head: Tensor, vocabulary_first: bool) -> Tensor:
+    """``log sum_v p(v)^2``: the log-probability that two tokens drawn in one place are the same.
+
+    hidden, head, vocabulary_first: see ``token_logps``. Returns float32 [targets] without a gradient; logits are made a chunk at a time.
+    """
+    found = []
+    for start, stop in _chunks(hidden.shape[0], head.shape[0 if vocabulary_first else 1]):
+        logits = paddle.matmul(hidden[start:stop], head, transpose_y=vocabulary_first).astype("float32")
+        shares = logits.subtract_(logits.max(-1, keepdim=True)).exp_()
+        total = row_sums(shares)
+        found.append(row_sums(shares.square_()).log() - total.log().scale(2.0))
+    return paddle.concat(found)

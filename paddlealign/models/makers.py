@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from paddle import Tensor, nn
 
-from paddlealign.models.head import token_logps
+from paddlealign.models.head import collision_logps, token_logps
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class TensorLayers:
     layers' matmuls, 1 or ``parts`` (sequence parallelism). spread: in front of weights whose outputs are cut, [rows, length / positions, n]
     to [rows, length, n]. collect: behind weights whose inputs are cut, each process's summand [rows, length, n] to the sum [rows, length /
     positions, n]. lookup: (ids, this process's rows of a table), each id's vector where it is one of these, else zeros. join: the last
-    hidden states with all positions. token_logps: as ``head.token_logps``, with this process's part of the head and the size of the
+    hidden states with all positions. token_logps, collision_logps: as in ``head``, with this process's part of the head and the size of the
     vocabulary without padding in addition. gather_logits: (logits of this process's part, size of the vocabulary without padding) to the
     logits of the whole vocabulary.
     """
@@ -30,6 +30,7 @@ class TensorLayers:
     join: Callable[[Tensor], Tensor]
     token_logps: Callable[[Tensor, Tensor, Tensor, bool, int], tuple[Tensor, Tensor]]
     gather_logits: Callable[[Tensor, int], Tensor]
+    collision_logps: Callable[[Tensor, Tensor, bool, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -67,4 +68,10 @@ def _gather_logits(logits: Tensor, _: int) -> Tensor:
     return logits
 
 
-WHOLE_LAYERS = TensorLayers(1, 0, 1, _as_it_is, _as_it_is, nn.functional.embedding, _as_it_is, _token_logps, _gather_logits)
+def _collision_logps(hidden: Tensor, head: Tensor, vocabulary_first: bool, _: int) -> Tensor:
+    return collision_logps(hidden, head, vocabulary_first)
+
+
+WHOLE_LAYERS = TensorLayers(
+    1, 0, 1, _as_it_is, _as_it_is, nn.functional.embedding, _as_it_is, _token_logps, _gather_logits, _collision_logps
+)

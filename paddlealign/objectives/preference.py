@@ -1,46 +1,117 @@
-"""Preference objectives: pure functions of the responses' log-probs under the policy and the reference."""
+"""Preference objectives: one loss over pairs, or several with weights, and the metrics beside them."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
 import paddle
 from paddle import Tensor
-from paddle.nn.functional import log_sigmoid
 
-from paddlealign.objectives.result import ObjectiveSums
+from paddlealign.objectives import difference, policy_alone, ratios, whole_step
+from paddlealign.objectives.pairs import Coefficients, Pairs, make_pairs
+from paddlealign.objectives.result import PAIRS, ObjectiveSums
+
+CHOSEN_TOKENS = "chosen tokens"
 
 
-def sigmoid_loss(margin: Tensor, label_smoothing: float) -> Tensor:
-    """Direct preference optimisation, and its conservative form where labels are wrong with some probability.
+@dataclass(frozen=True)
+class PreferenceLoss:
+    """A loss over pairs.
 
-    ``-(1 - e) log sigmoid(m) - e log sigmoid(-m)`` with the margin ``m = beta (log pi(y_w|x) / ref(y_w|x) - log pi(y_l|x) / ref(y_l|x))``:
-    Rafailov et al. 2023 (arXiv 2305.18290), equation 7, for e = 0; Mitchell 2023, "A note on DPO with noisy preferences", equation 3,
-    for 0 < e < 0.5.
-
-    margin: float32 [pairs]. label_smoothing: e. Returns float32 [pairs].
+    function: the loss of each pair. context: what a pair must know of all pairs of the step (a forward pass more), None for nothing.
+    averages: whether its implicit reward is a mean per token. per: what its sum is divided by. of_chosen: whether it is the cross-entropy
+    of the chosen answers alone.
     """
-    agreed = -log_sigmoid(margin)
-    if label_smoothing == 0.0:
-        return agreed
-    return agreed.scale(1.0 - label_smoothing) - log_sigmoid(-margin).scale(label_smoothing)
+
+    function: Callable[[Pairs, Coefficients], Tensor]
+    context: Callable[[np.ndarray, np.ndarray, Coefficients], np.ndarray] | None = None
+    averages: bool = False
+    per: str = PAIRS
+    of_chosen: bool = False
 
 
-def dpo_loss(policy_logps: Tensor, reference_logps: Tensor, beta: float, label_smoothing: float) -> ObjectiveSums:
-    """DPO over pairs, with its implicit rewards (Rafailov et al. 2023, equations 5 and 7).
+# What each asks of the keys stands in paddlealign/arguments/losses.py, under the same names.
+PREFERENCE_LOSSES: dict[str, PreferenceLoss] = {
+    "sigmoid": PreferenceLoss(difference.dpo),
+    "sigmoid_norm": PreferenceLoss(difference.sigmoid_norm),
+    "robust": PreferenceLoss(difference.robust),
+    "hinge": PreferenceLoss(difference.hinge),
+    "ipo": PreferenceLoss(difference.ipo),
+    "exo_pair": PreferenceLoss(difference.exo_pair),
+    "discopop": PreferenceLoss(difference.discopop),
+    "dpop": PreferenceLoss(ratios.dpop),
+    "nca_pair": PreferenceLoss(ratios.nca_pair),
+    "sppo_hard": PreferenceLoss(ratios.sppo_hard),
+    "apo_zero": PreferenceLoss(ratios.apo_zero),
+    "apo_down": PreferenceLoss(ratios.apo_down),
+    "kto_pair": PreferenceLoss(whole_step.kto_pair, whole_step.kto_context),
+    "bco_pair": PreferenceLoss(whole_step.bco_pair, whole_step.bco_context),
+    "aot": PreferenceLoss(whole_step.aot, whole_step.aot_context),
+    "aot_unpaired": PreferenceLoss(whole_step.aot_unpaired, whole_step.aot_unpaired_context),
+    "simpo": PreferenceLoss(policy_alone.simpo, averages=True),
+    "cpo": PreferenceLoss(policy_alone.cpo),
+    "orpo": PreferenceLoss(policy_alone.orpo, averages=True),
+    "sft": PreferenceLoss(policy_alone.sft, per=CHOSEN_TOKENS, of_chosen=True),
+    "sft_norm": PreferenceLoss(policy_alone.sft_norm, of_chosen=True),
+}
 
-    policy_logps, reference_logps: float32 [2 pairs], chosen and rejected in turn. beta: the strength of the pull towards the
-    reference, no unit. The sums are over pairs. Metrics: ``rewards/chosen`` and ``rewards/rejected`` = beta (log pi - log ref);
-    ``rewards/margins`` their difference; ``rewards/accuracies`` how often it is above zero; ``logps/chosen`` and ``logps/rejected``.
+
+def preference_loss(
+    policy_logps: Tensor,
+    reference_logps: Tensor | None,
+    lengths: Tensor,
+    context: Tensor | None,
+    weights: Mapping[str, float],
+    numbers: Coefficients,
+    pair_weights: Tensor | None = None,
+) -> ObjectiveSums:
+    """The weighted sum of some losses, with the rewards that the first of them implies.
+
+    policy_logps, reference_logps, lengths: float32 [2 pairs], chosen and rejected in turn; reference_logps None without a reference,
+    lengths in scored tokens. context: of ``step_context``, None where no loss asks for it. weights: by the loss's name. pair_weights:
+    float32 [pairs], what each pair counts in losses that compare its answers. Sums over pairs and over chosen tokens. Metrics:
+    ``rewards/chosen`` and ``rewards/rejected``, beta times the log-ratio (Rafailov et al. 2023, equation 5), without a reference beta
+    times the log-prob, per token where the loss has it so; ``rewards/margins`` their difference; ``rewards/accuracies`` how often it is
+    above zero; ``logps/chosen`` and ``logps/rejected``; ``nll_loss`` where sft is mixed in.
     """
-    policy = policy_logps.reshape([-1, 2])
-    rewards = (policy - reference_logps.reshape([-1, 2])).scale(beta)
-    margin = rewards[:, 0] - rewards[:, 1]
-    loss = sigmoid_loss(margin, label_smoothing).sum()
+    pairs = make_pairs(policy_logps, reference_logps, lengths, numbers)
+    values: dict[str, dict[str, Tensor]] = {PAIRS: {}}
+    column = 0
+    for name, weight in weights.items():
+        row, seen = PREFERENCE_LOSSES[name], pairs
+        if row.context:
+            assert context is not None
+            seen = pairs.within(context[:, column : column + 2])
+            column += 2
+        losses = row.function(seen, numbers)
+        loss = (losses if pair_weights is None or row.of_chosen else losses * pair_weights).sum()
+        here = values.setdefault(row.per, {})
+        here["loss"] = here["loss"] + loss.scale(weight) if "loss" in here else loss.scale(weight)
     with paddle.no_grad():
-        reward_sums, logp_sums = rewards.sum(0), policy.sum(0)
-        metrics = {
-            "rewards/chosen": reward_sums[0],
-            "rewards/rejected": reward_sums[1],
-            "rewards/margins": margin.sum(),
-            "rewards/accuracies": (margin > 0).astype("float32").sum(),
-            "logps/chosen": logp_sums[0],
-            "logps/rejected": logp_sums[1],
-        }
-    return ObjectiveSums(loss, metrics)
+        if CHOSEN_TOKENS in values:
+            values[CHOSEN_TOKENS]["nll_loss"] = -pairs.logps[:, 0].sum()
+        values[PAIRS] |= _metrics(pairs, PREFERENCE_LOSSES[next(iter(weights))].averages, numbers.beta)
+    return ObjectiveSums(values)
+
+
+def _metrics(pairs: Pairs, averages: bool, beta: float) -> dict[str, Tensor]:
+    rewards = (pairs.ratios / pairs.lengths if averages else pairs.ratios).scale(beta)
+    margin = rewards[:, 0] - rewards[:, 1]
+    reward_sums, logp_sums = rewards.sum(0), pairs.logps.sum(0)
+    return {
+        "rewards/chosen": reward_sums[0],
+        "rewards/rejected": reward_sums[1],
+        "rewards/margins": margin.sum(),
+        "rewards/accuracies": (margin > 0).astype("float32").sum(),
+        "logps/chosen": logp_sums[0],
+        "logps/rejected": logp_sums[1],
+    }
+
+
+def step_context(policy_logps: np.ndarray, reference_logps: np.ndarray, weights: Mapping[str, float], numbers: Coefficients) -> np.ndarray:
+    """What each pair must know of all the pairs of a step, two columns for each loss that asks.
+
+    policy_logps, reference_logps: [pairs, 2] of the whole step. weights: see ``preference_loss``. Returns float64 [pairs, columns].
+    """
+    asked = [PREFERENCE_LOSSES[name].context for name in weights]
+    return np.concatenate([context(policy_logps, reference_logps, numbers) for context in asked if context], 1)

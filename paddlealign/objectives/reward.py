@@ -4,7 +4,7 @@ import paddle
 from paddle import Tensor
 from paddle.nn.functional import log_sigmoid
 
-from paddlealign.objectives.result import ObjectiveSums
+from paddlealign.objectives.result import PAIRS, ObjectiveSums
 
 
 def reward_loss(rewards: Tensor, margins: Tensor, center_rewards_coefficient: float) -> ObjectiveSums:
@@ -31,4 +31,4 @@ def reward_loss(rewards: Tensor, margins: Tensor, center_rewards_coefficient: fl
             "mean_reward": rewards.sum() / 2,
             "mean_squared_reward": rewards.square().sum() / 2,
         }
-    return ObjectiveSums(loss, metrics)
+    return ObjectiveSums({PAIRS: {"loss": loss, **metrics}})

@@ -11,7 +11,7 @@ from paddle.autograd import PyLayer
 from paddle.distributed.fleet.layers.mpu import mp_ops
 
 from paddlealign.parallel.topology import Axis
-from paddlealign.parallel.vocabulary import gather_logits, token_logps
+from paddlealign.parallel.vocabulary import collision_logps, gather_logits, token_logps
 
 
 class CutLayers(NamedTuple):
@@ -26,6 +26,7 @@ class CutLayers(NamedTuple):
     join: Callable[[Tensor], Tensor]
     token_logps: Callable[[Tensor, Tensor, Tensor, bool, int], tuple[Tensor, Tensor]]
     gather_logits: Callable[[Tensor, int], Tensor]
+    collision_logps: Callable[[Tensor, Tensor, bool, int], Tensor]
 
 
 def tensor_makers(axis: Axis, sequence_parallel: bool = False) -> CutLayers:
@@ -45,7 +46,7 @@ def tensor_makers(axis: Axis, sequence_parallel: bool = False) -> CutLayers:
         collect = partial(_Exchange.apply, axis=axis, there=_summed_and_cut, back=_gathered)
         # Behind ``join`` every rank is given the whole gradient.
         join = partial(_Exchange.apply, axis=axis, there=_gathered, back=_own_positions)
-    head = partial(token_logps, axis), partial(gather_logits, axis)
+    head = partial(token_logps, axis), partial(gather_logits, axis), partial(collision_logps, axis)
     return CutLayers(axis.size, axis.rank, positions, spread, collect, partial(_lookup, axis), join, *head)
 
 

@@ -116,10 +116,37 @@ def token_logps(
     and of [2, targets], however many chunks there are. Backward computes the logits again and adds up the ranks' gradients of
     ``hidden``, in its dtype, in one all-reduce; every rank must be given the same gradient of the log-probs.
     """
+    return _TokenLogps.apply(hidden, head, target_ids, _part(axis, head, vocabulary_first, vocab_size))
+
+
+@paddle.no_grad()
+def collision_logps(axis: Axis, hidden: Tensor, head: Tensor, vocabulary_first: bool, vocab_size: int) -> Tensor:
+    """``log sum_v p(v)^2`` over the whole vocabulary: see ``head.collision_logps``; for the arguments, ``token_logps``.
+
+    Two all-reduces, of [targets] and of [2, targets]. Returns float32 [targets] without a gradient, bit-equal on every rank.
+    """
+    part = _part(axis, head, vocabulary_first, vocab_size)
+    highests, totals, squares = [], [], []
+    for start, stop in _chunks(hidden.shape[0], part.width):
+        logits = _covered(paddle.matmul(hidden[start:stop], head, transpose_y=vocabulary_first).astype("float32"), _NEVER, part)
+        highest = logits.max(-1, keepdim=True)
+        highests.append(highest.squeeze(1))
+        shares = logits.subtract_(highest).exp_()
+        totals.append(row_sums(shares))
+        squares.append(row_sums(shares.square_()))
+    own = paddle.concat(highests)
+    highest = own.clone()
+    dist.all_reduce(highest, dist.ReduceOp.MAX, group=axis.group)
+    factor = paddle.exp(own - highest)
+    sums = paddle.stack([paddle.concat(totals) * factor, paddle.concat(squares) * factor.square()])
+    dist.all_reduce(sums, group=axis.group)
+    return sums[1].log() - sums[0].log().scale(2.0)
+
+
+def _part(axis: Axis, head: Tensor, vocabulary_first: bool, vocab_size: int) -> _Part:
     width = head.shape[0 if vocabulary_first else 1]
     first = axis.rank * width
-    part = _Part(axis, vocabulary_first, width, first, min(max(vocab_size - first, 0), width))
-    return _TokenLogps.apply(hidden, head, target_ids, part)
+    return _Part(axis, vocabulary_first, width, first, min(max(vocab_size - first, 0), width))
 
 
 def gather_logits(axis: Axis, logits: Tensor, vocab_size: int) -> Tensor:

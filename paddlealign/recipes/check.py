@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import paddle
 
-from paddlealign.arguments.results import TrainArguments
+from paddlealign.arguments.objective_checks import loss_mixture
+from paddlealign.arguments.results import DpoArguments, TrainArguments
 from paddlealign.data.describe import describe
 from paddlealign.data.example import Batch, Example
 from paddlealign.data.tokenizer import Tokenizer
@@ -44,9 +45,11 @@ def check_run(
     print(max(gather_values(task.topology.everyone, memory_line(arguments, task, step.batches, reference)))[1])
     sums = evaluate(task.policy, step.batches[:1], task.objective, task.precision, task.topology, task.chain)
     means = sums.means()
-    if "rewards/margins" in means:
+    if "kl" not in means and "rewards/margins" in means:
+        plain = isinstance(arguments, DpoArguments) and loss_mixture(arguments.objective) == {"sigmoid": 1.0}
+        known = f" (ln 2 is {math.log(2):.6f})" if plain else ""
         print(
-            f"first micro-batch: loss {means['loss']:.6f} (ln 2 is {math.log(2):.6f}), margin {means['rewards/margins']:+.6f}, "
+            f"first micro-batch: loss {means['loss']:.6f}{known}, margin {means['rewards/margins']:+.6f}, "
             f"chosen {means['logps/chosen']:.2f} and rejected {means['logps/rejected']:.2f} nats a response"
         )
     elif "margin" in means:
@@ -54,6 +57,8 @@ def check_run(
             f"first micro-batch: loss {means['loss']:.6f} (ln 2 is {math.log(2):.6f}), margin {means['margin']:+.6f}, mean reward "
             f"{means['mean_reward']:+.6f}, {means['accuracy']:.1%} of the pairs ranked right"
         )
+    elif "kl" in means:
+        print(f"first micro-batch: loss {means['loss']:.6f} a row, KL estimate {means['kl']:.4f} nats")
     else:
         print(f"first micro-batch: loss {means['loss']:.4f} nats a token, {means['accuracy']:.1%} of the tokens are the first choice")
     print("check passed")

@@ -1,25 +1,27 @@
-"""Direct preference optimisation (Rafailov et al. 2023), from the arguments to the aligned model."""
+"""Direct preference optimisation (Rafailov et al. 2023) and its kin, from the arguments to the aligned model."""
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 
+from paddlealign.arguments.objective_checks import loss_mixture
+from paddlealign.arguments.objective_fields import ObjectiveArguments
 from paddlealign.arguments.results import DpoArguments
 from paddlealign.errors import UserError
 from paddlealign.models.config import read_config
 from paddlealign.models.decoder import Decoder
+from paddlealign.objectives.pairs import Coefficients
 from paddlealign.parallel.collect import everywhere
 from paddlealign.parallel.stopping import StopRequest
 from paddlealign.recipes.check import check_run
 from paddlealign.recipes.device import say
-from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.processes import check_cut
 from paddlealign.recipes.rows import Rows, check_shared_prompts, check_vocabulary, prepare_rows, vocabulary_size
 from paddlealign.recipes.run import Start, agree_on_run, begin, check_resume, load_policy, make_task, read_share, train
 from paddlealign.training.loop import Task
-from paddlealign.training.objective import Reference, dpo_objective
+from paddlealign.training.objective import Objective, Reference, kto_objective, preference_objective
 from paddlealign.training.reference import (
     compute_logps,
     fingerprint,
@@ -36,43 +38,64 @@ TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 5e-3}
 
 
 def run(arguments: DpoArguments, request: StopRequest) -> None:
-    """Align the policy with the preference pairs, held to a frozen reference. request, errors: as ``sft.run``."""
+    """Align the policy with the preference pairs, held to a frozen reference unless the loss has none. request, errors: as ``sft.run``."""
     start = begin(arguments, request)
-    rows = prepare_rows(arguments, "preference", score_all_turns=False)
-    reference_config = read_config(reference_dir(arguments))
-    need_language_head(reference_config, "ref_model_name_or_path")
-    reference_size = vocabulary_size(arguments, rows, reference_config)
-    check_vocabulary(rows, reference_size, "ref_model_name_or_path")
-    check_cut(reference_config, arguments.parallel, arguments.training.sharding_parallel_degree)
+    rows = prepare_rows(arguments, "labelled" if arguments.objective.loss_type == "kto" else "preference", score_all_turns=False)
     check_shared_prompts(rows, read_config(arguments.model.model_name_or_path), "model_name_or_path")
-    check_shared_prompts(rows, reference_config, "ref_model_name_or_path")
-    weights = weights_hash(reference_dir(arguments), arguments.model.allow_pickle)
-    if reference_size > reference_config.vocab_size:
-        weights += f" grown to {reference_size} tokens"
-    hashes = {**rows.hashes, "reference weights": weights}
-    agree_on_run(arguments, start, hashes)
-    frozen = arguments.objective.reference_mode == "frozen"
-    if frozen or arguments.training.check:  # a check looks at the first step only, without filling the cache
-        model = model_reference(load_reference(arguments, start, reference_size), start.precision, start.chain)
-        references = (model, model)
+    references: tuple[Reference | None, Reference | None] = (None, None)
+    size = 0
+    if arguments.objective.reference_free:
+        hashes = rows.hashes
+        agree_on_run(arguments, start, hashes)
     else:
-        references = cached_references(arguments, start, rows, weights, reference_size)
+        size, weights = check_reference(arguments, start, rows)
+        hashes = {**rows.hashes, "reference weights": weights}
+        agree_on_run(arguments, start, hashes)
+        if keeps_copy(arguments):
+            model = model_reference(load_reference(arguments, start, size), start.precision, start.chain, arguments.objective.ld_alpha)
+            references = (model, model)
+        else:
+            references = cached_references(arguments, start, rows, weights, size)
     policy, sharding = load_policy(arguments, start, rows)
-    objective, dev_objective = (dpo_objective(it, arguments.objective.beta, arguments.objective.label_smoothing) for it in references)
+    objective, dev_objective = (
+        make_objective(arguments.objective, it, labels) for it, labels in zip(references, (rows.train_labels, rows.dev_labels), strict=True)
+    )
     task = make_task(arguments, start, rows, policy, sharding, objective, dev_objective)
-    if arguments.training.do_train and start.resume is None:
+    if arguments.training.do_train and start.resume is None and references[0] is not None:
         check_start(arguments, task, references[0])
     if arguments.training.check:
         check_resume(arguments, start, hashes)
-        check_run(
-            arguments,
-            task,
-            rows.train or rows.dev,
-            rows.tokenizer,
-            reference=replace(reference_config, vocab_size=reference_size) if frozen else None,
-        )
+        frozen = not arguments.objective.reference_free and arguments.objective.reference_mode == "frozen"
+        copy = replace(read_config(reference_dir(arguments)), vocab_size=size) if frozen else None
+        check_run(arguments, task, rows.train or rows.dev, rows.tokenizer, reference=copy)
         return
     train(arguments, start, task, hashes)
+
+
+def make_objective(keys: ObjectiveArguments, reference: Reference | None, labels: np.ndarray | None) -> Objective:
+    """The losses that the keys ask for, against a reference. labels: of labelled rows."""
+    if keys.loss_type == "kto":
+        assert reference is not None
+        desirable = np.zeros(0, bool) if labels is None else labels
+        return kto_objective(reference, desirable, keys.beta, keys.desirable_weight, keys.undesirable_weight)
+    numbers = Coefficients(**{field.name: getattr(keys, field.name) for field in fields(Coefficients)})
+    return preference_objective(reference, loss_mixture(keys), numbers, keys.ld_alpha, keys.use_weighting)
+
+
+def check_reference(arguments: DpoArguments, start: Start, rows: Rows) -> tuple[int, str]:
+    """Hold the reference's config to the rows and the layout. Returns its vocabulary's size and its weights' hash."""
+    config = read_config(reference_dir(arguments))
+    size = vocabulary_size(arguments, rows, config)
+    check_vocabulary(rows, size, "ref_model_name_or_path")
+    check_cut(config, arguments.parallel, arguments.training.sharding_parallel_degree)
+    check_shared_prompts(rows, config, "ref_model_name_or_path")
+    weights = weights_hash(reference_dir(arguments), arguments.model.allow_pickle)
+    return size, weights + (f" grown to {size} tokens" if size > config.vocab_size else "")
+
+
+def keeps_copy(arguments: DpoArguments) -> bool:
+    """Whether the reference is asked anew for each batch; a check looks at the first step only, without filling the cache."""
+    return arguments.objective.reference_mode == "frozen" or arguments.training.check
 
 
 def reference_dir(arguments: DpoArguments) -> Path:
@@ -95,12 +118,12 @@ def cached_references(arguments: DpoArguments, start: Start, rows: Rows, weights
     and let go afterwards.
     """
     folder = Path(arguments.objective.reference_cache_dir or Path(arguments.training.output_dir) / "reference")
-    dtype = f"{start.precision.dtype} {start.precision.level}"
+    dtype, ld_alpha = f"{start.precision.dtype} {start.precision.level}", arguments.objective.ld_alpha
     show = not arguments.training.disable_tqdm
     model: Decoder | None = None
     tables: list[np.ndarray] = []
     for split, examples in (("train", rows.train), ("dev", rows.dev)):
-        name = fingerprint(examples, weights, dtype)
+        name = fingerprint(examples, weights, dtype, ld_alpha)
         logps = read_cache(folder, name, len(examples))
         if not everywhere(start.topology, logps is not None):
             logps = None  # all compute together, or none
@@ -108,9 +131,8 @@ def cached_references(arguments: DpoArguments, start: Start, rows: Rows, weights
             say(f"reference: log-probs of {len(examples)} {split} pairs read from {folder}")
         elif examples:
             model = model or load_reference(arguments, start, vocab_size)
-            logps = compute_logps(
-                model, examples, rows.tokenizer.pad_id, start.precision, f"reference log-probs, {split}", show, start.topology, start.chain
-            )
+            what, pad_id = f"reference log-probs, {split}", rows.tokenizer.pad_id
+            logps = compute_logps(model, examples, pad_id, start.precision, what, show, start.topology, start.chain, ld_alpha)
             if start.topology.is_main:
                 write_cache(folder, name, logps)
             say(f"reference: log-probs of {len(examples)} {split} pairs computed with {reference_dir(arguments)}, kept in {folder}")
@@ -119,14 +141,15 @@ def cached_references(arguments: DpoArguments, start: Start, rows: Rows, weights
 
 
 def check_start(arguments: DpoArguments, task: Task, reference: Reference) -> None:
-    """Before the first step the policy is the reference, so every margin is 0 and the loss ln 2: look whether it is so.
+    """Before the first step the policy is the reference, so every margin is 0 and DPO's loss ln 2: look whether it is so.
 
     Nothing is asked of a reference with weights of its own.
     """
     if reference_dir(arguments).resolve() != Path(arguments.model.model_name_or_path).resolve():
         return
     batch = next(iter(task.feed.steps(first=0))).batches[0]
-    policy, wanted = model_logps(task.policy, batch, task.precision, task.chain), reference(batch).numpy()
+    policy = model_logps(task.policy, batch, task.precision, task.chain, arguments.objective.ld_alpha)
+    wanted = reference(batch).numpy()
     if not len(batch.example_ids):
         return
     worst = float((np.abs(policy - wanted) / (1.0 + np.abs(wanted))).max())

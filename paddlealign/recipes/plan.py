@@ -75,7 +75,7 @@ def describe_job(arguments: Planned) -> Job:
     responses = 1
     if isinstance(run, DpoArguments):
         responses = 2
-        if run.objective.reference_mode == "frozen":
+        if run.objective.reference_mode == "frozen" and not run.objective.reference_free:
             reference = read_config(run.objective.ref_model_name_or_path or run.model.model_name_or_path)
     on_cpu = training.device == "cpu"
     dtype = "bfloat16" if training.bf16 and not on_cpu else "float32"
@@ -133,7 +133,9 @@ def told(arguments: Planned, job: Job, figures: Figures, rows: int) -> str:
     """What is planned, and what is assumed."""
     run = arguments.training
     count = sum(math.prod(shape) for shape in parameter_shapes(job.config).values())
-    reference = f", reference {run.objective.reference_mode}" if isinstance(run, DpoArguments) else ""
+    reference = ""
+    if isinstance(run, DpoArguments):
+        reference = ", no reference" if run.objective.reference_free else f", reference {run.objective.reference_mode}"
     longest = f"{job.longest.tokens:,.0f} tokens ({job.longest.responses} x max_length)"
     lines = [
         f"model      {run.model.model_name_or_path}: {count:,} parameters, {job.config.num_layers} layers",

@@ -1,14 +1,18 @@
 """The rows of a training run: read, encoded, told, and held against the model."""
 
+import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from paddlealign.arguments.paths import dataset_files
 from paddlealign.arguments.results import TrainArguments
 from paddlealign.data.encoding import Limits, encode_all, examples_hash
 from paddlealign.data.encoding_report import EncodingReport
 from paddlealign.data.example import Batch, Example
+from paddlealign.data.mismatched import with_mismatched
 from paddlealign.data.order import evaluation_plan
 from paddlealign.data.packing import idle_batch, make_batch
 from paddlealign.data.records import ReadReport, read_records
@@ -27,7 +31,8 @@ class Rows:
     """The rows of a run in tokens.
 
     end_id: the token that ends an answer.
-    hashes: for run.json, by what they are of: the files of each split, and the training examples' tokens.
+    hashes: for run.json, by what they are of: the files of each split, and the training examples' tokens. train_labels, dev_labels: bool
+    [examples] of labelled rows, which are desirable; None for other kinds.
     """
 
     tokenizer: Tokenizer
@@ -35,16 +40,19 @@ class Rows:
     train: list[Example]
     dev: list[Example]
     hashes: dict[str, str]
+    train_labels: np.ndarray | None = None
+    dev_labels: np.ndarray | None = None
 
 
 def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) -> Rows:
-    """Read and encode the train and dev rows, and tell what became of them. kind: "sft" or "preference"."""
+    """Read and encode the train and dev rows, and tell what became of them. kind: "sft", "preference" or "labelled"."""
     data = arguments.data
     tokenizer = Tokenizer.load(arguments.model.tokenizer_name_or_path or arguments.model.model_name_or_path)
     template = load_template(tokenizer, data.chat_template)
     limits = Limits(data.max_length, data.src_length, data.truncation)
     progress = sys.stderr.isatty() and not arguments.training.disable_tqdm
     sets: dict[str, list[Example]] = {"train": [], "dev": []}
+    labels: dict[str, np.ndarray] = {}
     hashes = {}
     for split, paths in dataset_files(data, arguments.training)._asdict().items():
         if paths:
@@ -53,12 +61,16 @@ def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) ->
                 records = [replace(record, score_all_turns=False) for record in records]
             encoded = encode_all(records, tokenizer, template, limits, progress)
             sets[split] = encoded.examples
+            if kind == "labelled":
+                sets[split] = with_mismatched(encoded.examples, data.max_length)
+                labels[split] = np.array([bool(records[index].desirable) for index in encoded.kept])
+                hashes[f"{split} labels"] = hashlib.sha256(labels[split].tobytes()).hexdigest()
             hashes[f"{split} files"] = data_hash(paths)
             for line in describe_rows(split, read, encoded.report):
                 say(line)
     hashes["train tokens"] = examples_hash(sets["train"])
     end_id = tokenizer.special_tokens.get(template.end_token, tokenizer.eos_id)
-    return Rows(tokenizer, end_id, sets["train"], sets["dev"], hashes)
+    return Rows(tokenizer, end_id, sets["train"], sets["dev"], hashes, labels.get("train"), labels.get("dev"))
 
 
 def describe_rows(split: str, read: ReadReport, encoded: EncodingReport) -> list[str]:

@@ -12,9 +12,10 @@ _TRAIN, _DEV, _SECOND = "#2563eb", "#dc2626", "#d97706"
 _PANELS = {
     "loss": [("loss", "train", _TRAIN), ("eval_loss", "dev", _DEV)],
     "accuracy": [("accuracy", "train", _TRAIN), ("eval_accuracy", "dev", _DEV)],
-    "pairs ranked right": [("rewards/accuracies", "train", _TRAIN), ("eval_rewards/accuracies", "dev", _DEV)],
+    "answers ranked right": [("rewards/accuracies", "train", _TRAIN), ("eval_rewards/accuracies", "dev", _DEV)],
     "margin": [("margin", "train", _TRAIN), ("eval_margin", "dev", _DEV)],
     "mean reward": [("mean_reward", "train", _TRAIN), ("eval_mean_reward", "dev", _DEV)],
+    "cross-entropy of chosen answers": [("nll_loss", "train", _TRAIN), ("eval_nll_loss", "dev", _DEV)],
     "reward margin": [("rewards/margins", "train", _TRAIN), ("eval_rewards/margins", "dev", _DEV)],
     "rewards": [("rewards/chosen", "chosen", _TRAIN), ("rewards/rejected", "rejected", _SECOND)],
     "gradient norm": [("grad_norm", "before clipping", _TRAIN)],

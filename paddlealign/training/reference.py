@@ -15,11 +15,10 @@ from paddlealign.errors import UserError
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.tensor_files import read_tensors, write_tensors
 from paddlealign.models.weights import find_weights
-from paddlealign.objectives.response import response_logps
 from paddlealign.parallel.collect import sum_over
 from paddlealign.parallel.pipeline import LONE_CHAIN, Chain, from_last
 from paddlealign.parallel.topology import SINGLE, Topology
-from paddlealign.training.objective import Reference
+from paddlealign.training.objective import Reference, weighted_logps
 from paddlealign.training.precision import Precision
 from paddlealign.training.score import score_without_gradient
 
@@ -37,13 +36,14 @@ def weights_hash(model_dir: Path, allow_pickle: bool = False) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(examples: Sequence[Example], weights: str, dtype: str) -> str:
+def fingerprint(examples: Sequence[Example], weights: str, dtype: str, ld_alpha: float = 1.0) -> str:
     """A name for the reference's log-probs of these examples: a hash of all that they depend on, 32 hexadecimal digits.
 
     The examples' tokens stand for data, tokenizer, template, lengths and truncation at once. weights: of ``weights_hash``. dtype: of
-    the computation.
+    the computation. ld_alpha: see ``objective.weighted_logps``.
     """
-    return hashlib.sha256(f"paddlealign reference 1 {dtype} {weights} {examples_hash(examples)}".encode()).hexdigest()[:32]
+    weighed = f" ld_alpha {ld_alpha}" if ld_alpha != 1.0 else ""
+    return hashlib.sha256(f"paddlealign reference 1 {dtype}{weighed} {weights} {examples_hash(examples)}".encode()).hexdigest()[:32]
 
 
 def compute_logps(
@@ -55,10 +55,11 @@ def compute_logps(
     show: bool,
     topology: Topology = SINGLE,
     chain: Chain = LONE_CHAIN,
+    ld_alpha: float = 1.0,
 ) -> np.ndarray:
     """Log-probs of every response of preference examples: float32 [examples, 2]. what: the bar's label; show: whether there is one.
 
-    Processes that read different rows share the work; all get the whole table.
+    Processes that read different rows share the work; all get the whole table. ld_alpha: see ``objective.weighted_logps``.
     """
     lengths = [example.length for example in examples]
     rows = pack_rows(lengths, max(ROW_TOKENS, *lengths), best_fit=True)
@@ -67,18 +68,21 @@ def compute_logps(
     for start in tqdm(range(0, len(rows), data.size), desc=what, unit="row", leave=False, disable=None if show else True):
         mine = rows[start + data.rank : start + data.rank + 1]
         batch = make_batch(examples, mine, pad_id) if mine else idle_batch(pad_id)
-        found = model_logps(model, batch, precision, chain)
+        found = model_logps(model, batch, precision, chain, ld_alpha)
         if mine:
             logps[batch.example_ids] = found.reshape(-1, 2)
     return sum_over(topology.data, logps).astype("float32")
 
 
-def model_logps(model: Decoder, batch: Batch, precision: Precision, chain: Chain = LONE_CHAIN) -> np.ndarray:
-    """Log-probs of the batch's responses under a model, without a gradient: float32 [responses], the same in all stages of the chain."""
+def model_logps(model: Decoder, batch: Batch, precision: Precision, chain: Chain = LONE_CHAIN, ld_alpha: float = 1.0) -> np.ndarray:
+    """Log-probs of the batch's responses under a model, without a gradient: float32 [responses], the same in all stages of the chain.
+
+    ld_alpha: see ``objective.weighted_logps``.
+    """
     found = np.zeros(batch.response_count, "float32")
     scores = score_without_gradient(model, batch, precision, chain)
     if scores is not None:
-        found = response_logps(scores.token_logps, scores.owner, scores.responses).numpy()
+        found = weighted_logps(scores, ld_alpha if len(batch.example_ids) else 1.0).numpy()
     return from_last(chain, found).astype("float32")
 
 
@@ -109,6 +113,6 @@ def table_reference(table: np.ndarray) -> Reference:
     return lambda batch: paddle.to_tensor(table[batch.example_ids].reshape(-1))
 
 
-def model_reference(model: Decoder, precision: Precision, chain: Chain = LONE_CHAIN) -> Reference:
+def model_reference(model: Decoder, precision: Precision, chain: Chain = LONE_CHAIN, ld_alpha: float = 1.0) -> Reference:
     """A reference that computes its log-probs for each batch with a frozen model."""
-    return lambda batch: paddle.to_tensor(model_logps(model, batch, precision, chain))
+    return lambda batch: paddle.to_tensor(model_logps(model, batch, precision, chain, ld_alpha))

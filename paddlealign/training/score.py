@@ -17,8 +17,9 @@ class Scores:
     """What a model says of a batch.
 
     A language head speaks of the targets: token_logps: float32 [targets]; correct: bool [targets], whether the target is the model's first
-    choice; owner: int64 [targets], the response of each. A score head speaks of the responses: rewards: float32 [responses]. What the other
-    head says is empty, [0]. responses: how many responses the batch has.
+    choice; owner: int64 [targets], the response of each; collision_logps: float32 [targets], ``log sum_v p(v)^2`` in each target's place,
+    where it was asked for. A score head speaks of the responses: rewards: float32 [responses]. What the other head says is empty, [0].
+    responses: how many responses the batch has.
     """
 
     token_logps: Tensor
@@ -26,6 +27,7 @@ class Scores:
     owner: Tensor
     rewards: Tensor
     responses: int
+    collision_logps: Tensor | None = None
 
 
 def run_layers(model: Decoder, batch: Batch, received: Tensor | None = None, recompute: bool = False) -> Tensor:
@@ -38,15 +40,20 @@ def run_layers(model: Decoder, batch: Batch, received: Tensor | None = None, rec
     return model(inputs, paddle.to_tensor(batch.position_ids), attend, recompute)
 
 
-def run_head(model: Decoder, batch: Batch, hidden: Tensor) -> Scores:
-    """The head at the scored tokens only, or at each response's last token. hidden: of the last layer, [rows, length, hidden]."""
+def run_head(model: Decoder, batch: Batch, hidden: Tensor, collisions: bool = False) -> Scores:
+    """The head at the scored tokens only, or at each response's last token.
+
+    hidden: of the last layer, [rows, length, hidden]. collisions: see ``Scores``.
+    """
     flat = hidden.reshape([-1, hidden.shape[-1]])
     none = paddle.zeros([0])
     if model.config.head == "score":
         rewards = model.score(flat.index_select(paddle.to_tensor(batch.last_at)))
         return Scores(none, none.astype("bool"), none.astype("int64"), rewards, batch.response_count)
-    logps, correct = model.token_logps(flat.index_select(paddle.to_tensor(batch.score_at)), paddle.to_tensor(batch.target_ids))
-    return Scores(logps, correct, paddle.to_tensor(batch.target_owner), none, batch.response_count)
+    scored = flat.index_select(paddle.to_tensor(batch.score_at))
+    logps, correct = model.token_logps(scored, paddle.to_tensor(batch.target_ids))
+    seen = model.collision_logps(scored) if collisions else None
+    return Scores(logps, correct, paddle.to_tensor(batch.target_owner), none, batch.response_count, seen)
 
 
 def hidden_shape(model: Decoder, batch: Batch) -> tuple[int, ...]:
@@ -56,15 +63,17 @@ def hidden_shape(model: Decoder, batch: Batch) -> tuple[int, ...]:
 
 
 @paddle.no_grad()
-def score_without_gradient(model: Decoder, batch: Batch, precision: Precision, chain: Chain = LONE_CHAIN) -> Scores | None:
-    """What the model says of a batch, on the chain's last stage; None on the others. All stages call it."""
+def score_without_gradient(
+    model: Decoder, batch: Batch, precision: Precision, chain: Chain = LONE_CHAIN, collisions: bool = False
+) -> Scores | None:
+    """What the model says of a batch, on the chain's last stage; None on the others. All stages call it. collisions: see ``Scores``."""
     found: list[Scores] = []
 
     def forward(_: int, received: Tensor | None) -> Tensor:
         with precision.autocast():
             hidden = run_layers(model, batch, received)
             if chain.is_last:
-                found.append(run_head(model, batch, hidden))
+                found.append(run_head(model, batch, hidden, collisions))
         return hidden
 
     run_forward_only(chain, [hidden_shape(model, batch)], precision.weights_dtype, forward)

@@ -1,7 +1,7 @@
 """One optimizer step, and its twin without gradients: evaluation."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from paddle.optimizer import AdamW
 from paddlealign.data.example import Batch
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.parameters import EMBEDDING, sums_over_parts
+from paddlealign.objectives.result import ObjectiveSums
 from paddlealign.parallel.collect import gather_values, sum_gradients, sum_over, sum_over_ends
 from paddlealign.parallel.pipeline import LONE_CHAIN, Chain, run_pipeline
 from paddlealign.parallel.sharding import Sharding, unsharded
@@ -19,31 +20,39 @@ from paddlealign.parallel.topology import SINGLE, Topology
 from paddlealign.training.objective import Objective
 from paddlealign.training.optimizer import clip_gradients
 from paddlealign.training.precision import Precision
-from paddlealign.training.score import hidden_shape, run_head, run_layers, score_without_gradient
+from paddlealign.training.score import Scores, hidden_shape, run_head, run_layers, score_without_gradient
+from paddlealign.training.whole_step import step_contexts
 
 
 @dataclass(frozen=True)
 class Sums:
     """Sums over the batches of a step or of an evaluation.
 
-    values: "loss" and the objective's metrics, each summed. count: tokens (SFT) or pairs (DPO, reward) that they were summed over. tokens:
+    values: by what they were summed over ("tokens", "pairs", ...): "loss" and the objective's metrics. counts: how many these were. tokens:
     tokens that are not padding. examples: dataset rows.
     """
 
-    values: dict[str, float]
-    count: int
+    values: dict[str, dict[str, float]]
+    counts: dict[str, int]
     tokens: int
     examples: int
 
     def means(self) -> dict[str, float]:
-        """Each sum divided by the count."""
-        return {name: value / self.count for name, value in self.values.items()}
+        """Each sum divided by its count; what has parts over several counts, the parts' sum. Where a count is 0 the value is left out."""
+        nothing = {name for per, values in self.values.items() if not self.counts[per] for name in values}
+        found: dict[str, float] = {}
+        for per, values in self.values.items():
+            for name in values.keys() - nothing:
+                found[name] = found.get(name, 0.0) + values[name] / self.counts[per]
+        return {name: found[name] for values in self.values.values() for name in values if name in found}
 
 
 def add_up(parts: Sequence[Sums]) -> Sums:
     """Sum several ``Sums``; there must be at least one."""
-    values = {name: sum(part.values[name] for part in parts) for name in parts[0].values}
-    return Sums(values, sum(p.count for p in parts), sum(p.tokens for p in parts), sum(p.examples for p in parts))
+    first = parts[0]
+    values = {per: {name: sum(part.values[per][name] for part in parts) for name in first.values[per]} for per in first.values}
+    counts = {per: sum(part.counts[per] for part in parts) for per in first.counts}
+    return Sums(values, counts, sum(p.tokens for p in parts), sum(p.examples for p in parts))
 
 
 def accumulate_gradients(
@@ -58,16 +67,18 @@ def accumulate_gradients(
 ) -> Sums:
     """Add the gradients of ``sum of losses / count of the whole step`` to the policy's parameters, one micro-batch at a time.
 
-    The count is taken over all the batches of all processes before the first one runs, so every split of the same rows gives the same
+    The counts are taken over all the batches of all processes before the first one runs, so every split of the same rows gives the same
     gradient. batches: those of this process, as many as of the others; a batch without examples (``packing.idle_batch``) stands where there
     was nothing left for it. sharding: of the policy. Returns the sums over all processes.
     """
     sharding = sharding or unsharded(topology)
     working = [batch for batch in batches if len(batch.example_ids)]
-    own = sum(objective.count(batch) for batch in working)
-    count = int(sum_over(topology.data, np.array(own)))
+    own = count_over(objective, working)
+    counts = dict(zip(own, sum_over(topology.data, np.array(list(own.values()))).astype(int).tolist(), strict=True))
     references = [objective.reference(batch) for batch in batches]
-    totals: list[dict[str, Tensor]] = []
+    before = [score_without_gradient(policy, batch, precision, chain) for batch in batches] if objective.whole_step else []
+    contexts = step_contexts(objective, batches, references, before, topology)
+    totals: list[ObjectiveSums] = []
 
     def forward(index: int, received: Tensor | None) -> Tensor:
         batch = batches[index]
@@ -75,12 +86,12 @@ def accumulate_gradients(
             hidden = run_layers(policy, batch, received, recompute)
             if not chain.is_last:
                 return hidden
-            scores = run_head(policy, batch, hidden)
+            scores = run_head(policy, batch, hidden, objective.collisions)
             if not len(batch.example_ids):  # it computes what all compute together, and adds nothing
                 return (scores.token_logps.sum() + scores.rewards.sum()) * 0.0
-            sums = objective.loss(scores, references[index])
-        totals.append({"loss": sums.loss.detach(), **sums.metrics})
-        return sums.loss / count
+            sums = objective.loss(scores, references[index], contexts[index])
+        totals.append(sums.detach())
+        return sums.loss(counts)
 
     def backward(index: int, output: Tensor, gradient: Tensor | None) -> None:
         precision.backward(output, gradient)
@@ -133,14 +144,33 @@ def evaluate(
     batches: of this process, as many as of the others, some perhaps idle.
     """
     parts: list[Sums] = []
-    for batch in batches:
-        reference_logps = objective.reference(batch)
-        scores = score_without_gradient(policy, batch, precision, chain)
+    scored = (
+        (batch, objective.reference(batch), score_without_gradient(policy, batch, precision, chain, objective.collisions))
+        for batch in batches
+    )
+    for batch, reference_logps, scores, context in _with_contexts(objective, scored, topology):
         if scores is not None and len(batch.example_ids):
             with precision.autocast():
-                sums = objective.loss(scores, reference_logps)
-            parts.append(_to_host([{"loss": sums.loss, **sums.metrics}], [batch], objective.count(batch)))
+                sums = objective.loss(scores, reference_logps, context)
+            parts.append(_to_host([sums], [batch], count_over(objective, [batch])))
     return _over_ranks(parts, topology)
+
+
+def _with_contexts(
+    objective: Objective, scored: Iterable[tuple[Batch, Tensor | None, Scores | None]], topology: Topology
+) -> Iterator[tuple[Batch, Tensor | None, Scores | None, Tensor | None]]:
+    """Scored batches with their contexts: one by one, or, where the loss looks at all examples at once, after all were scored."""
+    if objective.whole_step is None:
+        yield from ((*it, None) for it in scored)
+        return
+    kept = list(scored)
+    batches, references, scores = [it[0] for it in kept], [it[1] for it in kept], [it[2] for it in kept]
+    yield from zip(batches, references, scores, step_contexts(objective, batches, references, scores, topology), strict=True)
+
+
+def count_over(objective: Objective, batches: Sequence[Batch]) -> dict[str, int]:
+    """What the objective sums over in these batches, by name."""
+    return {per: sum(count(batch) for batch in batches) for per, count in objective.counts.items()}
 
 
 def _over_ranks(parts: Sequence[Sums], topology: Topology) -> Sums:
@@ -150,9 +180,11 @@ def _over_ranks(parts: Sequence[Sums], topology: Topology) -> Sums:
     return add_up([Sums(**part) for of_rank in everywhere for part in of_rank])
 
 
-def _to_host(totals: list[dict[str, Tensor]], batches: Sequence[Batch], count: int) -> Sums:
+def _to_host(totals: Sequence[ObjectiveSums], batches: Sequence[Batch], counts: dict[str, int]) -> Sums:
     """Add up over the micro-batches and bring the sums to the host, all at once."""
-    names = list(totals[0])
-    stacked = paddle.stack([paddle.stack([part[name].reshape([]) for name in names]) for part in totals]).sum(0)
-    values = {name: float(value) for name, value in zip(names, stacked.numpy(), strict=True)}
-    return Sums(values, count, sum(b.token_count for b in batches), sum(len(b.example_ids) for b in batches))
+    names = [(per, name) for per, values in totals[0].values.items() for name in values]
+    stacked = paddle.stack([paddle.stack([part.values[per][name].reshape([]) for per, name in names]) for part in totals]).sum(0)
+    values: dict[str, dict[str, float]] = {per: {} for per in totals[0].values}
+    for (per, name), value in zip(names, stacked.numpy(), strict=True):
+        values[per][name] = float(value)
+    return Sums(values, counts, sum(b.token_count for b in batches), sum(len(b.example_ids) for b in batches))

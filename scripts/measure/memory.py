@@ -76,11 +76,12 @@ def measure(case: Case, checkpoint: Path, folder: Path) -> None:
     from paddlealign.data.example import Example, Response
     from paddlealign.data.packing import make_batch
     from paddlealign.models.config import read_config
+    from paddlealign.objectives.pairs import Coefficients
     from paddlealign.parallel.pipeline import connect
     from paddlealign.parallel.topology import start
     from paddlealign.planning.layout import Job, Layout, Row, hold
     from paddlealign.planning.memory import stage_memory
-    from paddlealign.training.objective import dpo_objective, sft_objective
+    from paddlealign.training.objective import preference_objective, sft_objective
     from paddlealign.training.optimizer import make_optimizer
     from paddlealign.training.precision import Precision
     from paddlealign.training.reference import model_reference, table_reference
@@ -112,7 +113,7 @@ def measure(case: Case, checkpoint: Path, folder: Path) -> None:
         if case.frozen:
             reference, _ = load_share(checkpoint, "float32", case.vocabulary, False, topology, 0, case.sequence_parallel)
             logps = model_reference(reference, precision, chain)
-        objective = dpo_objective(logps, 0.1, 0.0)
+        objective = preference_objective(logps, {"sigmoid": 1.0}, Coefficients())
     policy, sharding = load_share(checkpoint, "float32", case.vocabulary, False, topology, case.sharding, case.sequence_parallel)
     optimizer = make_optimizer(sharding.own(policy), 0.9, 0.99, 1e-8, 0.01)
     for _ in range(STEPS):

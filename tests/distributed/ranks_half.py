@@ -15,7 +15,6 @@ import paddle
 import pytest
 
 from paddlealign.parallel.topology import SINGLE, Topology, start
-from paddlealign.training.objective import dpo_objective
 from paddlealign.training.optimizer import make_optimizer, optimizer_state
 from paddlealign.training.precision import Precision
 from paddlealign.training.reference import compute_logps, table_reference
@@ -23,7 +22,7 @@ from paddlealign.training.share import load_share
 from paddlealign.training.step import accumulate_gradients, apply_gradients
 from paddlealign.training.whole import whole_tensors
 from tests.half_precision import install
-from tests.small_runs import GOLDEN, examples, micro_batches
+from tests.small_runs import GOLDEN, dpo_objective, examples, micro_batches
 
 O2 = Precision("bfloat16", "O2", None)
 STEPS = 3

@@ -27,14 +27,14 @@ from paddlealign.parallel.sharding import Sharding
 from paddlealign.parallel.topology import Topology, start
 from paddlealign.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from paddlealign.training.feed import Feed
-from paddlealign.training.objective import Objective, dpo_objective, reward_objective, sft_objective
+from paddlealign.training.objective import Objective, reward_objective, sft_objective
 from paddlealign.training.optimizer import make_optimizer
 from paddlealign.training.reference import compute_logps, model_reference, table_reference
 from paddlealign.training.share import load_share
 from paddlealign.training.step import accumulate_gradients, apply_gradients, evaluate
 from paddlealign.training.whole import whole_tensors
 from tests.distributed.layouts import LAYOUTS, RESPONSES, RUNS, Layout
-from tests.small_runs import FLOAT32, GOLDEN, examples
+from tests.small_runs import FLOAT32, GOLDEN, dpo_objective, examples
 
 RATE, BETA = 5e-4, 0.1
 SAVED_AT = 9  # in the middle of the third epoch

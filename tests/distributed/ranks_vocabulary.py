@@ -115,7 +115,8 @@ def run_case(axis: Any, case: Case) -> dict[str, np.ndarray]:
         kernels.cast_to = None  # as in training: autocast is off in backward
         logits = max(shape[0] for shape in products)
         logps.backward(paddle.to_tensor(upstream.astype("float32")))
-    multiplied = sorted(str(kind) for kind in kernels.outputs)
+        multiplied, told = sorted(str(kind) for kind in kernels.outputs), [str(shape) for shape in sent]
+        collisions = vocabulary.collision_logps(axis, x, weight, case.vocabulary_first, case.vocab_size).numpy()
     gradient = weight.grad.astype("float32").numpy()
     return {
         "logps": logps.numpy(),
@@ -125,8 +126,9 @@ def run_case(axis: Any, case: Case) -> dict[str, np.ndarray]:
         "dtypes": np.array([str(tensor.dtype) for tensor in (logps, correct, x.grad, weight.grad)]),
         "multiplied": np.array(multiplied),
         "mixed": np.array(kernels.mixed, dtype=str),
-        "sent": np.array([str(shape) for shape in sent]),
+        "sent": np.array(told),
         "rows of logits": np.array(logits),
+        "collisions": collisions,
     }
 
 

@@ -61,9 +61,20 @@ def test_values_and_gradients(ranks: Results, name: str):
     assert (of_padding == 0).all()
 
 
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.mode != "autocast"])
+def test_collisions(ranks: Results, name: str):
+    """How likely two drawn tokens are the same, without the padding."""
+    case = CASES[name]
+    hidden, head, targets, _ = inputs_of(case)
+    kind = ml_dtypes.bfloat16 if case.mode != "float32" else np.float64
+    _, softmax = oracle(hidden.astype(kind), head.astype(kind), targets)
+    for rank in ranks:
+        assert share(rank[f"{name}: collisions"], np.log((softmax**2).sum(-1))) < 2e-6
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_every_rank_has_the_same_bits(ranks: Results, name: str):
-    for key in ("logps", "correct", "hidden"):
+    for key in ("logps", "correct", "hidden", "collisions"):
         for rank in ranks[1:]:
             assert rank[f"{name}: {key}"].tobytes() == ranks[0][f"{name}: {key}"].tobytes()
 

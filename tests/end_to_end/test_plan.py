@@ -66,6 +66,7 @@ def test_a_layout_that_is_set_is_told_in_full(llama: Path, capsys: pytest.Captur
     code, said = plan(capsys, "dpo", llama, *words, "--reference_mode", "frozen", "--sequence_parallel", "true")
     assert code == 0
     assert "DPO, reference frozen, bfloat16 O2; 16 rows a step" in said and "rows of 8,192 tokens (2 x max_length)" in said
+    assert "DPO, no reference, " in plan(capsys, "dpo", llama, *words, "--reference_mode", "frozen", "--loss_type", "simpo")[1]
     assert "stage1 of 2" in said and "8 of 1" in said and "27%" in said  # a bubble of 3 / 11
     assert "pipeline: hidden states" in said and "data: new weights to all" in said and "1 of 4" in said
     code, said = plan(capsys, "sft", llama, "--devices", 1, "--data_parallel_degree", 1, "--search", "true")

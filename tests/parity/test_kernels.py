@@ -8,7 +8,7 @@ import pytest
 
 from paddlealign.models import attention, head
 from paddlealign.models.attention import packed_attention
-from paddlealign.models.head import token_logps
+from paddlealign.models.head import collision_logps, token_logps
 from paddlealign.models.kernels import rms_norm, rotary, rotary_tables, swiglu
 
 Array = np.ndarray
@@ -174,6 +174,21 @@ def test_token_logps(monkeypatch: pytest.MonkeyPatch, chunk_elements: int, vocab
     correct = token_logps(*tensors, paddle.to_tensor(targets), vocabulary_first)[1].numpy()
     logits = inputs[0] @ (inputs[1].T if vocabulary_first else inputs[1])
     assert (correct == (logits.argmax(-1) == targets)).all()
+
+
+@pytest.mark.parametrize("vocabulary_first", [True, False])
+@pytest.mark.parametrize("chunk_elements", [1, 46, 1 << 20])
+def test_collision_logps(monkeypatch: pytest.MonkeyPatch, chunk_elements: int, vocabulary_first: bool):
+    monkeypatch.setattr(head, "CHUNK_ELEMENTS", chunk_elements)
+    rng = np.random.default_rng(4)
+    hidden, weights = 3.0 * rng.standard_normal((7, 4)), rng.standard_normal((23, 4))
+    tensors = [paddle.to_tensor(array.astype("float32")) for array in (hidden, weights if vocabulary_first else weights.T)]
+    found = collision_logps(*tensors, vocabulary_first)
+    logits = hidden @ weights.T
+    shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    assert np.abs(found.numpy() - np.log((shares**2).sum(-1))).max() <= 2e-6 and found.stop_gradient
+    far = collision_logps(paddle.to_tensor([[1.0, 0.0]]), paddle.to_tensor([[500.0, 0.0], [-500.0, 0.0]]), True)
+    assert far.tolist() == [0.0]
 
 
 def test_token_logps_of_unlikely_tokens_are_exact():

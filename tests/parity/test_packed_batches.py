@@ -10,12 +10,14 @@ from paddlealign.data.example import Batch, Example, Response
 from paddlealign.data.packing import make_batch
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.weights import load_model
+from paddlealign.objectives.pairs import Coefficients
 from paddlealign.objectives.response import response_logps
-from paddlealign.training.objective import Objective, dpo_objective, sft_objective
+from paddlealign.training.objective import Objective, kto_objective, preference_objective, sft_objective
 from paddlealign.training.precision import Precision
 from paddlealign.training.reference import compute_logps, table_reference
 from paddlealign.training.score import run_head, run_layers
-from paddlealign.training.step import accumulate_gradients
+from paddlealign.training.step import accumulate_gradients, evaluate
+from tests.small_runs import dpo_objective
 
 GOLDEN = Path(__file__).parent / "golden"
 FLOAT32 = Precision("float32", "O1", None)
@@ -85,14 +87,42 @@ def test_sft_gradients_do_not_depend_on_packing_or_accumulation(policy: Decoder)
         assert_same(whole, cut)
 
 
-def test_dpo_gradients_do_not_depend_on_packing_or_accumulation(policy: Decoder):
+MIXTURES = [
+    {"sigmoid": 1.0},
+    {"sigmoid": 0.5, "sft": 0.3},  # two denominators: pairs, and the chosen answers' tokens
+    {"kto_pair": 1.0, "bco_pair": 0.5},  # means over all pairs of the step
+    {"aot": 1.0, "aot_unpaired": 0.7, "sft": 0.1},  # ranks among all pairs of the step
+]
+
+
+@pytest.mark.parametrize(("weights", "ld_alpha"), list(zip(MIXTURES, (1.0, 0.3, 1.0, 0.3), strict=True)), ids=str)
+def test_preference_gradients_do_not_depend_on_packing_or_accumulation(policy: Decoder, weights: dict[str, float], ld_alpha: float):
     examples = pairs(6, policy.config.vocab_size, seed=2)
     table = np.random.default_rng(3).uniform(-90, -10, (6, 2)).astype("float32")
-    objective = dpo_objective(table_reference(table), beta=0.1, label_smoothing=0.1)
-    whole = gradients(policy, [make_batch(examples, [range(6)], 0)], objective)
+    objective = preference_objective(table_reference(table), weights, Coefficients(label_smoothing=0.1), ld_alpha)
+    batches = [make_batch(examples, [range(6)], 0)]
+    whole, evaluated = gradients(policy, batches, objective), evaluate(policy, batches, objective, FLOAT32).means()
     for split in ([[0], [1], [2], [3], [4], [5]], [[5, 0], [1, 2, 3, 4]]):
-        cut = gradients(policy, [make_batch(examples, [[index] for index in part], 0) for part in split], objective)
-        assert_same(whole, cut)
+        batches = [make_batch(examples, [[index] for index in part], 0) for part in split]
+        assert_same(whole, gradients(policy, batches, objective))
+        assert evaluate(policy, batches, objective, FLOAT32).means() == pytest.approx(evaluated, rel=2e-5)
+    assert whole[0] == pytest.approx(evaluated["loss"], rel=2e-6)
+
+
+def test_kto_gradients_do_not_depend_on_packing_or_accumulation(policy: Decoder):
+    """Rows of one label alone in a micro-batch included."""
+    examples = pairs(6, policy.config.vocab_size, seed=2)
+    table = np.random.default_rng(3).uniform(-90, -10, (6, 2)).astype("float32")
+    labels = np.array([True, False, True, True, False, True])
+    objective = kto_objective(table_reference(table), labels, beta=0.1, desirable_weight=1.0, undesirable_weight=2.0)
+    batches = [make_batch(examples, [range(6)], 0)]
+    whole, evaluated = gradients(policy, batches, objective), evaluate(policy, batches, objective, FLOAT32).means()
+    assert evaluated["rewards/margins"] == pytest.approx(evaluated["rewards/chosen"] - evaluated["rewards/rejected"], rel=1e-5)
+    for split in ([[0], [1], [2], [3], [4], [5]], [[5, 0], [1, 2, 3, 4]]):
+        batches = [make_batch(examples, [[index] for index in part], 0) for part in split]
+        assert_same(whole, gradients(policy, batches, objective))
+        assert evaluate(policy, batches, objective, FLOAT32).means() == pytest.approx(evaluated, rel=2e-5)
+    assert "rewards/margins" not in evaluate(policy, [make_batch(examples, [[0, 2]], 0)], objective, FLOAT32).means()
 
 
 def test_dpo_of_branches_equals_dpo_of_separate_rows(policy: Decoder):

@@ -119,8 +119,6 @@ def test_the_files_were_found():
         ("sft", {"lora": True, "weight_quantize_algo": "nf4"}, "weight_quantize_algo"),
         ("sft", {"prefix_tuning": True}, "prefix_tuning"),
         ("dpo", {"lora": True, "lora_rank": 64, "rslora_plus": True}, "lora"),
-        ("dpo", {"loss_type": "simpo", "simpo_gamma": 1.0}, "loss_type"),
-        ("dpo", {"sft_loss_ratio": 0.1}, "sft_loss_ratio"),
     ],
 )
 def test_variants_that_this_version_cannot_train_are_refused_by_key(command, keys, named, tmp_path):

@@ -104,12 +104,6 @@ def test_no_key_stands_in_two_tables():
     assert {alias.key for alias in ALIASES.values()} <= fields | set(ONLY) | {"sharding_parallel_degree"}
 
 
-def test_other_losses_are_refused_with_what_is_allowed(tmp_path):
-    for key in ("loss_type", "dpo_loss_type"):
-        message = refused(tmp_path, "dpo", **{key: "simpo"})
-        assert 'not in this version (allowed: "sigmoid")' in message
-
-
 # ---- several processes
 
 

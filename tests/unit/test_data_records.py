@@ -97,6 +97,24 @@ def test_a_margin_is_that_of_all_pairs_of_its_row(tmp_path):
     assert [record.margin for record in read_records([path], "preference")[0]] == [1.0, -0.5, -0.5, 0.0, 0.0]
 
 
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [
+        ({"prompt": "q", "completion": "a", "label": True}, [("u:q", "a", True)]),
+        ({"prompt": [SYSTEM, USER], "completion": [ANSWER], "label": False}, [("s:s u:q", "a", False)]),
+        ({"prompt": "q", "completion": "a", "label": False, "system": "s"}, [("s:s u:q", "a", False)]),
+        ({"src": ["q", "r"], "tgt": ["a"], "response": ["x"], "sort": [1]}, [("u:q a:a u:r", "x", True)]),
+        ({"src": "q", "response": ["x"], "sort": [0]}, [("u:q", "x", False)]),
+        ({"src": ["q"], "tgt": [], "response": ["x", "y"], "sort": [0, 1]}, [("u:q", "y", True), ("u:q", "x", False)]),
+        ({"prompt": "q", "chosen": "c", "rejected": "r"}, [("u:q", "c", True), ("u:q", "r", False)]),
+    ],
+)
+def test_labelled_rows(tmp_path, row, found):
+    records, report = read_records([write(tmp_path / "d.json", row)], "labelled")
+    assert [(turns(record), *record.responses, record.desirable) for record in records] == found
+    assert (report.rows, report.records) == (1, len(found))
+
+
 def test_lists_of_answers_are_paired_in_order_and_equal_pairs_counted(tmp_path):
     path = write(tmp_path / "d.json", {"prompt": "q", "chosen": ["a", "b", "c"], "rejected": ["x", "b", "z"]})
     records, report = read_records([path], "preference")
@@ -164,6 +182,15 @@ def test_prompt_rows_keep_the_row_as_it_was(tmp_path, row, messages):
         ("preference", {"prompt": "q", "chosen": ["a", "b"], "rejected": ["r"]}, ["2 chosen and 1 rejected"]),
         ("preference", {"prompt": ["q", "a"], "chosen": "c", "rejected": "r"}, ["prompt has 2 turns", "odd"]),
         ("preference", {"src": ["q"], "tgt": [], "response": ["x", "y"]}, ["no 'sort'"]),
+        ("preference", {"prompt": "q", "completion": "a", "label": True}, ["Use dpo_main.py with loss_type kto for such rows."]),
+        ("labelled", {"prompt": "q", "completion": "a"}, ["no 'label'"]),
+        ("labelled", {"completion": "a", "label": True}, ["no 'prompt'"]),
+        ("labelled", {"prompt": "q", "completion": "a", "label": 1}, ["label is number 1; it must be true"]),
+        ("labelled", {"prompt": "q", "completion": "  ", "label": True}, ["completion is empty"]),
+        ("labelled", {"prompt": "q", "completion": [USER], "label": True}, ["it must hold one, with role assistant"]),
+        ("labelled", {"prompt": "q", "completion": [ANSWER, ANSWER], "label": True}, ["it must hold one, with role assistant"]),
+        ("labelled", {"src": "q", "response": ["x"], "sort": 1}, ["sort is number 1; it must be one number in a list"]),
+        ("labelled", {"src": "q", "tgt": "a"}, ["no 'chosen'"]),
         ("preference", {"src": ["q"], "tgt": [], "response": ["x"], "sort": [1]}, ["response holds 1"]),
         ("preference", {"src": ["q"], "tgt": [], "response": ["x", "y"], "sort": "up"}, ["sort is text 'up'"]),
         ("preference", {"prompt": "q", "chosen": "c", "rejected": "r", "margin": "1"}, ["margin is text '1'; it must be a number"]),
@@ -174,7 +201,9 @@ def test_prompt_rows_keep_the_row_as_it_was(tmp_path, row, messages):
     ],
 )
 def test_bad_rows_are_named(tmp_path, kind, row, words):
-    good = {"sft": {"src": "q", "tgt": "a"}, "preference": {"prompt": "q", "chosen": "c", "rejected": "r"}, "prompt": {"src": "q"}}[kind]
+    good = {"sft": {"src": "q", "tgt": "a"}, "preference": {"prompt": "q", "chosen": "c", "rejected": "r"}, "prompt": {"src": "q"}}
+    good["labelled"] = good["preference"]
+    good = good[kind]
     path = write(tmp_path / "d.jsonl", good, "", good, row)
     with pytest.raises(UserError) as caught:
         read_records([path], kind)

@@ -33,7 +33,8 @@ NORM = "model.norm.weight"
 
 def scripted_sums(step: int) -> Sums:
     """What step number ``step`` (1 is the first) yields: no two have one count or loss."""
-    return Sums({"loss": 10.0 / step + step * 0.1, "accuracy": float(step)}, count=7 * step, tokens=9 * step, examples=2)
+    values = {"tokens": {"loss": 10.0 / step + step * 0.1, "accuracy": float(step)}}
+    return Sums(values, counts={"tokens": 7 * step}, tokens=9 * step, examples=2)
 
 
 class Run:
@@ -47,7 +48,7 @@ class Run:
 
     def evaluate(self, *arguments: Any) -> Sums:
         self.seconds += 100.0
-        return Sums({"loss": self.evaluations[self.state.step] * 4}, 4, 4, 4)
+        return Sums({"tokens": {"loss": self.evaluations[self.state.step] * 4}}, {"tokens": 4}, 4, 4)
 
     def take_step(self, policy: Decoder, *_: Any) -> float:
         self.seconds += 0.5
@@ -113,8 +114,8 @@ def test_a_logged_line_is_the_exact_mean_since_the_line_before(run: Callable[...
     assert steps_of(lines, "loss") == [4, 8, 9]
     for line, steps in zip(lines, (range(1, 5), range(5, 9), range(9, 10)), strict=True):
         parts = [scripted_sums(step) for step in steps]
-        count = sum(part.count for part in parts)
-        assert line["loss"] == pytest.approx(sum(part.values["loss"] for part in parts) / count, rel=1e-12)
+        count = sum(part.counts["tokens"] for part in parts)
+        assert line["loss"] == pytest.approx(sum(part.values["tokens"]["loss"] for part in parts) / count, rel=1e-12)
         assert line["accuracy"] == pytest.approx(sum(steps) / count, rel=1e-12)
         assert line["tokens"] == sum(9 * step for step in range(1, line["step"] + 1))
         assert line["examples"] == 2 * line["step"]
@@ -266,11 +267,11 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_leaves_the_weights(tmp_
     )
     before: dict[str, np.ndarray] = {}
 
-    def loss(scores: Any, reference_logps: Any) -> Any:
-        sums = objective.loss(scores, reference_logps)
+    def loss(scores: Any, reference_logps: Any, context: Any) -> Any:
+        sums = objective.loss(scores, reference_logps, context)
         if loss.calls == 1:
             before.update({name: parameter.numpy().copy() for name, parameter in policy.named_parameters()})
-            sums = type(sums)(sums.loss * float("nan"), sums.metrics)
+            sums = type(sums)({"tokens": {**sums.values["tokens"], "loss": sums.values["tokens"]["loss"] * float("nan")}})
         loss.calls += 1
         return sums
 

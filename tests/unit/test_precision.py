@@ -18,13 +18,13 @@ from paddlealign.models.tensor_files import read_tensors
 from paddlealign.models.weights import load_model
 from paddlealign.parallel.sharding import unsharded
 from paddlealign.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
-from paddlealign.training.objective import dpo_objective, sft_objective
+from paddlealign.training.objective import sft_objective
 from paddlealign.training.precision import Precision, choose_precision
 from paddlealign.training.reference import compute_logps, table_reference
 from paddlealign.training.score import run_head, run_layers
 from paddlealign.training.step import accumulate_gradients, apply_gradients
 from tests.half_precision import HalfKernels, install
-from tests.small_runs import FLOAT32, GOLDEN, MODEL, examples, gradients_of, micro_batches, optimizer_of, train
+from tests.small_runs import FLOAT32, GOLDEN, MODEL, dpo_objective, examples, gradients_of, micro_batches, optimizer_of, train
 
 BF16_O2 = Precision("bfloat16", "O2", None)
 BF16_O1 = Precision("bfloat16", "O1", None)
@@ -157,7 +157,7 @@ def test_o2_accumulates_the_sum_of_the_micro_batches(kernels: HalfKernels):
     for batch in batches:
         for parameter in model.parameters():
             parameter.clear_gradient(set_to_zero=False)
-        (sft_objective().loss(run_head(model, batch, run_layers(model, batch)), None).loss / count).backward()
+        sft_objective().loss(run_head(model, batch, run_layers(model, batch)), None, None).loss({"tokens": count}).backward()
         for name, parameter in model.named_parameters():
             total[name] += parameter.grad.astype("float32").numpy()
     for name, gradient in together.items():
@@ -198,9 +198,9 @@ def test_o1_keeps_the_weights_and_multiplies_in_half(autocast: HalfKernels, atte
     optimizer = optimizer_of(model)
     seen = []
 
-    def loss(scores, reference_logps):
+    def loss(scores, reference_logps, context):
         seen.append(scores.token_logps.dtype)
-        return sft_objective().loss(scores, reference_logps)
+        return sft_objective().loss(scores, reference_logps, context)
 
     objective = replace(sft_objective(), loss=loss)
     accumulate_gradients(model, micro_batches(), objective, BF16_O1, recompute=False)
