@@ -15,6 +15,7 @@ from paddlealign.arguments.fields import (
     TargetArguments,
     TrainingArguments,
 )
+from paddlealign.arguments.lora_fields import LoraArguments, resolve_lora, unread_lora_keys
 from paddlealign.arguments.plan_fields import PlanFields
 from paddlealign.arguments.values import show
 
@@ -71,6 +72,10 @@ RANGES: dict[str, Range] = {
     "early_stopping_threshold": Range(0),
     "beta": _POSITIVE,
     "label_smoothing": Range(0, 0.5, high_included=False),
+    "lora_rank": Range(1),
+    "lora_alpha": Range(-1),
+    "lora_dropout": Range(0, 1, high_included=False),
+    "lora_plus_scale": _POSITIVE,
     "batch_size": Range(1),
     "top_k": Range(0),
     "top_p": Range(0, 1, low_included=False),
@@ -266,7 +271,9 @@ def unread_keys(sections: Mapping[str, Any], sources: Mapping[str, str]) -> list
     if isinstance(data, DataArguments):
         both = bool(data.train_dataset_path and data.dev_dataset_path)
         rules.append((both, "dataset_name_or_path", "train_dataset_path and dev_dataset_path are set"))
-    objective, generation = sections.get("objective"), sections.get("generation")
+    objective, generation, lora = sections.get("objective"), sections.get("generation"), sections.get("adapter")
+    if isinstance(lora, LoraArguments):
+        rules += unread_lora_keys(lora)
     if isinstance(objective, ObjectiveArguments):
         rules.append((objective.reference_mode == "frozen", "reference_cache_dir", "reference_mode is frozen"))
     if isinstance(generation, GenerationArguments):
@@ -281,6 +288,8 @@ def resolve(command: str, sections: Mapping[str, Any], sources: Mapping[str, str
     if "training" in sections:
         parts["training"] = resolve_training(command, sections["training"], sources)
         parts["data"] = resolve_data(sections["data"], sections["training"], sources)
+    if isinstance(sections.get("adapter"), LoraArguments):
+        parts["adapter"] = Resolved(*resolve_lora(sections["adapter"], sources), [])
     if "generation" in sections:
         parts["generation"] = resolve_generation(sections["generation"], sections["parallel"])
     if "target" in sections:

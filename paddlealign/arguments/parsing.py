@@ -3,7 +3,7 @@
 import difflib
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_type_hints, overload
 
@@ -11,90 +11,16 @@ from paddlealign.arguments.checks import range_problem, resolve
 from paddlealign.arguments.command_line import split_command_line
 from paddlealign.arguments.decoding import stop_strings_text
 from paddlealign.arguments.degrees import PARALLEL_KEYS, read_environment, settle_degrees
-from paddlealign.arguments.fields import (
-    MAIN_SCRIPTS,
-    PATH_KEYS,
-    SECTIONS,
-    DataArguments,
-    GenerationArguments,
-    ModelArguments,
-    ObjectiveArguments,
-    ParallelArguments,
-    SftObjectiveArguments,
-    TargetArguments,
-    TrainingArguments,
-)
+from paddlealign.arguments.fields import MAIN_SCRIPTS, PATH_KEYS, SECTIONS
 from paddlealign.arguments.foreign import ALIASES, HINTS, NEAREST, ONLY
 from paddlealign.arguments.given import Given, list_problems
 from paddlealign.arguments.json_file import read_argument_file
 from paddlealign.arguments.paddlenlp_parser import format_help, parse_sections
 from paddlealign.arguments.plan_fields import PlanArguments
+from paddlealign.arguments.results import Arguments, Command, DpoArguments, ExportArguments, PredictArguments, SftArguments
 from paddlealign.arguments.values import convert, plain_kind, show
 from paddlealign.errors import UserError
 
-Command = Literal["sft", "dpo", "predict", "export", "plan"]
-
-
-@dataclass(frozen=True)
-class SftArguments:
-    """All that a run of sft_main.py was told.
-
-    sources: key -> "default", "file", "command line", or "derived" (it follows from other keys). notes: lines to show the user once.
-    file: the argument file, or None.
-    """
-
-    model: ModelArguments
-    data: DataArguments
-    training: TrainingArguments
-    parallel: ParallelArguments
-    objective: SftObjectiveArguments
-    sources: Mapping[str, str]
-    notes: tuple[str, ...]
-    file: str | None
-    command: Literal["sft"] = "sft"
-
-
-@dataclass(frozen=True)
-class DpoArguments:
-    """All that a run of dpo_main.py was told; see SftArguments."""
-
-    model: ModelArguments
-    data: DataArguments
-    training: TrainingArguments
-    parallel: ParallelArguments
-    objective: ObjectiveArguments
-    sources: Mapping[str, str]
-    notes: tuple[str, ...]
-    file: str | None
-    command: Literal["dpo"] = "dpo"
-
-
-@dataclass(frozen=True)
-class PredictArguments:
-    """All that a run of predict.py was told; see SftArguments."""
-
-    model: ModelArguments
-    generation: GenerationArguments
-    parallel: ParallelArguments
-    sources: Mapping[str, str]
-    notes: tuple[str, ...]
-    file: str | None
-    command: Literal["predict"] = "predict"
-
-
-@dataclass(frozen=True)
-class ExportArguments:
-    """All that paddlealign.export was told; see SftArguments."""
-
-    model: ModelArguments
-    target: TargetArguments
-    sources: Mapping[str, str]
-    notes: tuple[str, ...]
-    file: str | None
-    command: Literal["export"] = "export"
-
-
-Arguments = SftArguments | DpoArguments | PredictArguments | ExportArguments
 _RESULT: dict[str, type] = {it.command: it for it in (SftArguments, DpoArguments, PredictArguments, ExportArguments, PlanArguments)}
 
 

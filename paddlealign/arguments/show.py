@@ -8,7 +8,8 @@ from paddlealign.arguments.declare import DEFAULT_MARK
 from paddlealign.arguments.degrees import PARALLEL_KEYS, Degrees
 from paddlealign.arguments.fields import MAIN_SCRIPTS, SECTIONS
 from paddlealign.arguments.foreign import ALIASES, HINTS, ONLY
-from paddlealign.arguments.parsing import Arguments, known_fields
+from paddlealign.arguments.parsing import known_fields
+from paddlealign.arguments.results import Arguments
 from paddlealign.arguments.values import show
 
 _ORDER = ("command line", "file", "derived", "default")

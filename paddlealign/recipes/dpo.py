@@ -6,20 +6,22 @@ from pathlib import Path
 
 import numpy as np
 
-from paddlealign.arguments.parsing import DpoArguments
+from paddlealign.arguments.results import DpoArguments
 from paddlealign.errors import UserError
 from paddlealign.models.config import read_config
 from paddlealign.models.decoder import Decoder
 from paddlealign.parallel.collect import everywhere
 from paddlealign.parallel.stopping import StopRequest
+from paddlealign.recipes.adapter import adapter_hash, start_adapter
 from paddlealign.recipes.check import check_run
 from paddlealign.recipes.device import say
 from paddlealign.recipes.processes import check_cut
 from paddlealign.recipes.rows import Rows, check_shared_prompts, check_vocabulary, prepare_rows, vocabulary_size
-from paddlealign.recipes.run import Start, agree_on_run, begin, check_resume, load_policy, make_task, read_share, train
+from paddlealign.recipes.run import Start, adapter_hashes, agree_on_run, begin, check_resume, load_policy, make_task, read_share, train
 from paddlealign.training.loop import Task
 from paddlealign.training.objective import Reference, dpo_objective
 from paddlealign.training.reference import (
+    adapter_reference,
     compute_logps,
     fingerprint,
     model_logps,
@@ -47,15 +49,21 @@ def run(arguments: DpoArguments, request: StopRequest) -> None:
     weights = weights_hash(reference_dir(arguments), arguments.model.allow_pickle)
     if reference_size > reference_config.vocab_size:
         weights += f" grown to {reference_size} tokens"
-    hashes = {**rows.hashes, "reference weights": weights}
+    if starts_from_adapter(arguments):
+        weights += f" with adapter {adapter_hash(str(arguments.adapter.lora_path))}"
+    hashes = {**rows.hashes, **adapter_hashes(arguments), "reference weights": weights}
     agree_on_run(arguments, start, hashes)
     frozen = arguments.objective.reference_mode == "frozen"
-    if frozen or arguments.training.check:  # a check looks at the first step only, without filling the cache
-        model = model_reference(load_reference(arguments, start, reference_size), start.precision, start.chain)
-        references = (model, model)
-    else:
+    in_memory = frozen or arguments.training.check  # a check looks at the first step only, without filling the cache
+    apart = start.lora is None or arguments.objective.ref_model_name_or_path is not None
+    if not in_memory:
         references = cached_references(arguments, start, rows, weights, reference_size)
+    elif apart:
+        references = (model_reference(load_reference(arguments, start, reference_size), start.precision, start.chain),) * 2
     policy, sharding = load_policy(arguments, start, rows)
+    if in_memory and not apart:
+        values = {name: it.clone() for name, it in policy.trained()} if starts_from_adapter(arguments) else None
+        references = (adapter_reference(policy, values, start.precision, start.chain),) * 2
     objective, dev_objective = (dpo_objective(it, arguments.objective.beta, arguments.objective.label_smoothing) for it in references)
     task = make_task(arguments, start, rows, policy, sharding, objective, dev_objective)
     if arguments.training.do_train and start.resume is None:
@@ -67,7 +75,7 @@ def run(arguments: DpoArguments, request: StopRequest) -> None:
             task,
             rows.train or rows.dev,
             rows.tokenizer,
-            reference=replace(reference_config, vocab_size=reference_size) if frozen else None,
+            reference=replace(reference_config, vocab_size=reference_size) if frozen and apart else None,
         )
         return
     train(arguments, start, task, hashes)
@@ -78,9 +86,16 @@ def reference_dir(arguments: DpoArguments) -> Path:
     return Path(arguments.objective.ref_model_name_or_path or arguments.model.model_name_or_path)
 
 
+def starts_from_adapter(arguments: DpoArguments) -> bool:
+    """Whether the reference is, as the policy at the start, a model with an adapter beside it."""
+    return bool(arguments.adapter.lora_path and not arguments.objective.ref_model_name_or_path)
+
+
 def load_reference(arguments: DpoArguments, start: Start, vocab_size: int) -> Decoder:
     """Read the reference model, frozen, with the vocabulary that ``rows.vocabulary_size`` gives it."""
-    model, _ = read_share(arguments, start, reference_dir(arguments), vocab_size)
+    lora = start.lora if starts_from_adapter(arguments) else None
+    model, _ = read_share(arguments, start, reference_dir(arguments), vocab_size, lora)
+    start_adapter(arguments, model)
     for parameter in model.parameters():
         parameter.stop_gradient = True
     return model
@@ -121,7 +136,8 @@ def check_start(arguments: DpoArguments, task: Task, reference: Reference) -> No
 
     Nothing is asked of a reference with weights of its own.
     """
-    if reference_dir(arguments).resolve() != Path(arguments.model.model_name_or_path).resolve():
+    other = reference_dir(arguments).resolve() != Path(arguments.model.model_name_or_path).resolve()
+    if other or (arguments.adapter.lora_path and not starts_from_adapter(arguments)):
         return
     batch = next(iter(task.feed.steps(first=0))).batches[0]
     policy, wanted = model_logps(task.policy, batch, task.precision, task.chain), reference(batch).numpy()

@@ -9,9 +9,10 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TextIO
 
-from paddlealign.arguments.parsing import Command, DpoArguments, SftArguments, parse
+from paddlealign.arguments.parsing import parse
 from paddlealign.arguments.paths import ERROR_FILE, check_model, check_paths
 from paddlealign.arguments.plan import Planned, parse_plan
+from paddlealign.arguments.results import Command, DpoArguments, SftArguments
 from paddlealign.arguments.show import arguments_dict
 from paddlealign.errors import Stopped, UserError
 from paddlealign.machine import prepare

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from paddlealign.arguments.parsing import DpoArguments
 from paddlealign.arguments.plan import Planned
+from paddlealign.arguments.results import DpoArguments
 from paddlealign.errors import UserError
 from paddlealign.models.config import read_config
 from paddlealign.models.parameters import cut_problem, parameter_shapes

@@ -115,10 +115,10 @@ def test_the_files_were_found():
 @pytest.mark.parametrize(
     ("command", "keys", "named"),
     [
-        ("sft", {"lora": True, "pissa": False}, "lora"),
+        ("sft", {"lora": True, "pissa": True}, "pissa"),
         ("sft", {"lora": True, "weight_quantize_algo": "nf4"}, "weight_quantize_algo"),
         ("sft", {"prefix_tuning": True}, "prefix_tuning"),
-        ("dpo", {"lora": True, "lora_rank": 64, "rslora_plus": True}, "lora"),
+        ("dpo", {"lora": True, "use_mora": True}, "use_mora"),
         ("dpo", {"loss_type": "simpo", "simpo_gamma": 1.0}, "loss_type"),
         ("dpo", {"sft_loss_ratio": 0.1}, "sft_loss_ratio"),
     ],
