@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from paddlealign.arguments.decoding import decoding_problems, unread_decoding_keys
 from paddlealign.arguments.degrees import PARALLEL_KEYS
 from paddlealign.arguments.fields import DataArguments, GenerationArguments, ParallelArguments, TargetArguments, TrainingArguments
+from paddlealign.arguments.lora_fields import LoraArguments, resolve_lora, unread_lora_keys
 from paddlealign.arguments.objective_checks import resolve_objective, unread_objective_keys
 from paddlealign.arguments.objective_fields import ObjectiveArguments
 from paddlealign.arguments.plan_fields import PlanFields
@@ -77,6 +78,10 @@ RANGES: dict[str, Range] = {
     "ld_alpha": Range(0, 1),
     "pref_loss_ratio": Range(0),
     "sft_loss_ratio": Range(0),
+    "lora_rank": Range(1),
+    "lora_alpha": Range(-1),
+    "lora_dropout": Range(0, 1, high_included=False),
+    "lora_plus_scale": _POSITIVE,
     "batch_size": Range(1),
     "top_k": Range(0),
     "top_p": Range(0, 1, low_included=False),
@@ -272,7 +277,9 @@ def unread_keys(sections: Mapping[str, Any], sources: Mapping[str, str]) -> list
     if isinstance(data, DataArguments):
         both = bool(data.train_dataset_path and data.dev_dataset_path)
         rules.append((both, "dataset_name_or_path", "train_dataset_path and dev_dataset_path are set"))
-    objective, generation = sections.get("objective"), sections.get("generation")
+    objective, generation, lora = sections.get("objective"), sections.get("generation"), sections.get("adapter")
+    if isinstance(lora, LoraArguments):
+        rules += unread_lora_keys(lora)
     if isinstance(objective, ObjectiveArguments):
         rules.append(
             (objective.reference_mode == "frozen" and not objective.reference_free, "reference_cache_dir", "reference_mode is frozen")
@@ -292,6 +299,8 @@ def resolve(command: str, sections: Mapping[str, Any], sources: Mapping[str, str
         parts["data"] = resolve_data(sections["data"], sections["training"], sources)
     if isinstance(sections.get("objective"), ObjectiveArguments):
         parts["objective"] = Resolved(*resolve_objective(sections["objective"], sources))
+    if isinstance(sections.get("adapter"), LoraArguments):
+        parts["adapter"] = Resolved(*resolve_lora(sections["adapter"], sources), [])
     if "generation" in sections:
         parts["generation"] = resolve_generation(sections["generation"], sections["parallel"])
     if "scoring" in sections:

@@ -10,6 +10,7 @@ from typing import Optional
 from paddlealign.arguments.declare import key as _key
 from paddlealign.arguments.declare import required as _required
 from paddlealign.arguments.export_fields import TargetArguments
+from paddlealign.arguments.lora_fields import AdapterArguments, LoraArguments
 from paddlealign.arguments.objective_fields import ObjectiveArguments, SftObjectiveArguments
 from paddlealign.arguments.plan_fields import PlanFields
 from paddlealign.arguments.reward_fields import RewardObjectiveArguments, ScoringArguments
@@ -18,6 +19,7 @@ from paddlealign.arguments.reward_fields import RewardObjectiveArguments, Scorin
 PATH_KEYS = frozenset({
     "model_name_or_path", "tokenizer_name_or_path", "dataset_name_or_path", "train_dataset_path", "dev_dataset_path", "chat_template",
     "output_dir", "resume_from_checkpoint", "ref_model_name_or_path", "reference_cache_dir", "data_file", "output_file", "json",
+    "lora_path",
 })  # fmt: skip
 
 
@@ -254,14 +256,20 @@ class GenerationArguments:
     )
 
 
-_TRAINING = {"model": ModelArguments, "data": DataArguments, "training": TrainingArguments, "parallel": ParallelArguments}
+_TRAINING = {
+    "model": ModelArguments,
+    "adapter": LoraArguments,
+    "data": DataArguments,
+    "training": TrainingArguments,
+    "parallel": ParallelArguments,
+}
 SECTIONS: dict[str, dict[str, type]] = {
     "sft": {**_TRAINING, "objective": SftObjectiveArguments},
     "reward": {**_TRAINING, "objective": RewardObjectiveArguments},
     "dpo": {**_TRAINING, "objective": ObjectiveArguments},
-    "predict": {"model": ModelArguments, "generation": GenerationArguments, "parallel": ParallelArguments},
+    "predict": {"model": ModelArguments, "adapter": AdapterArguments, "generation": GenerationArguments, "parallel": ParallelArguments},
     "evaluate_rewards": {"model": ModelArguments, "scoring": ScoringArguments},
-    "export": {"model": ModelArguments, "target": TargetArguments},
+    "export": {"model": ModelArguments, "adapter": AdapterArguments, "target": TargetArguments},
     "plan": {"plan": PlanFields},
 }
 MAIN_SCRIPTS = {"sft": "sft_main.py", "reward": "reward_main.py", "dpo": "dpo_main.py", "predict": "predict.py"}

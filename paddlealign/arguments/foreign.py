@@ -68,6 +68,8 @@ ALIASES: dict[str, Alias] = {
     "activation_checkpointing": Alias("recompute"),
     "actor_gradient_checkpointing": Alias("recompute"),
     "eval_strategy": Alias("evaluation_strategy"),
+    "lora_dim": Alias("lora_rank"),
+    "actor_lora_dim": Alias("lora_rank"),
     "sharding_degree": Alias("sharding_parallel_degree", commands=_EVERY),
 }
 
@@ -89,7 +91,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "model_path": ("model_name_or_path",),
 }
 
-_FULL = "this version trains all weights; leave the key out, or train the adapter with PaddleNLP and merge it into the checkpoint first"
+_FULL = "of the adapters there is LoRA only (lora); leave the key out"
 _QUANT = "quantised weights are not in this version; start from the float checkpoint"
 _BENCH = "it switches evaluation and saving off in PaddleNLP; set evaluation_strategy and save_strategy to no, and max_steps, instead"
 _HUB = "checkpoints are folders here, nothing is fetched or sent; download the checkpoint and give its folder"
@@ -98,8 +100,10 @@ _ALL_METRICS = "evaluation always reports loss and accuracy"
 
 ONLY: dict[str, OnlyValue] = {
     "ref_model_update_steps": OnlyValue(int, (-1, 0), "the reference model stays as it is in this version"),
-    "lora": OnlyValue(bool, (False,), _FULL),
-    "lora_path": OnlyValue(str, (), _FULL),
+    "pissa": OnlyValue(bool, (False,), "an adapter starts from zero here, not from the weights' singular vectors"),
+    "lora_merge_weights": OnlyValue(bool, (False,), "training keeps the adapter apart; python -m paddlealign.export --lora_path merges it"),
+    "lora_use_mixer": OnlyValue(bool, (False,), _FULL),
+    "use_mora": OnlyValue(bool, (False,), _FULL),
     "prefix_tuning": OnlyValue(bool, (False,), _FULL),
     "prefix_path": OnlyValue(str, (), _FULL),
     "vera": OnlyValue(bool, (False,), _FULL),
@@ -184,7 +188,7 @@ _CHECKPOINT = "checkpoints are whole and in HuggingFace's layout whatever the de
 _FUSED = "a matter of speed in PaddleNLP; the kernels are chosen here"
 _INPUT = "how rows are fed changes no number here"
 _PARALLEL = "a matter of several processes; one process computes the same numbers without it"
-_LORA = "read only with lora or another adapter, which is off"
+_LORA = "read only with another adapter than LoRA, which is off"
 _QUANT_PART = "read only with quantisation, which is off"
 
 
@@ -221,22 +225,9 @@ HINTS: dict[str, Hint] = {
     **_hints("LLaMA and Qwen have no dropout", {"hidden_dropout_prob": float, "attention_probs_dropout_prob": float}),
     **_hints("the run log always counts tokens", {"count_trained_tokens": bool, "skip_profile_timer": bool, "skip_memory_metrics": bool}),
     **_hints("read only by the polynomial schedule", {"lr_end": float, "power": float}),
-    **_hints(
-        _LORA,
-        {
-            "lora_rank": int,
-            "lora_alpha": int,
-            "rslora": bool,
-            "rslora_plus": bool,
-            "lora_plus_scale": float,
-            "pissa": bool,
-            "use_quick_lora": bool,
-        },
-    ),
-    **_hints(
-        _LORA,
-        {"lora_use_mixer": bool, "use_mora": bool, "lora_merge_weights": bool, "vera_rank": int, "lokr_dim": int, "num_prefix_tokens": int},
-    ),
+    **_hints(_LORA, {"vera_rank": int, "lokr_dim": int, "num_prefix_tokens": int}),
+    **_hints("a matter of speed in PaddleNLP; an adapter computes the same here", {"use_quick_lora": bool}),
+    **_hints("under lora all else stays as it is; without it all weights are trained", {"only_optimize_lora": bool}),
     **_hints("read only with neftune, which is off", {"neftune_noise_alpha": float}),
     **_hints("read only with use_ssa, which is off", {"ssa_group_size_ratio": float}),
     **_hints("read only with use_long_sequence_strategies, which is off", {"strategy_type": str, "strategy_name": str}),

@@ -22,8 +22,10 @@ ROW_SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 # What a run writes into output_dir, beside its checkpoints and the final model.
 RUN_FILE, METRICS_FILE, CURVES_FILE, ERROR_FILE = "run.json", "metrics.jsonl", "curves.png", "errors.txt"
 CHECKPOINT = "checkpoint-[0-9]*"
+ADAPTER_CONFIG = "adapter_config.json"
 WRITTEN = (
     RUN_FILE, METRICS_FILE, CURVES_FILE, CHECKPOINT, ERROR_FILE, "config.json", "generation_config.json", "*.safetensors", "*.index.json",
+    ADAPTER_CONFIG,
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.*",
 )  # fmt: skip
 
@@ -53,6 +55,8 @@ def check_paths(arguments: Arguments) -> None:
     _check_checkpoint("model_name_or_path", arguments.model.model_name_or_path, problems)
     if arguments.model.tokenizer_name_or_path:
         _check_folder("tokenizer_name_or_path", arguments.model.tokenizer_name_or_path, problems)
+    if not isinstance(arguments, EvaluateRewardsArguments) and arguments.adapter.lora_path:
+        _check_adapter(arguments.adapter.lora_path, problems)
     if isinstance(arguments, PredictArguments):
         generation = arguments.generation
         _check_template(generation.chat_template, problems)
@@ -78,6 +82,7 @@ def check_paths(arguments: Arguments) -> None:
     else:
         _check_template(arguments.data.chat_template, problems)
         folders = {key: getattr(arguments.model, key) for key in ("model_name_or_path", "tokenizer_name_or_path")}
+        folders["lora_path"] = arguments.adapter.lora_path
         if isinstance(arguments, DpoArguments) and arguments.objective.ref_model_name_or_path:
             folders["ref_model_name_or_path"] = arguments.objective.ref_model_name_or_path
             _check_checkpoint("ref_model_name_or_path", arguments.objective.ref_model_name_or_path, problems)
@@ -148,8 +153,17 @@ def _check_folder(key: str, path: str, problems: list[str]) -> bool:
 
 
 def _check_checkpoint(key: str, path: str, problems: list[str]) -> None:
-    if _check_folder(key, path, problems) and not (Path(path) / "config.json").is_file():
+    if not _check_folder(key, path, problems) or (Path(path) / "config.json").is_file():
+        return
+    if (Path(path) / ADAPTER_CONFIG).is_file():
+        problems.append(f"{key}: {path} holds an adapter. Give the base model here, and this folder as lora_path.")
+    else:
         problems.append(f"{key}: {path} holds no config.json, so it is no HuggingFace checkpoint.")
+
+
+def _check_adapter(path: str, problems: list[str]) -> None:
+    if _check_folder("lora_path", path, problems) and not (Path(path) / ADAPTER_CONFIG).is_file():
+        problems.append(f"lora_path: {path} holds no {ADAPTER_CONFIG}, so it is no adapter in peft's layout.")
 
 
 def _check_template(template: str, problems: list[str]) -> None:

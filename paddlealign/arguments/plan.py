@@ -69,7 +69,10 @@ def parse_plan(argv: Sequence[str]) -> Planned:
     degrees, notes = settle_degrees(asked, plan.devices, SECTIONS["sft"])
     idle = {int: (-1, 0, 1), bool: (False,), str: ("",)}
     chosen = any(value not in idle[PARALLEL_KEYS[key]] for key, value in asked.items())
-    return Planned(training, plan, degrees, plan.search or not chosen, tuple(notes) if chosen else ())
+    told = notes if chosen else []
+    if training.adapter.lora:
+        told = [*told, "lora: a plan counts the training of all weights; an adapter needs less."]
+    return Planned(training, plan, degrees, plan.search or not chosen, tuple(told))
 
 
 def _is_dpo(given: Mapping[str, Given]) -> bool:

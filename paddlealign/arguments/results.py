@@ -12,6 +12,7 @@ from paddlealign.arguments.fields import (
     TargetArguments,
     TrainingArguments,
 )
+from paddlealign.arguments.lora_fields import AdapterArguments, LoraArguments
 from paddlealign.arguments.objective_fields import ObjectiveArguments, SftObjectiveArguments
 from paddlealign.arguments.reward_fields import RewardObjectiveArguments, ScoringArguments
 
@@ -27,6 +28,7 @@ class SftArguments:
     """
 
     model: ModelArguments
+    adapter: LoraArguments
     data: DataArguments
     training: TrainingArguments
     parallel: ParallelArguments
@@ -42,6 +44,7 @@ class RewardArguments:
     """All that a run of reward_main.py was told; see SftArguments."""
 
     model: ModelArguments
+    adapter: LoraArguments
     data: DataArguments
     training: TrainingArguments
     parallel: ParallelArguments
@@ -57,6 +60,7 @@ class DpoArguments:
     """All that a run of dpo_main.py was told; see SftArguments."""
 
     model: ModelArguments
+    adapter: LoraArguments
     data: DataArguments
     training: TrainingArguments
     parallel: ParallelArguments
@@ -72,6 +76,7 @@ class PredictArguments:
     """All that a run of predict.py was told; see SftArguments."""
 
     model: ModelArguments
+    adapter: AdapterArguments
     generation: GenerationArguments
     parallel: ParallelArguments
     sources: Mapping[str, str]
@@ -97,6 +102,7 @@ class ExportArguments:
     """All that paddlealign.export was told; see SftArguments."""
 
     model: ModelArguments
+    adapter: AdapterArguments
     target: TargetArguments
     sources: Mapping[str, str]
     notes: tuple[str, ...]

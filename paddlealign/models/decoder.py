@@ -13,9 +13,10 @@ from paddle.distributed.fleet.utils import recompute as recomputed
 
 from paddlealign.models.attention import Attend
 from paddlealign.models.config import DecoderConfig
-from paddlealign.models.kernels import rms_norm, rotary, rotary_tables, swiglu
+from paddlealign.models.kernels import layer_norm, rms_norm, rotary, rotary_tables, swiglu
+from paddlealign.models.linear import Adapter, Linear
 from paddlealign.models.makers import WHOLE_LAYERS, Stage, TensorLayers, Visits
-from paddlealign.models.parameters import padded_vocabulary
+from paddlealign.models.parameters import adapter_shapes, padded_vocabulary, parameter_shapes
 from paddlealign.models.rope import frequencies, text_lengths
 from paddlealign.models.score_head import ScoreHead
 
@@ -35,12 +36,25 @@ class RMSNorm(nn.Layer):
         return rms_norm(x, self.weight, self.epsilon)
 
 
+class LayerNorm(nn.Layer):
+    """See ``kernels.layer_norm``. weight, bias: [size]."""
+
+    def __init__(self, size: int, epsilon: float) -> None:
+        super().__init__()
+        self.weight = self.create_parameter([size], default_initializer=_ZEROS)
+        self.bias = self.create_parameter([size], default_initializer=_ZEROS)
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., size] to the same."""
+        return layer_norm(x, self.weight, self.bias, self.epsilon)
+
+
 def _norm(config: DecoderConfig) -> nn.Layer:
     """A norm of the hidden states, as the family has it."""
     if config.norm == "rms":
         return RMSNorm(config.hidden_size, config.norm_eps)
-    zeros = paddle.ParamAttr(initializer=_ZEROS)
-    return nn.LayerNorm(config.hidden_size, config.norm_eps, weight_attr=zeros, bias_attr=zeros)
+    return LayerNorm(config.hidden_size, config.norm_eps)
 
 
 class Embedding(nn.Layer):
@@ -56,27 +70,6 @@ class Embedding(nn.Layer):
         return self.make.collect(self.make.lookup(ids, self.weight))
 
 
-class RowLinear(nn.Layer):
-    """A linear layer of whose inputs the processes of a tensor axis hold some each. weight: [inputs / parts, outputs]."""
-
-    def __init__(self, inputs: int, outputs: int, bias: bool, make: TensorLayers) -> None:
-        super().__init__()
-        self.make = make
-        self.weight = self.create_parameter([inputs // make.parts, outputs], default_initializer=_ZEROS)
-        self.bias = self.create_parameter([outputs], default_initializer=_ZEROS) if bias else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[rows, length, inputs / parts] to [rows, length / positions, outputs]."""
-        total = self.make.collect(nn.functional.linear(x, self.weight))
-        return total if self.bias is None else total + self.bias
-
-
-def _column_linear(inputs: int, outputs: int, bias: bool, make: TensorLayers) -> nn.Linear:
-    """A linear layer of whose outputs the processes of a tensor axis hold some each."""
-    zeros = paddle.ParamAttr(initializer=_ZEROS)
-    return nn.Linear(inputs, outputs // make.parts, weight_attr=zeros, bias_attr=zeros if bias else False)
-
-
 class Attention(nn.Layer):
     """Grouped-query attention with rotary positions."""
 
@@ -85,10 +78,10 @@ class Attention(nn.Layer):
         self.layer, self.head_dim, self.window = layer, config.head_dim, config.windows[layer]
         queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
         self.spread = make.spread
-        self.q_proj = _column_linear(config.hidden_size, queries, config.qkv_bias, make)
-        self.k_proj = _column_linear(config.hidden_size, keys, config.qkv_bias, make)
-        self.v_proj = _column_linear(config.hidden_size, keys, config.qkv_bias, make)
-        self.o_proj = RowLinear(queries, config.hidden_size, config.output_bias, make)
+        self.q_proj = Linear(config.hidden_size, queries, config.qkv_bias, make, cut_inputs=False)
+        self.k_proj = Linear(config.hidden_size, keys, config.qkv_bias, make, cut_inputs=False)
+        self.v_proj = Linear(config.hidden_size, keys, config.qkv_bias, make, cut_inputs=False)
+        self.o_proj = Linear(queries, config.hidden_size, config.output_bias, make, cut_inputs=True)
         self.q_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
         self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
 
@@ -110,9 +103,9 @@ class MLP(nn.Layer):
         super().__init__()
         self.activation, self.spread = config.activation, make.spread
         if self.activation == "swiglu":
-            self.gate_proj = _column_linear(config.hidden_size, config.intermediate_size, config.mlp_bias, make)
-        self.up_proj = _column_linear(config.hidden_size, config.intermediate_size, config.mlp_bias, make)
-        self.down_proj = RowLinear(config.intermediate_size, config.hidden_size, config.mlp_bias, make)
+            self.gate_proj = Linear(config.hidden_size, config.intermediate_size, config.mlp_bias, make, cut_inputs=False)
+        self.up_proj = Linear(config.hidden_size, config.intermediate_size, config.mlp_bias, make, cut_inputs=False)
+        self.down_proj = Linear(config.intermediate_size, config.hidden_size, config.mlp_bias, make, cut_inputs=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """[rows, length / positions, hidden] to the same."""
@@ -146,6 +139,7 @@ class DecoderBody(nn.Layer):
     def __init__(self, config: DecoderConfig, make: TensorLayers, stage: Stage, visits: Visits | None) -> None:
         super().__init__()
         self.join, self.visits = make.join, visits
+        self.adapter: Adapter | None = None
         self.is_first, self.is_last = stage.first == 0, stage.last == config.num_layers
         if self.is_first or (self.is_last and config.tie_embeddings):
             self.embed_tokens = Embedding(padded_vocabulary(config.vocab_size, make.parts), config.hidden_size, make)
@@ -167,7 +161,11 @@ class DecoderBody(nn.Layer):
         cos, sin = rotary_tables(position_ids, turns, self.rope.attention_factor)
         x = self.embed_tokens(inputs) if self.is_first else inputs
         again = paddle.is_grad_enabled() and (recompute or self.visits is not None)
-        for layer in self.layers.values():
+        if self.adapter is not None and paddle.is_grad_enabled():
+            x.stop_gradient = False  # behind a frozen embedding; what is computed again has gradients only where its input has one
+        for number, layer in self.layers.items():
+            if self.adapter is not None:
+                self.adapter.enter_layer(int(number))
             compute = layer if self.visits is None else partial(_enter_and_compute, self.visits, layer)
             x = recomputed(compute, x, cos, sin, attend) if again else compute(x, cos, sin, attend)
         return self.join(self.norm(x)) if self.is_last else x
@@ -195,7 +193,7 @@ class Decoder(nn.Layer):
         if self.model.is_last and config.head == "score":
             self.score = ScoreHead(config.hidden_size)
         elif self.model.is_last and not config.tie_embeddings:
-            self.lm_head = _column_linear(config.hidden_size, padded_vocabulary(config.vocab_size, make.parts), False, make)
+            self.lm_head = Linear(config.hidden_size, padded_vocabulary(config.vocab_size, make.parts), False, make, cut_inputs=False)
 
     def forward(self, inputs: Tensor, position_ids: Tensor, attend: Attend, recompute: bool = False) -> Tensor:
         """Compute the hidden states after the last norm, or after this stage's last layer.
@@ -220,6 +218,19 @@ class Decoder(nn.Layer):
     def head(self) -> Tensor:
         """The output weights as they are held: the embedding's [vocab, hidden] where they are tied, [hidden, vocab] otherwise."""
         return self.model.embed_tokens.weight if self.config.tie_embeddings else self.lm_head.weight
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """What the adapters of the layers have in common; None where there are none. See ``lora.attach``."""
+        return self.model.adapter
+
+    def trained(self) -> list[tuple[str, Tensor]]:
+        """The parameters that are not frozen, by name."""
+        return [(name, parameter) for name, parameter in self.named_parameters() if not parameter.stop_gradient]
+
+    def trained_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Those of the whole decoder, of which this process may hold a part: name to shape."""
+        return parameter_shapes(self.config) if self.adapter is None else adapter_shapes(self.config, self.adapter.settings)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., hidden] to [..., vocab], for generation: whole and the same in all processes of a tensor axis, without a gradient there."""

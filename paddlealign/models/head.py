@@ -28,18 +28,19 @@ class _TokenLogps(PyLayer):
         ctx.save_for_backward(hidden, head, target_ids, paddle.concat(normalisers))
         # Autocast multiplies in another dtype than it is given, and is off in backward: the logits there must be these.
         ctx.dtype, ctx.vocabulary_first = raw.dtype, vocabulary_first
+        ctx.frozen = head.stop_gradient
         right = paddle.concat(correct)
         ctx.mark_non_differentiable(right)
         return paddle.concat(logps), right
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Any]:
         hidden, head, target_ids, normalisers = ctx.saved_tensor()
         vocabulary_first = ctx.vocabulary_first
         rows_dtype, head_dtype = hidden.dtype, head.dtype
         hidden, head = hidden.astype(ctx.dtype), head.astype(ctx.dtype)
         grad_hidden = []
-        grad_head = paddle.zeros(head.shape, "float32")
+        grad_head = None if ctx.frozen else paddle.zeros(head.shape, "float32")
         for start, stop in _chunks(hidden.shape[0], head.shape[0 if vocabulary_first else 1]):
             rows, upstream = hidden[start:stop], grad[start:stop].unsqueeze(1)
             logits = paddle.matmul(rows, head, transpose_y=vocabulary_first).astype("float32")
@@ -47,9 +48,10 @@ class _TokenLogps(PyLayer):
             slope = logits.subtract_(normalisers[start:stop].unsqueeze(1)).exp_().multiply_(-upstream)
             slope = paddle.put_along_axis(slope, target_ids[start:stop].unsqueeze(1), upstream, 1, reduce="add").astype(ctx.dtype)
             grad_hidden.append(paddle.matmul(slope, head, transpose_y=not vocabulary_first))
-            left, right = (slope, rows) if vocabulary_first else (rows, slope)
-            grad_head.add_(paddle.matmul(left, right, transpose_x=True).astype("float32"))
-        return paddle.concat(grad_hidden).astype(rows_dtype), grad_head.astype(head_dtype)
+            if grad_head is not None:
+                left, right = (slope, rows) if vocabulary_first else (rows, slope)
+                grad_head.add_(paddle.matmul(left, right, transpose_x=True).astype("float32"))
+        return paddle.concat(grad_hidden).astype(rows_dtype), None if grad_head is None else grad_head.astype(head_dtype)
 
 
 def _chunks(rows: int, vocabulary: int) -> list[tuple[int, int]]:

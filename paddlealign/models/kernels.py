@@ -18,16 +18,17 @@ class _RMSNorm(PyLayer):
         wide = x.astype("float32")
         inverse = paddle.rsqrt(paddle.square(wide).mean(-1, keepdim=True).scale_(1.0, bias=epsilon))
         ctx.save_for_backward(x, weight, inverse)
+        ctx.frozen = weight.stop_gradient
         return (wide * inverse).astype(x.dtype).multiply_(weight.astype(x.dtype))
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Any]:
         x, weight, inverse = ctx.saved_tensor()
         normed = x.astype("float32") * inverse
         grad = grad.astype("float32")
         axes = list(range(grad.ndim - 1))
         product = grad * normed
-        grad_weight = product.sum(axes).astype(weight.dtype)
+        grad_weight = None if ctx.frozen else product.sum(axes).astype(weight.dtype)
         # d/dx of x / rms(x): the part of the gradient along the normed vector is taken away.
         along = product.multiply_(weight.astype("float32")).mean(-1, keepdim=True)
         grad_x = (grad * weight.astype("float32")).subtract_(normed.multiply_(along)).multiply_(inverse)
@@ -40,6 +41,15 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     x: [..., hidden], any floating dtype; the mean is taken in float32. weight: [hidden]. Returns x's shape and dtype.
     """
     return _RMSNorm.apply(x, weight, epsilon)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
+    """Layer norm (Ba et al. 2016). x: [..., hidden]; weight, bias: [hidden]. Returns x's shape and dtype."""
+    if weight.stop_gradient:
+        # Paddle's CPU kernel gives x a wrong gradient where the weight is frozen (tests/parity/test_lora.py).
+        weight = weight.detach()
+        weight.stop_gradient = False
+    return paddle.nn.functional.layer_norm(x, x.shape[-1:], weight, bias, epsilon)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:

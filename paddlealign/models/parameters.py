@@ -1,6 +1,8 @@
 """The parameters of a whole decoder by name and shape, and how tensor parallelism cuts each, from its config alone."""
 
+import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +13,28 @@ EMBEDDING, HEAD, SCORE = "model.embed_tokens.weight", "lm_head.weight", "score.w
 # Of these each process of a tensor-parallel group computes a share of the outputs, of those a share of the inputs.
 COLUMN_PARALLEL = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "lm_head")
 ROW_PARALLEL = ("o_proj", "down_proj")
+# A low-rank adapter's two matrices, beside the weight of their module.
+LORA_A, LORA_B = "lora_A", "lora_B"
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Low-rank adapters (Hu et al. 2021) beside linear layers.
+
+    rslora: whether the scale is alpha / sqrt(rank) (Kalajdzievski 2023) instead of alpha / rank. dropout: the share of its inputs that an
+    adapter does not see in training. targets: the modules that have one, by their own names in every layer ("q_proj").
+    """
+
+    rank: int
+    alpha: float
+    rslora: bool
+    dropout: float
+    targets: tuple[str, ...]
+
+    @property
+    def scale(self) -> float:
+        """The factor of what an adapter adds."""
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
 
 @dataclass(frozen=True)
@@ -51,6 +75,23 @@ def head_name(config: DecoderConfig) -> str:
     return SCORE if config.head == "score" else EMBEDDING if config.tie_embeddings else HEAD
 
 
+def linear_modules(config: DecoderConfig) -> tuple[str, ...]:
+    """The names of a layer's linear modules, to which adapters can be attached."""
+    start = "model.layers.0."
+    named = [name.rsplit(".", 2)[-2:] for name, shape in parameter_shapes(config).items() if name.startswith(start) and len(shape) == 2]
+    return tuple(module for module, _ in named)
+
+
+def adapter_shapes(config: DecoderConfig, settings: LoraSettings) -> dict[str, tuple[int, ...]]:
+    """Every parameter of the whole decoder's adapters, in the order of their weights: name to shape."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, shape in parameter_shapes(config).items():
+        path, _, kind = name.rpartition(".")
+        if kind == "weight" and len(shape) == 2 and path.rpartition(".")[2] in settings.targets:
+            shapes |= {f"{path}.{LORA_A}": (shape[0], settings.rank), f"{path}.{LORA_B}": (settings.rank, shape[1])}
+    return shapes
+
+
 def _linear(name: str, inputs: int, outputs: int, bias: bool) -> dict[str, tuple[int, ...]]:
     weight: dict[str, tuple[int, ...]] = {f"{name}.weight": (inputs, outputs)}
     return {**weight, f"{name}.bias": (outputs,)} if bias else weight
@@ -66,11 +107,11 @@ def padded_vocabulary(vocab_size: int, parts: int) -> int:
     return -(-vocab_size // parts) * parts
 
 
-def cut_problem(config: DecoderConfig, parts: int, stages: int, shards: int = 1) -> str | None:
+def cut_problem(config: DecoderConfig, parts: int, stages: int, shards: int = 1, lora: LoraSettings | None = None) -> str | None:
     """Why so many processes cannot share each layer, the layers, or the parameters of a stage; None where they can.
 
     Every process of a tensor-parallel group must hold as many heads, and as much of the MLP, as the others; every stage a layer; every
-    shard must keep a parameter of its stage.
+    shard must keep a parameter of its stage, and one of its adapters where only these are trained (lora).
     """
     if stages > config.num_layers:
         return f"pipeline_parallel_degree {stages}: the model has {config.num_layers} layers, and every stage needs one."
@@ -86,11 +127,12 @@ def cut_problem(config: DecoderConfig, parts: int, stages: int, shards: int = 1)
                 f"tensor_parallel_degree {parts}: the model's {name} {size} is {parts} x {size // parts} + {size % parts} and cannot be "
                 f"cut evenly. For this model it may be {', '.join(map(str, possible))}."
             )
-    fewest = min(Counter(holding_stage(name, config.num_layers, stages) for name in parameter_shapes(config)).values())
+    kept = parameter_shapes(config) if lora is None else adapter_shapes(config, lora)
+    fewest = min(Counter(holding_stage(name, config.num_layers, stages) for name in kept).values())
     if shards > fewest:
         return (
-            f"sharding_parallel_degree {shards}: a stage of the model has {fewest} parameters, and every process must keep one. "
-            f"Set it to {fewest} or less, to a divisor of the processes that read different rows."
+            f"sharding_parallel_degree {shards}: a stage of the model has {fewest} parameters that are trained, and every process must "
+            f"keep one. Set it to {fewest} or less, to a divisor of the processes that read different rows."
         )
     return None
 
@@ -108,10 +150,15 @@ def holding_stage(name: str, num_layers: int, parts: int) -> int:
     return 0 if name == EMBEDDING else parts - 1
 
 
-def held_shapes(config: DecoderConfig, parts: int, stages: int, stage: int) -> dict[str, tuple[int, ...]]:
-    """The parameters that a process of ``stage`` holds, and the shapes of its shares, where ``parts`` processes share each layer."""
+def held_shapes(
+    shapes: Mapping[str, tuple[int, ...]], config: DecoderConfig, parts: int, stages: int, stage: int
+) -> dict[str, tuple[int, ...]]:
+    """Of parameters of the whole decoder those that a process of ``stage`` holds, and the shapes of its shares.
+
+    shapes: see ``parameter_shapes`` and ``adapter_shapes``. parts: how many processes share each layer.
+    """
     held: dict[str, tuple[int, ...]] = {}
-    for name, shape in parameter_shapes(config).items():
+    for name, shape in shapes.items():
         again = name == EMBEDDING and config.tie_embeddings and stage == stages - 1
         if again or holding_stage(name, config.num_layers, stages) == stage:
             cut = cut_axis(name)
@@ -122,11 +169,13 @@ def held_shapes(config: DecoderConfig, parts: int, stages: int, stage: int) -> d
 def sums_over_parts(name: str, sequence_parallel: bool) -> bool:
     """Whether a parameter that every process of a tensor axis holds whole has a gradient of its share of the work only.
 
-    So it is with norms of queries and keys, which see a process's own heads; under sequence parallelism also with what stands between the
-    cut layers and sees a process's own positions. A score head sees them all.
+    So it is with norms of queries and keys, which see a process's own heads, and with the half of an adapter that is not cut; under
+    sequence parallelism also with what stands between the cut layers and sees a process's own positions. A score head sees them all.
     """
     if name.endswith(("self_attn.q_norm.weight", "self_attn.k_norm.weight")):
         return True
+    if name.endswith((LORA_A, LORA_B)):
+        return cut_axis(name) is None
     return sequence_parallel and cut_axis(name) is None and name != SCORE
 
 
@@ -155,5 +204,5 @@ def cut_axis(name: str) -> int | None:
     if name == EMBEDDING:
         return 0
     if module in COLUMN_PARALLEL:
-        return 1 if kind == "weight" else 0
-    return 0 if module in ROW_PARALLEL and kind == "weight" else None
+        return {"weight": 1, "bias": 0, LORA_A: None, LORA_B: 1}[kind]
+    return 0 if module in ROW_PARALLEL and kind in ("weight", LORA_A) else None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from paddlealign.arguments.paths import ADAPTER_CONFIG
 from paddlealign.errors import UserError
 from paddlealign.models.config_values import model_directory, paddlenlp_layout, read_json_object
 from paddlealign.models.pickle_files import read_pickle
@@ -28,6 +29,8 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
+# An adapter's, in peft's layout.
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 # Names that weights are saved under here.
 OUR_FILES = re.compile(r"^(model\.safetensors|model-\d{5}-of-\d{5}\.safetensors|model\.safetensors\.index\.json)$")
 
@@ -57,8 +60,10 @@ def find_tensors(directory: str | Path, allow_pickle: bool) -> dict[str, TensorP
     paddle_files = sorted(path.name for path in directory.glob("*.pdparams"))
     if paddle_files:
         raise paddlenlp_layout(directory, f"it holds {paddle_files[0]}")
-    if (directory / "adapter_model.safetensors").is_file():
-        raise UserError(f"{directory}: this is an adapter without its base model. Give a whole model's directory.")
+    if (directory / ADAPTER_WEIGHTS).is_file():
+        raise UserError(
+            f"{directory}: this is an adapter without its base model. Give the base as model_name_or_path, and this folder as lora_path."
+        )
     for pattern, index in (("model-*-of-*.safetensors", INDEX_FILE), ("pytorch_model-*-of-*.bin", PICKLE_INDEX)):
         shards = sorted(path.name for path in directory.glob(pattern))
         if shards:
@@ -132,7 +137,8 @@ def write_weights(
         weight_map = {spec.name: file for file, shard in files.items() for spec in shard}
         write_json(directory / INDEX_FILE, {"metadata": counted, "weight_map": dict(sorted(weight_map.items()))})
     for path in directory.iterdir():
-        if OUR_FILES.match(path.name) and path.name not in files and not (path.name == INDEX_FILE and len(shards) > 1):
+        ours = OUR_FILES.match(path.name) or path.name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
+        if ours and path.name not in files and not (path.name == INDEX_FILE and len(shards) > 1):
             path.unlink()
 
 

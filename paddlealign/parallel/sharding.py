@@ -3,7 +3,7 @@
 Every parameter has an owner. Stage 1: only the owner has its optimizer state, updates it and gives the new values to the others. Stage 2:
 only the owner has its gradient, too. Stage 3: only the owner has the weights of a layer; before the layer computes they are brought
 together, and let go when the next one's turn comes, so that one layer is whole at a time. What is kept are whole parameters, not slices:
-every collective moves a tensor as it is. Embedding, last norm and head stay whole everywhere.
+every collective moves a tensor as it is. Embedding, last norm, head and adapters stay whole everywhere.
 
 The gradients of a step are added up here, in float32 whatever the weights' dtype: in 16 bits the small ones of later micro-batches would
 be lost.
@@ -59,7 +59,7 @@ class Sharding:
 
     def own(self, model: nn.Layer) -> list[tuple[str, Tensor]]:
         """The parameters that this process updates."""
-        return [(name, parameter) for name, parameter in model.named_parameters() if self.owns(name)]
+        return [(name, it) for name, it in model.named_parameters() if not it.stop_gradient and self.owns(name)]
 
     def owns_gradient(self, name: str) -> bool:
         """Whether this process has the parameter's gradient after ``settle``."""

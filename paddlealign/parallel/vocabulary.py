@@ -53,12 +53,13 @@ class _TokenLogps(PyLayer):
         ctx.save_for_backward(hidden, head, target_ids, normaliser)
         # Autocast multiplies in another dtype than it is given, and is off in backward: the logits there must be these.
         ctx.dtype, ctx.part = raw.dtype, part
+        ctx.frozen = head.stop_gradient
         correct = picked >= highest
         ctx.mark_non_differentiable(correct)
         return picked - normaliser, correct
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Any]:
         hidden, head, target_ids, normaliser = ctx.saved_tensor()
         part = ctx.part
         rows_dtype, head_dtype = hidden.dtype, head.dtype
@@ -66,7 +67,7 @@ class _TokenLogps(PyLayer):
         here, places = _targets_here(target_ids, part)
         at_target = paddle.where(here, grad, paddle.zeros_like(grad)).unsqueeze(1)
         grad_hidden = []
-        grad_head = paddle.zeros(head.shape, "float32")
+        grad_head = None if ctx.frozen else paddle.zeros(head.shape, "float32")
         for start, stop in _chunks(hidden.shape[0], part.width):
             rows = hidden[start:stop]
             logits = paddle.matmul(rows, head, transpose_y=part.vocabulary_first).astype("float32")
@@ -75,11 +76,12 @@ class _TokenLogps(PyLayer):
             slope = paddle.put_along_axis(slope, places[start:stop].unsqueeze(1), at_target[start:stop], 1, reduce="add")
             slope = _covered(slope, 0.0, part).astype(ctx.dtype)
             grad_hidden.append(paddle.matmul(slope, head, transpose_y=not part.vocabulary_first))
-            left, right = (slope, rows) if part.vocabulary_first else (rows, slope)
-            grad_head.add_(paddle.matmul(left, right, transpose_x=True).astype("float32"))
+            if grad_head is not None:
+                left, right = (slope, rows) if part.vocabulary_first else (rows, slope)
+                grad_head.add_(paddle.matmul(left, right, transpose_x=True).astype("float32"))
         whole = paddle.concat(grad_hidden).astype(rows_dtype)
         dist.all_reduce(whole, group=part.axis.group)
-        return whole, grad_head.astype(head_dtype)
+        return whole, None if grad_head is None else grad_head.astype(head_dtype)
 
 
 def _chunks(rows: int, width: int) -> list[tuple[int, int]]:

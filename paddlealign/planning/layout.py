@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from paddlealign.models.config import DecoderConfig
-from paddlealign.models.parameters import EMBEDDING, cut_layers, head_name, held_shapes
+from paddlealign.models.parameters import EMBEDDING, cut_layers, head_name, held_shapes, parameter_shapes
 from paddlealign.parallel.sharding import owners_of
 
 NUMBER_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -116,7 +116,7 @@ class Holding:
 
 def hold(config: DecoderConfig, layout: Layout, stage: int) -> Holding:
     """What a device of a stage holds under a layout; see ``Holding``."""
-    shapes = held_shapes(config, layout.tensor, layout.pipeline, stage)
+    shapes = held_shapes(parameter_shapes(config), config, layout.tensor, layout.pipeline, stage)
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     first, last = cut_layers(config.num_layers, layout.pipeline, stage)
     in_layers = {name: size for name, size in sizes.items() if name.startswith("model.layers.")}

@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import paddle
 
@@ -77,6 +78,11 @@ def memory_line(arguments: TrainArguments, task: Task, batches: Sequence[Batch],
     layout = Layout(*degrees, cut, recompute, len(largest.example_ids), len(batches))
     holding, kept = hold(job.config, layout, stage), hold(reference, layout, stage) if reference else None
     memory = stage_memory(job, layout, stage, holding, kept, largest.input_ids.size, targets)
+    if task.policy.adapter is not None:  # only the adapter has gradients and an optimizer
+        count = sum(parameter.size for _, parameter in task.policy.trained())
+        half = task.policy.trained()[0][1].dtype != paddle.float32
+        held = memory.weights * (1 + count / holding.total)
+        memory = replace(memory, weights=held, optimizer=(12.0 if half else 8.0) * count, gradients=4.0 * count)
     parts = {name: value for name, value in memory.parts().items() if value}
     told = " + ".join(f"{name} {value / _GB:.2f}" for name, value in parts.items())
     beside = "Paddle itself, and on a CPU freed memory that is kept, come on top" if on_cpu else "Paddle itself comes on top"

@@ -15,14 +15,16 @@ from paddlealign.models.decoder import Decoder
 from paddlealign.objectives.pairs import Coefficients
 from paddlealign.parallel.collect import everywhere
 from paddlealign.parallel.stopping import StopRequest
+from paddlealign.recipes.adapter import adapter_hash, start_adapter
 from paddlealign.recipes.check import check_run
 from paddlealign.recipes.device import say
 from paddlealign.recipes.processes import check_cut
 from paddlealign.recipes.rows import Rows, check_shared_prompts, check_vocabulary, prepare_rows, vocabulary_size
-from paddlealign.recipes.run import Start, agree_on_run, begin, check_resume, load_policy, make_task, read_share, train
+from paddlealign.recipes.run import Start, adapter_hashes, agree_on_run, begin, check_resume, load_policy, make_task, read_share, train
 from paddlealign.training.loop import Task
 from paddlealign.training.objective import Objective, Reference, kto_objective, preference_objective
 from paddlealign.training.reference import (
+    adapter_reference,
     compute_logps,
     fingerprint,
     model_logps,
@@ -44,19 +46,24 @@ def run(arguments: DpoArguments, request: StopRequest) -> None:
     check_shared_prompts(rows, read_config(arguments.model.model_name_or_path), "model_name_or_path")
     references: tuple[Reference | None, Reference | None] = (None, None)
     size = 0
+    in_memory = keeps_copy(arguments)
+    apart = start.lora is None or arguments.objective.ref_model_name_or_path is not None
     if arguments.objective.reference_free:
-        hashes = rows.hashes
+        hashes = {**rows.hashes, **adapter_hashes(arguments)}
         agree_on_run(arguments, start, hashes)
     else:
         size, weights = check_reference(arguments, start, rows)
-        hashes = {**rows.hashes, "reference weights": weights}
+        hashes = {**rows.hashes, **adapter_hashes(arguments), "reference weights": weights}
         agree_on_run(arguments, start, hashes)
-        if keeps_copy(arguments):
+        if not in_memory:
+            references = cached_references(arguments, start, rows, weights, size)
+        elif apart:
             model = model_reference(load_reference(arguments, start, size), start.precision, start.chain, arguments.objective.ld_alpha)
             references = (model, model)
-        else:
-            references = cached_references(arguments, start, rows, weights, size)
     policy, sharding = load_policy(arguments, start, rows)
+    if in_memory and not apart and not arguments.objective.reference_free:
+        values = {name: it.clone() for name, it in policy.trained()} if starts_from_adapter(arguments) else None
+        references = (adapter_reference(policy, values, start.precision, start.chain, arguments.objective.ld_alpha),) * 2
     objective, dev_objective = (
         make_objective(arguments.objective, it, labels) for it, labels in zip(references, (rows.train_labels, rows.dev_labels), strict=True)
     )
@@ -66,7 +73,7 @@ def run(arguments: DpoArguments, request: StopRequest) -> None:
     if arguments.training.check:
         check_resume(arguments, start, hashes)
         frozen = not arguments.objective.reference_free and arguments.objective.reference_mode == "frozen"
-        copy = replace(read_config(reference_dir(arguments)), vocab_size=size) if frozen else None
+        copy = replace(read_config(reference_dir(arguments)), vocab_size=size) if frozen and apart else None
         check_run(arguments, task, rows.train or rows.dev, rows.tokenizer, reference=copy)
         return
     train(arguments, start, task, hashes)
@@ -90,7 +97,8 @@ def check_reference(arguments: DpoArguments, start: Start, rows: Rows) -> tuple[
     check_cut(config, arguments.parallel, arguments.training.sharding_parallel_degree)
     check_shared_prompts(rows, config, "ref_model_name_or_path")
     weights = weights_hash(reference_dir(arguments), arguments.model.allow_pickle)
-    return size, weights + (f" grown to {size} tokens" if size > config.vocab_size else "")
+    weights += f" grown to {size} tokens" if size > config.vocab_size else ""
+    return size, weights + (f" with adapter {adapter_hash(str(arguments.adapter.lora_path))}" if starts_from_adapter(arguments) else "")
 
 
 def keeps_copy(arguments: DpoArguments) -> bool:
@@ -103,9 +111,16 @@ def reference_dir(arguments: DpoArguments) -> Path:
     return Path(arguments.objective.ref_model_name_or_path or arguments.model.model_name_or_path)
 
 
+def starts_from_adapter(arguments: DpoArguments) -> bool:
+    """Whether the reference is, as the policy at the start, a model with an adapter beside it."""
+    return bool(arguments.adapter.lora_path and not arguments.objective.ref_model_name_or_path)
+
+
 def load_reference(arguments: DpoArguments, start: Start, vocab_size: int) -> Decoder:
     """Read the reference model, frozen, with the vocabulary that ``rows.vocabulary_size`` gives it."""
-    model, _ = read_share(arguments, start, reference_dir(arguments), vocab_size)
+    lora = start.lora if starts_from_adapter(arguments) else None
+    model, _ = read_share(arguments, start, reference_dir(arguments), vocab_size, lora=lora)
+    start_adapter(arguments, model)
     for parameter in model.parameters():
         parameter.stop_gradient = True
     return model
@@ -145,7 +160,8 @@ def check_start(arguments: DpoArguments, task: Task, reference: Reference) -> No
 
     Nothing is asked of a reference with weights of its own.
     """
-    if reference_dir(arguments).resolve() != Path(arguments.model.model_name_or_path).resolve():
+    other = reference_dir(arguments).resolve() != Path(arguments.model.model_name_or_path).resolve()
+    if other or (arguments.adapter.lora_path and not starts_from_adapter(arguments)):
         return
     batch = next(iter(task.feed.steps(first=0))).batches[0]
     policy = model_logps(task.policy, batch, task.precision, task.chain, arguments.objective.ld_alpha)

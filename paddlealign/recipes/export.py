@@ -6,11 +6,14 @@ from paddlealign.arguments.checks import shard_bytes
 from paddlealign.arguments.results import ExportArguments
 from paddlealign.arguments.show import render
 from paddlealign.data.tokenizer import Tokenizer
+from paddlealign.errors import UserError
 from paddlealign.models.config import read_config
 from paddlealign.models.paddlenlp_layout import paddlenlp_config, paddlenlp_tokenizer, save_paddlenlp_model
 from paddlealign.models.weight_files import GENERATION_FILE, files_beside
 from paddlealign.models.weights import load_model, save_model
+from paddlealign.recipes.adapter import read_adapter
 from paddlealign.recipes.device import say
+from paddlealign.recipes.merging import merged_model, verify
 
 
 def run(arguments: ExportArguments) -> None:
@@ -22,6 +25,13 @@ def run(arguments: ExportArguments) -> None:
     config = read_config(folder)
     dtype = config.dtype if target.dtype == "auto" else target.dtype
     side_files = files_beside(folder, arguments.model.tokenizer_name_or_path or folder)
+    lora_path = arguments.adapter.lora_path
+    adapter = read_adapter(lora_path, str(folder), config) if lora_path else None
+    if adapter and target.format == "paddlenlp":
+        raise UserError(
+            "lora_path with format paddlenlp: a merged model is verified in HuggingFace's layout. Merge with format huggingface, then "
+            "export what was written."
+        )
     if target.format == "paddlenlp":
         paddlenlp_config(config, dtype)  # what cannot be is told before the weights are read
         made = {}
@@ -29,9 +39,14 @@ def run(arguments: ExportArguments) -> None:
             made = paddlenlp_tokenizer(Tokenizer.load(arguments.model.tokenizer_name_or_path or folder))
         # The tokenizer's other files say what these say, and PaddleNLP reads some of them otherwise.
         side_files = {name: content for name, content in side_files.items() if name == GENERATION_FILE} | made
-    model = load_model(folder, dtype, allow_pickle=arguments.model.allow_pickle)
+    if lora_path and adapter:
+        model, apart = merged_model(str(folder), lora_path, adapter, arguments.model.allow_pickle)
+    else:
+        model = load_model(folder, dtype, allow_pickle=arguments.model.allow_pickle)
     save = save_paddlenlp_model if target.format == "paddlenlp" else save_model
     save(model.state_dict().__getitem__, config, Path(target.output_dir), side_files, dtype, shard_bytes(target.max_shard_size))
+    if adapter:
+        verify(model, apart, target.output_dir, dtype)
     if target.format == "paddlenlp" and config.tie_embeddings:
         say("note: PaddleNLP warns of a newly initialised lm_head when it loads this model; its head is the embedding, and nothing is lost")
     say(f"done: {dtype}, in the layout of {target.format}, in {target.output_dir}")

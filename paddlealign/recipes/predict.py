@@ -18,14 +18,17 @@ from paddlealign.data.sources import data_hash
 from paddlealign.data.template import Template, load_template
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.errors import UserError
+from paddlealign.models.adapter_files import read_values
 from paddlealign.models.config import DecoderConfig, read_config
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.generation import generate
 from paddlealign.models.incremental import Forward
+from paddlealign.models.lora import fill
 from paddlealign.models.sampling import GenerationSettings
 from paddlealign.models.weights import find_weights
 from paddlealign.parallel.collect import gather_values
 from paddlealign.parallel.topology import Topology
+from paddlealign.recipes.adapter import adapter_hash, read_adapter
 from paddlealign.recipes.chat import chat, prompt_limit
 from paddlealign.recipes.device import choose_device, choose_dtype, say
 from paddlealign.recipes.heads import need_language_head
@@ -57,15 +60,20 @@ def run(arguments: PredictArguments) -> None:
     config = read_config(folder)
     need_language_head(config, "model_name_or_path")
     check_cut(config, arguments.parallel)
+    lora_path = arguments.adapter.lora_path
     find_weights(folder, arguments.model.allow_pickle)  # a missing or damaged file is told before the rows are read
     dtype = choose_dtype(generation.dtype, config, device)
     topology, chain = start_processes(arguments.parallel)
     tokenizer = Tokenizer.load(arguments.model.tokenizer_name_or_path or folder)
     template = load_template(tokenizer, generation.chat_template)
     settings = generation_settings(generation, tokenizer, template)
+    adapter = read_adapter(lora_path, folder, config) if lora_path else None
 
     def load() -> Decoder:
-        return load_share(folder, dtype, config.vocab_size, arguments.model.allow_pickle, topology)[0]
+        model, _ = load_share(folder, dtype, config.vocab_size, arguments.model.allow_pickle, topology, lora=adapter)
+        if lora_path and adapter:
+            fill(model, read_values(lora_path, config, adapter))
+        return model
 
     if generation.interactive:
         if generation.check:
@@ -77,7 +85,7 @@ def run(arguments: PredictArguments) -> None:
     refuse_same_file(generation)
     rows = read_prompts(generation, tokenizer, template, config)
     told = {"rows": data_hash([Path(str(generation.data_file))]), "tokenizer": tokenizer.fingerprint, "template": template.fingerprint}
-    agree_on(arguments, topology, {**told, "dtype of the weights": dtype})
+    agree_on(arguments, topology, {**told, "dtype of the weights": dtype} | ({"adapter": adapter_hash(lora_path)} if lora_path else {}))
     if generation.check:
         load()
         say(f"check: the model is whole. The first prompt:\n{tokenizer.decode(rows[0].prompt, skip_special=False)}")
@@ -184,6 +192,7 @@ def output_settings(arguments: PredictArguments, dtype: str, tokenizer: Tokenize
     return {
         "model": str(folder.resolve()),
         "weights": sorted(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files),
+        **({"adapter": adapter_hash(arguments.adapter.lora_path)} if arguments.adapter.lora_path else {}),
         "dtype": dtype,
         "tokenizer": tokenizer.fingerprint,
         "template": template.fingerprint,

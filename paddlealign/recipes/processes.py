@@ -12,7 +12,7 @@ from paddlealign.models.attention import Attend
 from paddlealign.models.config import DecoderConfig
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.incremental import Forward
-from paddlealign.models.parameters import cut_problem
+from paddlealign.models.parameters import LoraSettings, cut_problem
 from paddlealign.parallel.collect import agree, from_holder
 from paddlealign.parallel.pipeline import Chain, connect, run_forward_only
 from paddlealign.parallel.topology import Topology, start
@@ -39,9 +39,9 @@ def agree_on(arguments: Arguments, topology: Topology, more: Mapping[str, str]) 
         agree(topology, {**more, "model's weights": weights})
 
 
-def check_cut(config: DecoderConfig, parallel: ParallelArguments, shards: int = 1) -> None:
+def check_cut(config: DecoderConfig, parallel: ParallelArguments, shards: int = 1, lora: LoraSettings | None = None) -> None:
     """Raise UserError with ``parameters.cut_problem``."""
-    problem = cut_problem(config, parallel.tensor_parallel_degree, parallel.pipeline_parallel_degree, shards)
+    problem = cut_problem(config, parallel.tensor_parallel_degree, parallel.pipeline_parallel_degree, shards, lora)
     if problem:
         raise UserError(problem)
 

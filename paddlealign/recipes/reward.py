@@ -28,6 +28,8 @@ from paddlealign.training.reference import table_reference
 
 def run(arguments: RewardArguments, request: StopRequest) -> None:
     """Learn to score the chosen answer of each pair above the rejected one. request, errors: as ``sft.run``."""
+    if arguments.adapter.lora:
+        raise UserError("lora: a reward model is trained whole in this version. Leave the key out.")
     start = begin(arguments, request)
     stored = read_config(arguments.model.model_name_or_path)
     if not arguments.training.do_train:

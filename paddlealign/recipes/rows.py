@@ -122,7 +122,15 @@ def dev_batches(arguments: TrainArguments, rows: Rows, axis: Axis) -> Iterator[B
 
 
 def vocabulary_size(arguments: TrainArguments, rows: Rows, config: DecoderConfig) -> int:
-    """Rows that a model's embedding and head shall have: its own, or the tokenizer's where these are more and resize_vocab is on."""
+    """Rows that a model's embedding and head shall have: its own, or the tokenizer's where these are more and resize_vocab is on.
+
+    Raises UserError where they would grow under an adapter, which is saved without them.
+    """
+    if arguments.training.resize_vocab and arguments.adapter.lora and rows.tokenizer.size > config.vocab_size:
+        raise UserError(
+            f"resize_vocab with lora: the tokenizer has {rows.tokenizer.size} tokens and the model {config.vocab_size}, but an adapter is "
+            "saved without embedding and head. Train all weights (lora false), or set resize_vocab to false."
+        )
     return max(config.vocab_size, rows.tokenizer.size) if arguments.training.resize_vocab else config.vocab_size
 
 

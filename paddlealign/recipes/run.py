@@ -16,6 +16,7 @@ from paddlealign.errors import UserError
 from paddlealign.models.config import DecoderConfig, read_config
 from paddlealign.models.config_values import read_json_object
 from paddlealign.models.decoder import Decoder
+from paddlealign.models.parameters import LoraSettings
 from paddlealign.models.tensor_files import write_json
 from paddlealign.models.weight_files import GENERATION_FILE, files_beside
 from paddlealign.models.weights import find_weights
@@ -24,6 +25,7 @@ from paddlealign.parallel.pipeline import Chain
 from paddlealign.parallel.sharding import Sharding
 from paddlealign.parallel.stopping import STOP_CODES, StopRequest
 from paddlealign.parallel.topology import Topology
+from paddlealign.recipes.adapter import adapter_hash, start_adapter, trained_adapter
 from paddlealign.recipes.device import choose_device, say
 from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.output_folder import check_shared, probe_folder
@@ -45,6 +47,7 @@ from paddlealign.training.objective import Objective
 from paddlealign.training.optimizer import make_optimizer
 from paddlealign.training.precision import Precision, choose_precision
 from paddlealign.training.progress import Progress
+from paddlealign.training.reference import weights_hash
 from paddlealign.training.run_log import RunLog, read_metrics
 from paddlealign.training.share import load_share
 
@@ -53,7 +56,8 @@ from paddlealign.training.share import load_share
 class Start:
     """What is settled before any data is read.
 
-    chain: the stages of the pipeline. resume: the checkpoint to go on from. request: what this process is asked by signals.
+    chain: the stages of the pipeline. resume: the checkpoint to go on from. request: what this process is asked by signals. lora: the
+    adapter that is trained; None where all weights are.
     """
 
     topology: Topology
@@ -62,6 +66,7 @@ class Start:
     precision: Precision
     resume: Path | None
     request: StopRequest
+    lora: LoraSettings | None
 
 
 def begin(arguments: TrainArguments, request: StopRequest) -> Start:
@@ -81,9 +86,10 @@ def begin(arguments: TrainArguments, request: StopRequest) -> Start:
     if resuming and resume is None:
         say(f"note: {output_dir} holds no checkpoint yet; this starts at the first step")
     config = read_config(arguments.model.model_name_or_path)  # a model that cannot be read is told before the rows are
+    lora = trained_adapter(arguments, config)
     if arguments.command != "reward":
         need_language_head(config, "model_name_or_path")
-    check_cut(config, arguments.parallel, settings.sharding_parallel_degree)
+    check_cut(config, arguments.parallel, settings.sharding_parallel_degree, lora)
     find_weights(arguments.model.model_name_or_path, arguments.model.allow_pickle)
     device = choose_device(settings.device)
     precision, remark = choose_precision(settings.bf16, settings.fp16, settings.fp16_opt_level, device)
@@ -94,12 +100,20 @@ def begin(arguments: TrainArguments, request: StopRequest) -> Start:
         if topology.is_main:
             probe_folder(output_dir)
         check_shared(topology, output_dir)
-    return Start(topology, chain, device, precision, resume, request)
+    return Start(topology, chain, device, precision, resume, request, lora)
 
 
 def agree_on_run(arguments: TrainArguments, start: Start, hashes: dict[str, str]) -> None:
     """``agree_on`` for a training run. hashes: see ``describe_run``."""
     agree_on(arguments, start.topology, {**hashes, "checkpoint to go on from": str(start.resume)})
+
+
+def adapter_hashes(arguments: TrainArguments) -> dict[str, str]:
+    """Hashes of what an adapter is put beside, which no checkpoint holds, and of the adapter that it starts from."""
+    if not arguments.adapter.lora:
+        return {}
+    base = weights_hash(Path(arguments.model.model_name_or_path), arguments.model.allow_pickle)
+    return {"base weights": base} | ({"start adapter": adapter_hash(arguments.adapter.lora_path)} if arguments.adapter.lora_path else {})
 
 
 def load_policy(arguments: TrainArguments, start: Start, rows: Rows, config: DecoderConfig | None = None) -> tuple[Decoder, Sharding]:
@@ -109,17 +123,28 @@ def load_policy(arguments: TrainArguments, start: Start, rows: Rows, config: Dec
     size = vocabulary_size(arguments, rows, stored)
     if size > stored.vocab_size:
         say(f"vocabulary: {stored.vocab_size} tokens grow to the tokenizer's {size}; each new row is the mean of the old ones")
-    return read_share(arguments, start, folder, size, config)
+    policy, sharding = read_share(arguments, start, folder, size, config, start.lora)
+    start_adapter(arguments, policy)
+    if start.lora is not None:
+        count, held = (sum(it.size for it in parameters) for parameters in (dict(policy.trained()).values(), policy.parameters()))
+        here = " that this process holds" if start.topology.world > 1 else ""
+        say(f"adapter: {count:,} of {held:,} parameters{here} are trained, beside {', '.join(start.lora.targets)}")
+    return policy, sharding
 
 
 def read_share(
-    arguments: TrainArguments, start: Start, folder: str | Path, vocab_size: int, config: DecoderConfig | None = None
+    arguments: TrainArguments,
+    start: Start,
+    folder: str | Path,
+    vocab_size: int,
+    config: DecoderConfig | None = None,
+    lora: LoraSettings | None = None,
 ) -> tuple[Decoder, Sharding]:
     """See ``share.load_share``."""
     settings = arguments.training
     stage = int(settings.sharding.removeprefix("stage") or 0)
     allow_pickle, dtype = arguments.model.allow_pickle, start.precision.weights_dtype
-    return load_share(folder, dtype, vocab_size, allow_pickle, start.topology, stage, settings.sequence_parallel, config)
+    return load_share(folder, dtype, vocab_size, allow_pickle, start.topology, stage, settings.sequence_parallel, config, lora)
 
 
 def make_task(
@@ -138,7 +163,12 @@ def make_task(
     return Task(
         policy=policy,
         optimizer=make_optimizer(
-            sharding.own(policy), settings.adam_beta1, settings.adam_beta2, settings.adam_epsilon, settings.weight_decay
+            sharding.own(policy),
+            settings.adam_beta1,
+            settings.adam_beta2,
+            settings.adam_epsilon,
+            settings.weight_decay,
+            arguments.adapter.lora_plus_scale,
         ),
         precision=start.precision,
         objective=objective,
@@ -206,10 +236,14 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
     if settings.do_train:
         draw_curves(read_metrics(output_dir), output_dir / CURVES_FILE, f"{arguments.command.upper()}, {output_dir}")
     write_json(output_dir / RUN_FILE, {**run, "finished": True, "steps": state.step, "seconds": round(seconds, 1)})
-    left = f"the model, {METRICS_FILE} and {CURVES_FILE} are" if settings.do_train else f"{METRICS_FILE} is"
+    kind = "model" if start.lora is None else "adapter"
+    left = f"the {kind}, {METRICS_FILE} and {CURVES_FILE} are" if settings.do_train else f"{METRICS_FILE} is"
     say(f"done in {seconds:.1f} s: {left} in {output_dir}")
+    if settings.do_train and start.lora is not None:
+        base = arguments.model.model_name_or_path
+        say(f"python -m paddlealign.export --model_name_or_path {base} --lora_path {output_dir} --output_dir ... merges it into the base")
     held, stored = start.precision.weights_dtype, task.policy.config.dtype
-    if settings.do_train and held != stored:
+    if settings.do_train and held != stored and start.lora is None:
         way = f"python -m paddlealign.export --dtype {stored} writes it so"
         say(f"note: saved in {held}, as it was trained; the checkpoint was {stored} ({way})")
     if settings.do_train and arguments.data.chat_template == "none":

@@ -20,7 +20,7 @@ FREE_KEYS = frozenset({
     "logging_steps", "report_to", "disable_tqdm", "evaluation_strategy", "eval_steps", "save_strategy", "save_steps",
     "save_total_limit", "save_on_stop", "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "early_stopping_patience",
     "early_stopping_threshold", "tensor_parallel_degree", "pipeline_parallel_degree", "data_parallel_degree", "sharding",
-    "sharding_parallel_degree", "sequence_parallel",
+    "sharding_parallel_degree", "sequence_parallel", "lora_path",
 })  # fmt: skip
 # Of these only the product counts: it is the number of rows of a step.
 BATCH_KEYS = ("per_device_train_batch_size", "gradient_accumulation_steps", "data_parallel_degree")
@@ -30,7 +30,8 @@ _PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "numpy", "tokenize
 def describe_run(arguments: TrainArguments, hashes: dict[str, str], device: str) -> dict[str, Any]:
     """All of run.json but the end: arguments with their sources, versions and device.
 
-    hashes: sha256 by what it is of: the data files, the training examples' tokens, the reference's weights, the pairs' margins.
+    hashes: sha256 by what it is of: the data files, the training examples' tokens, the weights of reference and base, the adapter, the
+    pairs' margins.
     """
     return {
         **arguments_dict(arguments),
@@ -90,5 +91,6 @@ def _deciding(run: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in values.items() if key not in FREE_KEYS and key not in BATCH_KEYS}
     kept["command"] = run["command"]
     kept["rows of a step"] = math.prod(values.get(key, 1) for key in BATCH_KEYS)
-    kept |= {f"sha256 of the {name}": run["sha256"].get(name) for name in ("train tokens", "reference weights", "margins")}
+    names = ("train tokens", "reference weights", "base weights", "margins")
+    kept |= {f"sha256 of the {name}": run["sha256"].get(name) for name in names}
     return kept

@@ -1,6 +1,6 @@
 """Checkpoints: HuggingFace's layout, the optimizer's state beside the weights under the same names, and nothing half-written.
 
-``output_dir/checkpoint-<step>/`` holds what HuggingFace would write for the model, ``optimizer.safetensors`` and
+``output_dir/checkpoint-<step>/`` holds what HuggingFace would write for the model (or peft for its adapter), ``optimizer.safetensors`` and
 ``trainer_state.json``. A folder is written beside under another name and then renamed, so a checkpoint that exists is whole.
 """
 
@@ -18,8 +18,9 @@ from paddle.optimizer import AdamW
 
 from paddlealign.arguments.paths import CURVES_FILE, ERROR_FILE, METRICS_FILE, RUN_FILE
 from paddlealign.errors import UserError
+from paddlealign.models.adapter_files import read_values, save_adapter
 from paddlealign.models.decoder import Decoder
-from paddlealign.models.parameters import parameter_shapes
+from paddlealign.models.lora import fill
 from paddlealign.models.tensor_files import TensorSpec, read_header, write_json, write_streamed
 from paddlealign.models.tensor_memory import memory_of
 from paddlealign.models.tensor_places import read_all
@@ -99,23 +100,35 @@ def save_checkpoint(
 def save_policy(
     folder: Path, policy: Decoder, side_files: Mapping[str, bytes], topology: Topology = SINGLE, sharding: Sharding | None = None
 ) -> None:
-    """Write the weights in the dtype in which they are held, with config.json and the side files: see ``weights.save_model``.
+    """Write the weights in the dtype in which they are held, or the adapter alone, with config and side files: see ``weights.save_model``.
 
     All processes call it, as ``save_checkpoint``.
     """
     if topology.replicas.rank == 0:
-        dtype = str(policy.parameters()[0].dtype).removeprefix("paddle.")
-        keepers = (sharding or unsharded()).keepers
-        whole = whole_tensors(dict(policy.named_parameters()), keepers, dtype, policy, topology)
-        save_model(whole, policy.config, folder if topology.is_main else None, side_files, dtype)
+        named = dict(policy.trained())
+        dtype = str(next(iter(named.values())).dtype).removeprefix("paddle.")
+        whole = whole_tensors(named, (sharding or unsharded()).keepers, dtype, policy, topology)
+        target = folder if topology.is_main else None
+        if policy.adapter is None:
+            save_model(whole, policy.config, target, side_files, dtype)
+        else:
+            save_adapter(whole, policy.config, policy.adapter, target, side_files, dtype)
+
+
+def load_trained(policy: Decoder, folder: Path) -> None:
+    """Read what ``save_policy`` wrote: all weights, or the adapter beside them."""
+    if policy.adapter is None:
+        load_weights(policy, folder)
+    else:
+        fill(policy, read_values(folder, policy.config, policy.adapter.settings))
 
 
 def _save_optimizer(path: Path, optimizer: AdamW, policy: Decoder, topology: Topology, sharding: Sharding) -> None:
     """Write the optimizer's tensors, each whole, one at a time."""
     held = optimizer_state(optimizer, sharding.own(policy))
-    shapes = parameter_shapes(policy.config)
+    shapes = policy.trained_shapes()
     whole = whole_tensors(held, sharding.owners, "float32", policy, topology)
-    kinds = ("moment1", "moment2") if policy.parameters()[0].dtype == paddle.float32 else ("moment1", "moment2", "master")
+    kinds = ("moment1", "moment2") if policy.trained()[0][1].dtype == paddle.float32 else ("moment1", "moment2", "master")
     specs = [TensorSpec(f"{name}.{kind}", "float32", shape) for name, shape in shapes.items() for kind in kinds]
     specs += [TensorSpec(power, "float32", (1,)) for power in ("beta1_pow", "beta2_pow")]
 
@@ -129,7 +142,7 @@ def _save_optimizer(path: Path, optimizer: AdamW, policy: Decoder, topology: Top
 
 def load_checkpoint(folder: Path, policy: Decoder, optimizer: AdamW, precision: Precision, sharding: Sharding | None = None) -> TrainState:
     """Put weights, optimizer, loss scaler and state back as they were saved. sharding: of the policy."""
-    load_weights(policy, folder)
+    load_trained(policy, folder)
     try:
         places = read_header(folder / OPTIMIZER_FILE)
         load_optimizer_state(optimizer, (sharding or unsharded()).own(policy), own_share(lambda name: read_all(places[name]), policy))

@@ -12,12 +12,11 @@ from paddlealign.arguments.fields import TrainingArguments
 from paddlealign.data.example import Batch
 from paddlealign.errors import Stopped, UserError
 from paddlealign.models.decoder import Decoder
-from paddlealign.models.weights import load_weights
 from paddlealign.parallel.collect import everywhere
 from paddlealign.parallel.pipeline import LONE_CHAIN, Chain
 from paddlealign.parallel.sharding import Sharding, unsharded
 from paddlealign.parallel.topology import SINGLE, Topology
-from paddlealign.training.checkpoint import TrainState, prune_checkpoints, save_checkpoint
+from paddlealign.training.checkpoint import TrainState, load_trained, prune_checkpoints, save_checkpoint
 from paddlealign.training.feed import Feed
 from paddlealign.training.objective import Objective
 from paddlealign.training.optimizer import learning_rate_at
@@ -80,7 +79,15 @@ def fit(
             break
         rate = learning_rate_at(state.step, total, settings.learning_rate, warmup, settings.lr_scheduler_type)
         sums = accumulate_gradients(
-            task.policy, step.batches, task.objective, task.precision, settings.recompute, task.topology, task.chain, task.sharding
+            task.policy,
+            step.batches,
+            task.objective,
+            task.precision,
+            settings.recompute,
+            task.topology,
+            task.chain,
+            task.sharding,
+            draw=(settings.seed, state.step),
         )
         norm = apply_gradients(task.policy, task.optimizer, task.precision, rate, settings.max_grad_norm, task.topology, task.sharding)
         # Under float16 an overflow in the gradient is the loss scaler's business, unless it does not end.
@@ -117,7 +124,7 @@ def fit(
             raise Stopped(f"stopped after step {state.step} of {total}, which is saved; go on with --resume_from_checkpoint true", stop)
         window_start += time.perf_counter() - pause
     if settings.load_best_model_at_end and state.best_step not in (None, state.step):
-        load_weights(task.policy, output_dir / f"checkpoint-{state.best_step}")
+        load_trained(task.policy, output_dir / f"checkpoint-{state.best_step}")
         progress.say(f"the final model is that of step {state.best_step}, eval {settings.metric_for_best_model} {state.best_metric:.4f}")
     return state
 

@@ -8,7 +8,7 @@ import paddle
 from paddle import Tensor
 from paddle.optimizer import AdamW
 
-from paddlealign.models.parameters import EMBEDDING, cut_axis
+from paddlealign.models.parameters import EMBEDDING, LORA_B, cut_axis
 from paddlealign.parallel.collect import sum_over
 from paddlealign.parallel.topology import SINGLE, Topology
 
@@ -36,8 +36,16 @@ def is_decayed(name: str) -> bool:
     return not name.endswith((".bias", "norm.weight"))
 
 
-def make_optimizer(named: Sequence[tuple[str, Tensor]], beta1: float, beta2: float, epsilon: float, weight_decay: float) -> AdamW:
-    """AdamW (Loshchilov and Hutter 2019) over these parameters, with float32 master weights for those in half precision."""
+def make_optimizer(
+    named: Sequence[tuple[str, Tensor]], beta1: float, beta2: float, epsilon: float, weight_decay: float, lora_plus_scale: float = 1.0
+) -> AdamW:
+    """AdamW (Loshchilov and Hutter 2019) over these parameters, with float32 master weights for those in half precision.
+
+    lora_plus_scale: the learning rate of adapters' lora_B, as a multiple of the others' (LoRA+, Hayou et al. 2024).
+    """
+    for name, parameter in named:
+        if name.endswith(LORA_B):
+            parameter.optimize_attr["learning_rate"] = lora_plus_scale
     decayed = {parameter.name for name, parameter in named if is_decayed(name)}
     return AdamW(
         learning_rate=0.0,

@@ -1,11 +1,12 @@
 """Log-probs under the frozen reference: computed once and kept on disk, or anew for each batch from a copy in memory."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import paddle
+from paddle import Tensor
 from tqdm import tqdm
 
 from paddlealign.data.encoding import examples_hash
@@ -28,8 +29,13 @@ ROW_TOKENS = 2048
 
 def weights_hash(model_dir: Path, allow_pickle: bool = False) -> str:
     """A sha256 (hex) over the bytes of a model folder's config.json and weights. allow_pickle: see ``weight_files.find_tensors``."""
+    return files_hash([model_dir / "config.json", *sorted(set(find_weights(model_dir, allow_pickle).values()))])
+
+
+def files_hash(paths: Sequence[Path]) -> str:
+    """A sha256 (hex) over the bytes of files, one after another."""
     digest = hashlib.sha256()
-    for path in [model_dir / "config.json", *sorted(set(find_weights(model_dir, allow_pickle).values()))]:
+    for path in paths:
         with path.open("rb") as file:
             while block := file.read(1 << 22):
                 digest.update(block)
@@ -111,6 +117,36 @@ def _cache_file(folder: Path, name: str) -> Path:
 def table_reference(table: np.ndarray) -> Reference:
     """A reference that looks its numbers up: log-probs float32 [examples, 2], or one number for each example, float32 [examples]."""
     return lambda batch: paddle.to_tensor(table[batch.example_ids].reshape(-1))
+
+
+def adapter_reference(
+    model: Decoder, start: Mapping[str, Tensor] | None, precision: Precision, chain: Chain = LONE_CHAIN, ld_alpha: float = 1.0
+) -> Reference:
+    """A reference that is the policy with another adapter than the one that is trained, so that no second model is in memory.
+
+    start: the values of that adapter, by name, such as those that training started from; None: the policy without an adapter.
+    """
+    adapter = model.adapter
+    assert adapter is not None
+
+    def reference(batch: Batch) -> Tensor:
+        if start is None:
+            with adapter.off():
+                return paddle.to_tensor(model_logps(model, batch, precision, chain, ld_alpha))
+        trained = {name: parameter.clone() for name, parameter in model.trained()}
+        _put(model, start)
+        try:
+            return paddle.to_tensor(model_logps(model, batch, precision, chain, ld_alpha))
+        finally:
+            _put(model, trained)
+
+    return reference
+
+
+@paddle.no_grad()
+def _put(model: Decoder, values: Mapping[str, Tensor]) -> None:
+    for name, parameter in model.trained():
+        parameter.set_value(values[name])
 
 
 def model_reference(model: Decoder, precision: Precision, chain: Chain = LONE_CHAIN, ld_alpha: float = 1.0) -> Reference:

@@ -64,12 +64,14 @@ def accumulate_gradients(
     topology: Topology = SINGLE,
     chain: Chain = LONE_CHAIN,
     sharding: Sharding | None = None,
+    draw: tuple[int, ...] = (0,),
 ) -> Sums:
     """Add the gradients of ``sum of losses / count of the whole step`` to the policy's parameters, one micro-batch at a time.
 
     The counts are taken over all the batches of all processes before the first one runs, so every split of the same rows gives the same
     gradient. batches: those of this process, as many as of the others; a batch without examples (``packing.idle_batch``) stands where there
-    was nothing left for it. sharding: of the policy. Returns the sums over all processes.
+    was nothing left for it. sharding: of the policy. draw: numbers that the step's dropout is drawn
+    from, where adapters have one. Returns the sums over all processes.
     """
     sharding = sharding or unsharded(topology)
     working = [batch for batch in batches if len(batch.example_ids)]
@@ -82,6 +84,8 @@ def accumulate_gradients(
 
     def forward(index: int, received: Tensor | None) -> Tensor:
         batch = batches[index]
+        if policy.adapter is not None:
+            policy.adapter.draw = (*draw, index * topology.data.size + topology.data.rank)  # its place among those of all processes
         with precision.autocast():
             hidden = run_layers(policy, batch, received, recompute)
             if not chain.is_last:
@@ -95,13 +99,15 @@ def accumulate_gradients(
 
     def backward(index: int, output: Tensor, gradient: Tensor | None) -> None:
         precision.backward(output, gradient)
-        sharding.take(policy.named_parameters())
+        sharding.take(policy.trained())
 
     run_pipeline(chain, [hidden_shape(policy, batch) for batch in batches], precision.weights_dtype, forward, backward)
-    sharding.settle(policy.named_parameters())
+    if policy.adapter is not None:
+        policy.adapter.draw = None
+    sharding.settle(policy.trained())
     by_positions = policy.make.positions > 1
-    sum_gradients(topology.tensor, [it for name, it in policy.named_parameters() if sums_over_parts(name, by_positions)])
-    if policy.config.tie_embeddings and sharding.owns_gradient(EMBEDDING):
+    sum_gradients(topology.tensor, [it for name, it in policy.trained() if sums_over_parts(name, by_positions)])
+    if policy.config.tie_embeddings and policy.adapter is None and sharding.owns_gradient(EMBEDDING):
         sum_over_ends(topology.pipeline, policy.embedding, policy.embedding_shape)
     return _over_ranks([_to_host(totals, working, own)] if totals else [], topology)
 
@@ -121,12 +127,12 @@ def apply_gradients(
     """
     precision.unscale(optimizer, policy.parameters())
     sharding = sharding or unsharded(topology)
-    norm = clip_gradients(policy.named_parameters(), max_grad_norm, topology, apart=sharding.stage >= 2)
+    norm = clip_gradients(policy.trained(), max_grad_norm, topology, apart=sharding.stage >= 2)
     optimizer.set_lr(learning_rate)
     precision.step(optimizer, math.isfinite(norm))
-    for parameter in policy.parameters():
+    for _, parameter in policy.trained():
         parameter.clear_gradient(False)  # set_to_zero: by its name it is not heeded
-    sharding.share(policy.named_parameters())
+    sharding.share(policy.trained())
     return norm
 
 

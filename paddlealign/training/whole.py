@@ -1,4 +1,4 @@
-"""The whole model's tensors, put together from what each process holds, one at a time; and a process's share of what was saved whole."""
+"""What is trained as whole tensors, put together from what each process holds, one at a time; and a process's share of what was saved."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,7 +6,7 @@ import numpy as np
 from paddle import Tensor
 
 from paddlealign.models.decoder import Decoder
-from paddlealign.models.parameters import cut_axis, held_shapes, holding_stage, parameter_shapes, share_of, take_share
+from paddlealign.models.parameters import cut_axis, held_shapes, holding_stage, share_of, take_share
 from paddlealign.parallel.collect import from_holder, join_at_first
 from paddlealign.parallel.topology import Topology
 
@@ -14,15 +14,15 @@ from paddlealign.parallel.topology import Topology
 def whole_tensors(
     held: Mapping[str, Tensor], keepers: Mapping[str, int], dtype: str, model: Decoder, topology: Topology
 ) -> Callable[[str], Tensor | None]:
-    """A function from a name to the whole tensor on the main process; the others give it their shares, and may get None.
+    """A function from the name of what is trained to the whole tensor on the main process; the others give their shares, and may get None.
 
     All processes of the tensor, pipeline and shards axes must call it, in the same order.
 
     held: this process's tensors in Paddle's layout, by a parameter's name or by that with the kind of the optimizer's tensor behind it.
     keepers: parameters of which one process alone has the tensors, and its place among the shards. dtype: of all of them.
     """
-    shapes, layers, stages = parameter_shapes(model.config), model.config.num_layers, topology.pipeline.size
-    shares = held_shapes(model.config, topology.tensor.size, stages, topology.pipeline.rank)
+    shapes, layers, stages = model.trained_shapes(), model.config.num_layers, topology.pipeline.size
+    shares = held_shapes(shapes, model.config, topology.tensor.size, stages, topology.pipeline.rank)
 
     def whole(name: str) -> Tensor | None:
         parameter = parameter_of(name, shapes)
@@ -45,7 +45,7 @@ def whole_tensors(
 
 def own_share(read: Callable[[str], np.ndarray], model: Decoder) -> Callable[[str], np.ndarray]:
     """A function from a name to this process's share of the whole tensor that ``read`` gives."""
-    shapes = parameter_shapes(model.config)
+    shapes = model.trained_shapes()
 
     def share(name: str) -> np.ndarray:
         parameter = parameter_of(name, shapes)

@@ -128,7 +128,7 @@ def test_the_file_comes_first():
 
 
 def test_all_problems_come_at_once(tmp_path):
-    message = refused(tmp_path, seed="x", lora=True, learnin_rate=1.0)
+    message = refused(tmp_path, seed="x", pissa=True, learnin_rate=1.0)
     assert message.startswith("3 problems") and message.count("\n") == 3
 
 

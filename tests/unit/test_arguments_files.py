@@ -115,10 +115,10 @@ def test_the_files_were_found():
 @pytest.mark.parametrize(
     ("command", "keys", "named"),
     [
-        ("sft", {"lora": True, "pissa": False}, "lora"),
+        ("sft", {"lora": True, "pissa": True}, "pissa"),
         ("sft", {"lora": True, "weight_quantize_algo": "nf4"}, "weight_quantize_algo"),
         ("sft", {"prefix_tuning": True}, "prefix_tuning"),
-        ("dpo", {"lora": True, "lora_rank": 64, "rslora_plus": True}, "lora"),
+        ("dpo", {"lora": True, "use_mora": True}, "use_mora"),
     ],
 )
 def test_variants_that_this_version_cannot_train_are_refused_by_key(command, keys, named, tmp_path):

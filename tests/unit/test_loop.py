@@ -65,7 +65,7 @@ class Run:
         self.state = TrainState()
         if resume is not None:
             self.state = load_checkpoint(self.output_dir / f"checkpoint-{resume}", self.policy, optimizer, FLOAT32)
-        self.patch.setattr(loop, "accumulate_gradients", lambda *arguments: scripted_sums(self.state.step + 1))
+        self.patch.setattr(loop, "accumulate_gradients", lambda *arguments, draw: scripted_sums(self.state.step + 1))
         self.patch.setattr(loop, "apply_gradients", self.take_step)
         self.patch.setattr(loop, "evaluate", self.evaluate)
         self.patch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: self.seconds))

@@ -91,7 +91,7 @@ def test_a_cut_that_cannot_be_is_told_by_its_product():
     assert "num_attention_heads 4 is 3 x 1 + 1" in str(cut_problem(config, 3, 1))
     assert "num_key_value_heads 2 is 4 x 0 + 2" in str(cut_problem(config, 4, 1))
     assert "the model has 4 layers" in str(cut_problem(config, 1, 5))
-    fewest = min(len(held_shapes(config, 1, 4, stage)) for stage in range(4))
+    fewest = min(len(held_shapes(parameter_shapes(config), config, 1, 4, stage)) for stage in range(4))
     assert cut_problem(config, 1, 4, fewest) is None
     assert f"a stage of the model has {fewest} parameters" in str(cut_problem(config, 1, 4, fewest + 1))
 

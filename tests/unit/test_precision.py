@@ -14,11 +14,14 @@ from paddle import Tensor, nn
 
 from paddlealign.models import attention
 from paddlealign.models.attention import packed_attention
+from paddlealign.models.lora import attach, fill, first_values
+from paddlealign.models.parameters import LoraSettings
 from paddlealign.models.tensor_files import read_tensors
 from paddlealign.models.weights import load_model
 from paddlealign.parallel.sharding import unsharded
 from paddlealign.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from paddlealign.training.objective import sft_objective
+from paddlealign.training.optimizer import make_optimizer
 from paddlealign.training.precision import Precision, choose_precision
 from paddlealign.training.reference import compute_logps, table_reference
 from paddlealign.training.score import run_head, run_layers
@@ -108,6 +111,23 @@ def test_o2_holds_everything_in_its_dtype(kernels: HalfKernels, attended: list, 
     assert dtypes([*optimizer._accumulators["moment1"].values(), *optimizer._accumulators["moment2"].values()]) == {paddle.float32}
     for parameter in model.parameters():
         assert bool((masters[parameter.name].astype("bfloat16") == parameter).all())
+
+
+@pytest.mark.parametrize("name", ["llama2_gqa", "pythia"])
+def test_an_adapter_under_o2_is_held_as_the_weights_are(kernels: HalfKernels, attended: list, name: str):
+    model = load_model(GOLDEN / name, "bfloat16")
+    attach(model, LoraSettings(4, 8.0, False, 0.2, ("o_proj", "up_proj", "down_proj")), "base")
+    fill(model, first_values(model, 1))
+    parameters = [parameter for _, parameter in model.trained()]
+    optimizer, before = make_optimizer(model.trained(), 0.9, 0.99, 1e-8, 0.01), [it.numpy().copy() for it in parameters]
+    for recompute in (False, True):
+        accumulate_gradients(model, micro_batches(), sft_objective(), BF16_O2, recompute)
+        assert dtypes([parameter.grad for parameter in parameters]) == {paddle.float32}
+        apply_gradients(model, optimizer, BF16_O2, 1e-3, 1.0)
+    assert dtypes(model.parameters()) == {paddle.bfloat16} and kernels.outputs == {paddle.bfloat16} and kernels.mixed == []
+    assert set(attended) == {(paddle.bfloat16,) * 4}
+    assert dtypes(list(optimizer._master_weights.values())) == {paddle.float32}
+    assert all((it.numpy() != old).any() for it, old in zip(parameters, before, strict=True))
 
 
 def test_o2_learns_what_float32_learns(kernels: HalfKernels):

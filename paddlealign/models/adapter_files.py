@@ -1,0 +1,163 @@
+"""Adapters in and out, with the file names, keys and layout of HuggingFace's peft.
+
+``adapter_config.json`` says rank, alpha and modules; ``adapter_model.safetensors`` holds the two matrices of each module under
+``base_model.model.<the family's name of the module>.lora_A.weight``, as files hold linear weights: [out, in].
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from paddle import Tensor
+
+from paddlealign.arguments.paths import ADAPTER_CONFIG
+from paddlealign.errors import UserError
+from paddlealign.models.config import DTYPES, DecoderConfig
+from paddlealign.models.config_values import read_json_object
+from paddlealign.models.families import FAMILIES
+from paddlealign.models.layout import stored_tensors
+from paddlealign.models.linear import Adapter
+from paddlealign.models.lora import fused_modules
+from paddlealign.models.parameters import LoraSettings, adapter_shapes, linear_modules
+from paddlealign.models.tensor_files import TensorSpec, read_header, write_bytes, write_json, write_streamed
+from paddlealign.models.tensor_memory import count_broken, memory_of
+from paddlealign.models.tensor_places import numpy_dtype, read_all
+from paddlealign.models.weight_files import ADAPTER_WEIGHTS, OUR_FILES, listed
+
+# Keys of adapter_config.json that must say nothing, or one of these: each asks for something that is not computed here.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "bias": ("none",),
+    "fan_in_fan_out": (False,),
+    "use_dora": (False,),
+    "use_qalora": (False,),
+    "lora_bias": (False,),
+    "modules_to_save": (),
+    "rank_pattern": (),
+    "alpha_pattern": (),
+    "layers_to_transform": (),
+    "layer_replication": (),
+    "target_parameters": (),
+    "trainable_token_indices": (),
+    "alora_invocation_tokens": (),
+    "arrow_config": (),
+    "kasa_config": (),
+    "monteclora_config": (),
+    "use_bdlora": (False,),
+}
+
+
+def read_settings(directory: str | Path, config: DecoderConfig) -> LoraSettings:
+    """What the adapter in a directory is, for a base model of ``config``. Dropout is training's affair, and 0 here.
+
+    Raises UserError where there is none, and for one that has more than lora_A and lora_B beside the linear modules of every layer, all of
+    one rank and alpha.
+    """
+    path = Path(directory) / ADAPTER_CONFIG
+    told = read_json_object(path)
+    if told.get("peft_type") != "LORA":
+        raise UserError(f"{path}: peft_type is {told.get('peft_type')!r}; only LORA is read. Give a LoRA adapter.")
+    for key, allowed in _NEUTRAL.items():
+        if told.get(key) and told[key] not in allowed:
+            raise UserError(f"{path}: {key} is {told[key]!r}, which is not computed here. Give an adapter without it.")
+    rank, alpha = told.get("r"), told.get("lora_alpha")
+    if type(rank) is not int or rank < 1 or not isinstance(alpha, int | float) or alpha <= 0:
+        raise UserError(f"{path}: r is {rank!r} and lora_alpha {alpha!r}; a whole number and a number above 0 were expected.")
+    free = tuple(name for name in linear_modules(config) if name not in fused_modules(config))
+    found = read_header(Path(directory) / ADAPTER_WEIGHTS)
+    possible = _names(config, LoraSettings(rank, alpha, False, 0.0, free))
+    targets = {ours.split(".")[-2] for theirs, ours in possible.items() if theirs in found}
+    return LoraSettings(rank, alpha, bool(told.get("use_rslora")), 0.0, tuple(name for name in free if name in targets))
+
+
+def base_of(directory: str | Path) -> str | None:
+    """The base model that adapter_config.json names."""
+    base = read_json_object(Path(directory) / ADAPTER_CONFIG).get("base_model_name_or_path")
+    return base if isinstance(base, str) and base else None
+
+
+def read_values(directory: str | Path, config: DecoderConfig, settings: LoraSettings) -> Callable[[str], np.ndarray]:
+    """A function from our name of an adapter's parameter to its values, whole and in Paddle's layout.
+
+    Names, shapes and dtypes are looked at first. Raises UserError.
+    """
+    path = Path(directory) / ADAPTER_WEIGHTS
+    places, names = read_header(path), _names(config, settings)
+    shapes = adapter_shapes(config, settings)
+    missing, left_over = sorted(names.keys() - places.keys()), sorted(places.keys() - names.keys())
+    if missing or left_over:
+        wrong = f"{listed(missing)} missing" if missing else f"{listed(left_over)} in it, beside the linear modules of this model's layers"
+        raise UserError(f"{path}: {wrong}. The adapter is not of this base model, or of a kind that is not read here.")
+    for theirs, ours in names.items():
+        if places[theirs].shape != shapes[ours][::-1] or places[theirs].dtype not in DTYPES:
+            raise UserError(
+                f"{path}: {theirs} is {places[theirs].dtype} {list(places[theirs].shape)}; for this base model and rank it is a float of "
+                f"{list(shapes[ours][::-1])}. Give the base model that the adapter was trained beside."
+            )
+    held = {ours: places[theirs] for theirs, ours in names.items()}
+
+    def values(name: str) -> np.ndarray:
+        array = read_all(held[name])
+        if count_broken(array):
+            raise UserError(f"{path}: {name} holds values that are NaN or infinite. Go back to an earlier checkpoint.")
+        return np.ascontiguousarray(array.T)
+
+    return values
+
+
+def save_adapter(
+    state: Callable[[str], Tensor | np.ndarray | None],
+    config: DecoderConfig,
+    adapter: Adapter,
+    directory: str | Path | None,
+    side_files: Mapping[str, bytes],
+    dtype: str,
+) -> None:
+    """Write an adapter that peft loads; arguments as in ``weights.save_model``. What a model saved there before is removed."""
+    names, shapes = _names(config, adapter.settings), adapter_shapes(config, adapter.settings)
+    specs = [TensorSpec(theirs, dtype, shapes[ours][::-1]) for theirs, ours in names.items()]
+
+    def stored(name: str) -> list[np.ndarray]:
+        held = state(names[name])
+        if directory is None or held is None:
+            return []
+        array = held if isinstance(held, np.ndarray) else memory_of(held)
+        return [np.ascontiguousarray(array.T.astype(numpy_dtype(dtype)))]
+
+    folder = None if directory is None else Path(directory)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    write_streamed(None if folder is None else folder / ADAPTER_WEIGHTS, specs, stored, {"format": "pt"})
+    if folder is None:
+        return
+    for name, content in side_files.items():
+        write_bytes(folder / name, content)
+    write_json(folder / ADAPTER_CONFIG, _config_to_write(adapter, sorted({name.split(".")[-3] for name in names})))
+    for path in folder.iterdir():
+        if OUR_FILES.match(path.name) or path.name == "config.json":
+            path.unlink()
+
+
+def _names(config: DecoderConfig, settings: LoraSettings) -> dict[str, str]:
+    """The name in files of each parameter of an adapter, to ours."""
+    tensors = stored_tensors(adapter_shapes(config, settings), FAMILIES[config.family].layout, config.num_heads)
+    return {f"base_model.model.{tensor.name}.weight": tensor.parts[0] for tensor in tensors}
+
+
+def _config_to_write(adapter: Adapter, modules: list[str]) -> dict[str, Any]:
+    """adapter_config.json; keys that peft has beyond these have its defaults."""
+    settings = adapter.settings
+    alpha = int(settings.alpha) if settings.alpha == int(settings.alpha) else settings.alpha
+    return {
+        "base_model_name_or_path": adapter.base,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "lora_alpha": alpha,
+        "lora_dropout": settings.dropout,
+        "peft_type": "LORA",
+        "r": settings.rank,
+        "target_modules": modules,
+        "task_type": "CAUSAL_LM",
+        "use_rslora": settings.rslora,
+    }

@@ -1,0 +1,67 @@
+"""LoRA in the recipes: which adapter a run trains or computes with, and the values that it starts from."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from paddlealign.arguments.paths import ADAPTER_CONFIG
+from paddlealign.arguments.results import TrainArguments
+from paddlealign.errors import UserError
+from paddlealign.models.adapter_files import base_of, read_settings, read_values
+from paddlealign.models.config import DecoderConfig
+from paddlealign.models.decoder import Decoder
+from paddlealign.models.lora import choose_targets, fill, first_values
+from paddlealign.models.parameters import LoraSettings
+from paddlealign.models.weight_files import ADAPTER_WEIGHTS
+from paddlealign.recipes.device import say
+from paddlealign.training.reference import files_hash
+
+
+def trained_adapter(arguments: TrainArguments, config: DecoderConfig) -> LoraSettings | None:
+    """The adapter that a run trains: a new one, or that of lora_path with the run's dropout; None where all weights are trained."""
+    keys = arguments.adapter
+    if not keys.lora:
+        return None
+    if keys.lora_path is None:
+        targets = choose_targets(config, keys.lora_target_modules or [], "lora_target_modules")
+        return LoraSettings(keys.lora_rank, keys.lora_alpha, keys.rslora, keys.lora_dropout, targets)
+    stored = read_adapter(keys.lora_path, arguments.model.model_name_or_path, config)
+    asked: dict[str, tuple[Any, Any]] = {"lora_rank": (keys.lora_rank, stored.rank), "rslora": (keys.rslora, stored.rslora)}
+    if keys.lora_alpha != -1:
+        asked["lora_alpha"] = (keys.lora_alpha, stored.alpha)
+    if keys.lora_target_modules:
+        asked["lora_target_modules"] = (choose_targets(config, keys.lora_target_modules, "lora_target_modules"), stored.targets)
+    others = [f"{key} {given[0]} ({given[1]} there)" for key, given in asked.items() if given[0] != given[1] and is_given(arguments, key)]
+    if others:
+        raise UserError(f"{', '.join(others)}: the adapter in lora_path {keys.lora_path} has its own. Leave these keys out.")
+    return replace(stored, dropout=keys.lora_dropout)
+
+
+def is_given(arguments: TrainArguments, key: str) -> bool:
+    """Whether the user set a key."""
+    return arguments.sources[key] in ("file", "command line")
+
+
+def read_adapter(lora_path: str, model: str, config: DecoderConfig) -> LoraSettings:
+    """What the adapter in lora_path is; says so, and where it was trained beside another folder than ``model``."""
+    settings = read_settings(lora_path, config)
+    read_values(lora_path, config, settings)  # names and shapes are told before a model is read
+    modules = ", ".join(settings.targets)
+    say(f"adapter: {lora_path}, rank {settings.rank}, scale {settings.scale:g}, beside {modules}")
+    base = base_of(lora_path)
+    if base is not None and Path(base).resolve() != Path(model).resolve():
+        say(f"note: the adapter was trained beside {base}; it is put beside {model}")
+    return settings
+
+
+def start_adapter(arguments: TrainArguments, model: Decoder) -> None:
+    """Give the model's adapter, where it has one, the values that training starts from."""
+    if model.adapter is not None and arguments.adapter.lora_path is None:
+        fill(model, first_values(model, arguments.training.seed))
+    elif model.adapter is not None:
+        fill(model, read_values(str(arguments.adapter.lora_path), model.config, model.adapter.settings))
+
+
+def adapter_hash(lora_path: str) -> str:
+    """A sha256 (hex) of an adapter's files."""
+    return files_hash([Path(lora_path) / ADAPTER_CONFIG, Path(lora_path) / ADAPTER_WEIGHTS])

@@ -1,0 +1,211 @@
+"""LoRA through the commands: trained, resumed, computed with, merged and verified, and as the start of another run."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paddlealign.models.tensor_files import read_tensors, write_tensors
+from paddlealign.models.weights import find_weights
+from paddlealign.recipes import merging
+from paddlealign.recipes.entry import main
+from tests.small_runs import CHARACTERS, character_checkpoint
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny LLaMA, and beside it rows for SFT, DPO and prediction."""
+    folder = tmp_path_factory.mktemp("lora")
+    rng = np.random.default_rng(5)
+
+    def text() -> str:
+        return "".join(rng.choice(list(CHARACTERS[1:80]), rng.integers(3, 12)))
+
+    rows = [{"src": text(), "tgt": text()} for _ in range(12)]
+    pairs = [{"prompt": text(), "chosen": text(), "rejected": text()} for _ in range(8)]
+    for name, lines in (("sft.jsonl", rows), ("dpo.jsonl", pairs), ("prompts.jsonl", rows[:3])):
+        (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return character_checkpoint(folder / "base")
+
+
+def train(command: str, base: Path, output: Path, *extra: object) -> int:
+    words = {
+        "model_name_or_path": base, "dataset_name_or_path": base.parent / f"{command}.jsonl", "output_dir": output, "do_train": True,
+        "max_steps": 4, "per_device_train_batch_size": 4, "logging_steps": 1, "save_steps": 2, "disable_tqdm": True, "device": "cpu",
+        "learning_rate": 2e-2, "lora": True, "src_length": 32, "max_length": 64,
+    }  # fmt: skip
+    return main(command, [*(f"--{key}={value}" for key, value in words.items()), *map(str, extra)])  # type: ignore[arg-type]
+
+
+def losses(output: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (output / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def tuned(base: Path) -> Path:
+    """An SFT run with dropout."""
+    assert train("sft", base, base.parent / "sft", "--lora_dropout", 0.1) == 0
+    return base.parent / "sft"
+
+
+def test_what_is_left_is_the_adapter(base: Path, tuned: Path) -> None:
+    for folder in (tuned, tuned / "checkpoint-2"):
+        names = {path.name for path in folder.iterdir()}
+        assert {"adapter_config.json", WEIGHTS, "tokenizer.json"} <= names and not names & {"config.json", "model.safetensors"}
+    told = json.loads((tuned / "adapter_config.json").read_text())
+    assert told["base_model_name_or_path"] == str(base) and (told["r"], told["lora_alpha"], told["lora_dropout"]) == (8, 16, 0.1)
+    adapter = read_tensors(tuned / WEIGHTS)
+    optimizer = read_tensors(tuned / "checkpoint-4" / "optimizer.safetensors")
+    assert len(adapter) == 28 and len(optimizer) == 2 * 28 + 2
+    assert adapter["base_model.model.model.layers.1.mlp.down_proj.lora_B.weight"].shape == (32, 8)
+
+
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(base: Path, tuned: Path, tmp_path: Path) -> None:
+    again = shutil.copytree(tuned, tmp_path / "again")
+    shutil.rmtree(again / "checkpoint-4")
+    assert train("sft", base, again, "--lora_dropout", 0.1, "--resume_from_checkpoint", "true") == 0
+    for name in (WEIGHTS, "checkpoint-4/optimizer.safetensors"):
+        assert (again / name).read_bytes() == (tuned / name).read_bytes()
+
+
+def test_a_resume_beside_another_base_is_refused(base: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    other, again = shutil.copytree(base, tmp_path / "base"), shutil.copytree(tuned, tmp_path / "again")
+    tensors = read_tensors(other / "model.safetensors")
+    write_tensors(other / "model.safetensors", {**tensors, "model.norm.weight": tensors["model.norm.weight"] + 1}, {"format": "pt"})
+    shutil.copy(base.parent / "sft.jsonl", tmp_path / "sft.jsonl")
+    assert train("sft", other, again, "--lora_dropout", 0.1, "--resume_from_checkpoint", "true") == 1
+    assert "sha256 of the base weights was" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--lora_rank", 4],
+        ["--lora_alpha", 4],
+        ["--lora_dropout", 0.5],
+        ["--lora_target_modules", "q_proj,v_proj"],
+        ["--rslora", "true"],
+        ["--lora_plus_scale", 8],
+        ["--rslora_plus", "true"],
+        ["--lora_path", "sft"],
+        ["--lora", "false"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_each_key_changes_the_run(base: Path, tuned: Path, tmp_path: Path, words: list) -> None:
+    extra = ["--lora_dropout", 0.1, *(tuned if word == "sft" else word for word in words), "--save_strategy", "no"]
+    assert train("sft", base, tmp_path / "out", *extra) == 0
+    # the scale meets lora_B, which is zero in the first step and moved by it
+    assert np.abs(np.array(losses(tmp_path / "out")) - losses(tuned))[1:].max() > 1e-4
+
+
+def test_an_adapter_off_is_the_frozen_copy_and_the_cache(base: Path, tmp_path: Path) -> None:
+    ways = {
+        "off": ["--reference_mode", "frozen"],
+        "copy": ["--reference_mode", "frozen", "--ref_model_name_or_path", base],
+        "cached": [],
+    }
+    for name, words in ways.items():
+        assert train("dpo", base, tmp_path / name, *words, "--save_strategy", "no") == 0
+    found = {name: np.array(losses(tmp_path / name)) for name in ways}
+    assert found["off"][0] == pytest.approx(np.log(2), abs=1e-6) and found["off"][-1] < found["off"][0] - 0.01
+    assert np.array_equal(found["off"], found["copy"])
+    np.testing.assert_allclose(found["cached"], found["off"], rtol=1e-5)
+    assert np.array_equal(*(read_tensors(tmp_path / name / WEIGHTS)[KEY] for name in ("off", "copy")))
+
+
+KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
+
+
+def test_from_an_adapter_the_reference_is_that_adapter(base: Path, tuned: Path, tmp_path: Path) -> None:
+    ways = {"start": ["--reference_mode", "frozen"], "cached": [], "base": ["--ref_model_name_or_path", base]}
+    for name, words in ways.items():
+        assert train("dpo", base, tmp_path / name, "--lora_path", tuned, *words, "--save_strategy", "no") == 0
+    found = {name: np.array(losses(tmp_path / name)) for name in ways}
+    assert found["start"][0] == pytest.approx(np.log(2), abs=1e-6)
+    np.testing.assert_allclose(found["cached"], found["start"], rtol=1e-5)
+    assert abs(found["base"][0] - np.log(2)) > 1e-3
+
+
+def strong(tuned: Path, folder: Path) -> Path:
+    """The adapter, much stronger."""
+    shutil.copytree(tuned, folder, ignore=shutil.ignore_patterns("checkpoint-*", "run.json"))
+    write_tensors(folder / WEIGHTS, {name: array * 10 for name, array in read_tensors(tuned / WEIGHTS).items()}, {"format": "pt"})
+    return folder
+
+
+def test_export_merges_and_predict_answers_alike(base: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    adapter = strong(tuned, tmp_path / "adapter")
+    words = ["--model_name_or_path", base, "--lora_path", adapter, "--output_dir", tmp_path / "merged"]
+    assert main("export", list(map(str, words))) == 0
+    assert "verified: " in capsys.readouterr().out
+    answers = {}
+    for name, model in (("apart", [base, "--lora_path", adapter]), ("merged", [tmp_path / "merged"]), ("base", [base])):
+        asked = ["--model_name_or_path", *model, "--data_file", base.parent / "prompts.jsonl", "--output_file", tmp_path / f"{name}.json"]
+        assert main("predict", [*map(str, asked), "--max_length=8", "--decode_strategy=greedy_search", "--device=cpu"]) == 0
+        answers[name] = (tmp_path / f"{name}.json").read_text()
+    assert answers["apart"] == answers["merged"] != answers["base"]
+
+
+def test_export_in_another_dtype_and_in_shards(base: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    words = ["--model_name_or_path", base, "--lora_path", tuned, "--output_dir", tmp_path / "out", "--dtype=bfloat16"]
+    assert main("export", [*map(str, words), "--max_shard_size=20KB"]) == 0
+    assert "which is the rounding to bfloat16" in capsys.readouterr().out
+    paths = set(find_weights(tmp_path / "out").values())
+    assert len(paths) > 1 and {str(it.dtype) for path in paths for it in read_tensors(path).values()} == {"bfloat16"}
+
+
+def test_a_merge_that_was_written_wrong_is_refused(
+    base: Path, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    words = ["--model_name_or_path", base, "--lora_path", tuned, "--output_dir"]
+    load = merging.load_weights
+
+    def damaged(model, directory) -> None:
+        load(model, directory)
+        weight = model.model.layers["1"].mlp.up_proj.weight
+        weight.set_value(weight * 1.01)
+
+    monkeypatch.setattr(merging, "load_weights", damaged)
+    assert main("export", [*map(str, words), str(tmp_path / "written")]) == 1
+    assert "does not compute what base and adapter do" in capsys.readouterr().err
+    monkeypatch.setattr(merging, "merge", lambda model: setattr(model.adapter, "active", False))
+    assert main("export", [*map(str, words), str(tmp_path / "unmerged")]) == 1
+    assert "before they were written" in capsys.readouterr().err and not (tmp_path / "unmerged").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--lora_path", "nowhere"], "lora_path: there is no folder nowhere"),
+        (["--lora_path", "BASE"], "holds no adapter_config.json"),
+        (["--lora_path", "ADAPTER", "--lora_rank", "4"], "lora_rank 4 (8 there)"),
+        (["--lora_path", "ADAPTER", "--lora", "false"], "lora_path without lora"),
+        (["--lora_target_modules", "q_proj,c_attn"], "c_attn: no linear module of this model's layers; there are q_proj"),
+        (["--model_name_or_path", "ADAPTER"], "Give the base model here, and this folder as lora_path"),
+    ],
+)
+def test_mistakes_are_told(base: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture, words: list[str], told: str) -> None:
+    replaced = [{"BASE": str(base), "ADAPTER": str(tuned)}.get(word, word) for word in words]
+    assert train("sft", base, tmp_path / "out", *replaced) == 1
+    error = capsys.readouterr().err
+    assert told in error and "Traceback" not in error and not (tmp_path / "out").exists()
+
+
+def test_a_full_run_in_an_adapters_folder_leaves_no_adapter_and_the_other_way_round(base: Path, tuned: Path, tmp_path: Path) -> None:
+    output = shutil.copytree(tuned, tmp_path / "out")
+    for lora, here, gone in (("false", "model.safetensors", WEIGHTS), ("true", WEIGHTS, "config.json")):
+        assert train("sft", base, output, "--lora", lora, "--overwrite_output_dir", "true", "--save_strategy", "no") == 0
+        assert (output / here).exists() and not (output / gone).exists()
+
+
+def test_check_counts_the_adapter_only(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    told = {}
+    for lora in ("true", "false"):
+        assert train("sft", base, tmp_path / "out", "--check", "true", "--lora", lora) == 0
+        told[lora] = capsys.readouterr().out
+    assert "adapter: 7,552 of" in told["true"] and "check passed" in told["true"] and "adapter: " not in told["false"]

@@ -1,0 +1,192 @@
+"""What LoRA's parts do apart: first values, dropout, LoRA+, targets, and what is refused of an adapter's files."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+from paddlealign.errors import UserError
+from paddlealign.models.adapter_files import read_settings, read_values
+from paddlealign.models.config import read_config
+from paddlealign.models.decoder import Decoder
+from paddlealign.models.lora import ALL_LINEAR, attach, choose_targets, fill, first_values
+from paddlealign.models.parameters import LoraSettings, adapter_shapes, cut_problem
+from paddlealign.models.tensor_files import read_tensors, write_tensors
+from paddlealign.models.weights import load_model
+from paddlealign.training.objective import sft_objective
+from paddlealign.training.optimizer import make_optimizer
+from paddlealign.training.reference import adapter_reference
+from paddlealign.training.step import accumulate_gradients, apply_gradients, evaluate
+from tests.small_runs import FLOAT32, GOLDEN, MODEL, dpo_objective, micro_batches
+
+ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def adapted(dropout: float = 0.0, moved: bool = True, seed: int = 1) -> Decoder:
+    """moved: whether lora_B is another than the zeros that it starts from."""
+    model = load_model(MODEL, "float32")
+    attach(model, LoraSettings(4, 8.0, False, dropout, ALL), "base")
+    fill(model, first_values(model, seed))
+    if moved:
+        rng = np.random.default_rng(0)
+        fill(model, lambda name: rng.normal(0, 0.1, model.trained_shapes()[name]).astype("float32"))
+    return model
+
+
+def gradients(model: Decoder, recompute: bool = False, draw: tuple[int, ...] = (0,)) -> dict[str, np.ndarray]:
+    sums = accumulate_gradients(model, micro_batches(), sft_objective(), FLOAT32, recompute, draw=draw)
+    found = {name: parameter.grad.numpy().copy() for name, parameter in model.trained()}
+    for _, parameter in model.trained():
+        parameter.clear_gradient(False)
+    return {**found, "loss": np.array(sums.values["tokens"]["loss"])}
+
+
+def same(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> bool:
+    return all(np.array_equal(left[name], right[name]) for name in left)
+
+
+def test_a_new_adapter_changes_no_bit_and_its_first_values_follow_from_the_seed() -> None:
+    plain, model = load_model(MODEL, "float32"), adapted(moved=False)
+    losses = [evaluate(it, micro_batches(), sft_objective(), FLOAT32).values["tokens"]["loss"] for it in (plain, model)]
+    assert losses[0] == losses[1]
+    values = {name: parameter.numpy() for name, parameter in model.trained()}
+    assert values.keys() == adapter_shapes(model.config, LoraSettings(4, 8.0, False, 0.0, ALL)).keys()
+    for name, value in values.items():
+        if name.endswith("lora_B"):
+            assert not value.any()
+        else:
+            assert 0.9 * value.shape[0] ** -0.5 < np.abs(value).max() <= value.shape[0] ** -0.5
+    again, other = ({name: it.numpy() for name, it in adapted(moved=False, seed=seed).trained()} for seed in (1, 2))
+    assert same(values, again)
+    assert all(not np.array_equal(values[name], other[name]) for name in values if name.endswith("lora_A"))
+
+
+def test_dropout_follows_from_the_draw_alone_and_recompute_sees_the_same_masks() -> None:
+    model = adapted(dropout=0.3)
+    first = gradients(model, draw=(42, 5))
+    paddle.seed(0)
+    paddle.rand([7])
+    assert same(first, gradients(model, draw=(42, 5)))
+    assert same(first, gradients(model, recompute=True, draw=(42, 5)))
+    assert not same(first, gradients(model, draw=(42, 6)))
+    plain = gradients(adapted())
+    assert not same(first, plain) and same(plain, gradients(adapted(), recompute=True, draw=(42, 5)))
+
+
+def test_dropout_drops_its_share_and_scales_the_rest() -> None:
+    """Over many draws the layer's input is kept on average, and so many of its values are zero."""
+    model = adapted(dropout=0.25)
+    layer = model.model.layers["0"].mlp.down_proj
+    assert model.adapter is not None
+    model.adapter.draw = (1, 0)
+    model.adapter.enter_layer(0)
+    dropped = layer._dropped(paddle.ones([50, 20, 40]), model.adapter).numpy()
+    assert set(np.unique(dropped)) == {np.float32(0.0), np.float32(4 / 3)}
+    assert np.mean(dropped == 0) == pytest.approx(0.25, abs=0.01)
+    model.adapter.draw = None
+    assert layer._dropped(paddle.ones([2, 2, 40]), model.adapter).numpy().min() == 1
+
+
+def test_nothing_is_dropped_in_evaluation_or_by_the_reference() -> None:
+    losses = [evaluate(it, micro_batches(), sft_objective(), FLOAT32).values["tokens"]["loss"] for it in (adapted(0.5), adapted())]
+    assert losses[0] == losses[1]
+    model = adapted(dropout=0.5)
+    reference = adapter_reference(model, None, FLOAT32)
+    before = reference(micro_batches(2)[0]).numpy()
+    accumulate_gradients(model, micro_batches(2), dpo_objective(reference, 0.1, 0.0), FLOAT32, False, draw=(3,))
+    assert np.array_equal(before, reference(micro_batches(2)[0]).numpy())
+
+
+def test_a_reference_from_the_start_leaves_the_trained_values_alone() -> None:
+    model, other = adapted(), adapted()
+    start = {name: parameter.clone() for name, parameter in model.trained()}
+    reference = adapter_reference(model, start, FLOAT32)
+    batch = micro_batches(2)[0]
+    before = reference(batch).numpy()
+    for _, parameter in model.trained():
+        parameter.set_value(parameter * 1.5)
+    moved = {name: parameter.numpy() for name, parameter in model.trained()}
+    assert np.array_equal(reference(batch).numpy(), before)
+    assert all(np.array_equal(parameter.numpy(), moved[name]) for name, parameter in model.trained())
+    assert not np.array_equal(adapter_reference(other, None, FLOAT32)(batch).numpy(), before)
+
+
+@pytest.mark.parametrize("factor", [1.0, 5.0])
+def test_lora_plus_is_a_learning_rate_of_its_own_for_lora_b(factor: float) -> None:
+    moved = {}
+    for scale in (1.0, factor):
+        model = adapted()
+        optimizer = make_optimizer(model.trained(), 0.9, 0.99, 1e-8, 0.0, scale)
+        before = {name: parameter.numpy().copy() for name, parameter in model.trained()}
+        accumulate_gradients(model, micro_batches(), sft_objective(), FLOAT32, False)
+        apply_gradients(model, optimizer, FLOAT32, 1e-3, 0.0)
+        moved[scale] = {name: parameter.numpy() - before[name] for name, parameter in model.trained()}
+    for name, step in moved[factor].items():
+        wanted = moved[1.0][name] * (factor if name.endswith("lora_B") else 1.0)
+        np.testing.assert_allclose(step, wanted, atol=1e-6)
+
+
+def test_targets_are_chosen_by_name() -> None:
+    config = read_config(MODEL)
+    assert choose_targets(config, [ALL_LINEAR], "key") == choose_targets(config, [*ALL, ALL_LINEAR], "key") == ALL
+    assert choose_targets(config, ["v_proj", "q_proj"], "key") == ("q_proj", "v_proj")
+    with pytest.raises(UserError, match="key: lm_head: no linear module of this model's layers; there are q_proj"):
+        choose_targets(config, ["lm_head", "q_proj"], "key")
+
+
+@pytest.mark.parametrize(("name", "fused", "free"), [("phi3", "q_proj, k_proj, v_proj, gate_proj, up_proj", "o_proj, down_proj"),
+                                                    ("gpt_neox", "q_proj, k_proj, v_proj", "o_proj, up_proj, down_proj")])  # fmt: skip
+def test_modules_that_are_one_tensor_in_the_files_are_refused_by_name(name: str, fused: str, free: str) -> None:
+    config = read_config(GOLDEN / name)
+    with pytest.raises(UserError, match=f"key: {fused}: one tensor with others .* Name some of {free}."):
+        choose_targets(config, [ALL_LINEAR], "key")
+    assert choose_targets(config, free.split(", "), "key") == tuple(free.split(", "))
+
+
+def test_every_shard_must_keep_a_parameter_of_the_adapter() -> None:
+    config, few = read_config(MODEL), LoraSettings(4, 8.0, False, 0.0, ("q_proj",))
+    assert cut_problem(config, 1, 2, 2, few) is None and cut_problem(config, 1, 2, 3) is None
+    assert "a stage of the model has 2 parameters that are trained" in str(cut_problem(config, 1, 2, 3, few))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"peft_type": "LOHA"}, "peft_type is 'LOHA'"),
+        ({"use_dora": True}, "use_dora is True, which is not computed here"),
+        ({"bias": "all"}, "bias is 'all'"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save is"),
+        ({"rank_pattern": {"q_proj": 8}}, "rank_pattern is"),
+        ({"r": 0}, "r is 0"),
+        ({"r": 5}, "for this base model and rank it is a float of [5, 32]"),
+    ],
+)
+def test_other_kinds_of_adapters_are_refused_by_key(tmp_path: Path, change: dict, told: str) -> None:
+    folder = shutil.copytree(GOLDEN / "lora" / "llama2_gqa", tmp_path / "adapter")
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    config = read_config(MODEL)
+    with pytest.raises(UserError) as caught:
+        read_values(folder, config, read_settings(folder, config))
+    assert told in str(caught.value) and str(tmp_path) in str(caught.value)
+
+
+def test_tensors_that_are_missing_or_left_over_or_broken_are_refused_by_name(tmp_path: Path) -> None:
+    folder, config = shutil.copytree(GOLDEN / "lora" / "llama2_gqa", tmp_path / "adapter"), read_config(MODEL)
+    path = folder / "adapter_model.safetensors"
+    whole = read_tensors(path)
+    name = "base_model.model.model.layers.1.mlp.up_proj.lora_A.weight"
+
+    def refusal(tensors: dict[str, np.ndarray]) -> str:
+        write_tensors(path, tensors)
+        with pytest.raises(UserError) as caught:
+            values = read_values(folder, config, read_settings(folder, config))
+            values("model.layers.1.mlp.up_proj.lora_A")
+        return str(caught.value)
+
+    assert f"{name} is missing" in refusal({key: it for key, it in whole.items() if key != name})
+    assert "lm_head.lora_A.weight is in it" in refusal({**whole, "base_model.model.lm_head.lora_A.weight": whole[name]})
+    assert "NaN or infinite" in refusal({**whole, name: whole[name] * np.nan})
