@@ -7,13 +7,15 @@ from typing import Literal
 
 from paddlealign.arguments.command_line import split_command_line
 from paddlealign.arguments.degrees import PARALLEL_KEYS, Degrees, settle_degrees
-from paddlealign.arguments.fields import MAIN_SCRIPTS, SECTIONS, ObjectiveArguments
+from paddlealign.arguments.fields import MAIN_SCRIPTS, SECTIONS
 from paddlealign.arguments.foreign import ALIASES
 from paddlealign.arguments.given import Given
 from paddlealign.arguments.json_file import read_argument_file
+from paddlealign.arguments.objective_fields import ObjectiveArguments
 from paddlealign.arguments.parsing import known_fields, parse
 from paddlealign.arguments.plan_fields import PlanFields
-from paddlealign.arguments.results import DpoArguments, SftArguments
+from paddlealign.arguments.results import TrainArguments
+from paddlealign.arguments.reward_fields import RewardObjectiveArguments
 from paddlealign.arguments.values import convert
 from paddlealign.errors import UserError
 
@@ -26,7 +28,7 @@ class Planned:
     be without one: data parallel. searches: whether the best layouts are to be found. notes: lines to show the user once.
     """
 
-    training: SftArguments | DpoArguments
+    training: TrainArguments
     plan: PlanFields
     degrees: Degrees
     searches: bool
@@ -39,7 +41,7 @@ def parse_plan(argv: Sequence[str]) -> Planned:
 
     Raises UserError with every problem of the plan's keys, or else with those of the training command's.
     """
-    own, training_keys = known_fields("plan"), {**known_fields("sft"), **known_fields("dpo")}
+    own, training_keys = known_fields("plan"), {**known_fields("sft"), **known_fields("reward"), **known_fields("dpo")}
     if any(word in ("-h", "--help") for word in argv):
         parse("plan", ["--help"])  # prints and exits
     kinds = {key: item.kind for key, item in {**training_keys, **own}.items()} | PARALLEL_KEYS
@@ -56,7 +58,7 @@ def parse_plan(argv: Sequence[str]) -> Planned:
     except UserError as error:
         problems.append(str(error))
     try:
-        training = parse("dpo", rest, {}) if _is_dpo(given) else parse("sft", rest, {})
+        training = parse(_method(given), rest, {})
     except UserError as error:
         problems.append(str(error))
     if problems:
@@ -75,10 +77,16 @@ def parse_plan(argv: Sequence[str]) -> Planned:
     return Planned(training, plan, degrees, plan.search or not chosen, tuple(told))
 
 
-def _is_dpo(given: Mapping[str, Given]) -> bool:
-    """What ``method`` says, or else whether a key of DPO's objective is there."""
+def _method(given: Mapping[str, Given]) -> Literal["sft", "reward", "dpo"]:
+    """What ``method`` says, or else the command that has a key which is there in its objective."""
     told = given["method"].value if "method" in given else "auto"
-    return told == "dpo" or (told != "sft" and any(item.name in given for item in fields(ObjectiveArguments)))
+
+    def is_meant(method: str, objective: type) -> bool:
+        return told == method or (told == "auto" and any(item.name in given for item in fields(objective)))
+
+    if is_meant("dpo", ObjectiveArguments):
+        return "dpo"
+    return "reward" if is_meant("reward", RewardObjectiveArguments) else "sft"
 
 
 def _refuse_near_misses(words: Sequence[Given], own: Collection[str], others: Collection[str]) -> None:

@@ -32,7 +32,9 @@ class PlanFields:
     achieved_share: float = _key("Which share of that the matmuls and attention reach.", 0.4, metavar="SHARE")
     intra_node_gbs: float = _key("What one device sends to others of its machine, 1e9 bytes a second.", 200.0, metavar="NUMBER")
     inter_node_gbs: float = _key("What one device sends to other machines, 1e9 bytes a second.", 20.0, metavar="NUMBER")
-    method: str = _key("What the run is: auto takes dpo where a key of DPO's objective is set.", "auto", choices=("auto", "sft", "dpo"))
+    method: str = _key(
+        "What the run is: auto takes dpo or reward where a key of that objective is set.", "auto", choices=("auto", "sft", "reward", "dpo")
+    )
     rows_per_step: Optional[int] = _key(
         "Dataset rows of an optimizer step; unset: per_device_train_batch_size x gradient_accumulation_steps x data_parallel_degree.",
         None,

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from paddlealign.models.config import DecoderConfig
 from paddlealign.models.parameters import parameter_shapes
-from paddlealign.planning.layout import Job, Layout, Row
+from paddlealign.planning.layout import Job, Layout, Row, head_positions
 
 
 def layer_weights(config: DecoderConfig) -> int:
@@ -30,8 +30,9 @@ def layers_forward(config: DecoderConfig, row: Row, first: int, last: int) -> fl
 
 
 def head_forward(config: DecoderConfig, row: Row) -> float:
-    """Operations of the output head for one row: its scored tokens only."""
-    return 2.0 * config.hidden_size * config.vocab_size * row.scored
+    """Operations of the output head for one row, see ``head_positions``."""
+    outputs = 1 if config.head == "score" else config.vocab_size
+    return 2.0 * config.hidden_size * outputs * head_positions(config, row)
 
 
 def model_flops(config: DecoderConfig, row: Row) -> float:

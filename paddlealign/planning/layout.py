@@ -23,7 +23,7 @@ class Row:
 
     @property
     def scored(self) -> float:
-        """Tokens that meet the head."""
+        """Tokens of the responses."""
         return self.tokens * self.scored_share
 
     def seen_pairs(self, window: int | None) -> float:
@@ -35,6 +35,11 @@ class Row:
             return near * near / 2 + (length - near) * near
 
         return causal(prompt) + self.responses * (causal(prompt + response) - causal(prompt))
+
+
+def head_positions(config: DecoderConfig, row: Row) -> float:
+    """How many hidden states of a row meet the head: its scored tokens, or one of each response in a reward model."""
+    return row.responses if config.head == "score" else row.scored
 
 
 @dataclass(frozen=True)

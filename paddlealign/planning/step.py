@@ -6,7 +6,7 @@ from paddlealign.models.config import DecoderConfig
 from paddlealign.models.parameters import cut_layers
 from paddlealign.planning.communication import Traffic, step_traffic
 from paddlealign.planning.compute import model_flops, stage_flops
-from paddlealign.planning.layout import Holding, Job, Layout, hold
+from paddlealign.planning.layout import Holding, Job, Layout, head_positions, hold
 from paddlealign.planning.memory import Memory, stage_memory
 
 GIB = 1 << 30
@@ -70,7 +70,7 @@ def plan_step(job: Job, layout: Layout, figures: Figures, known: Holdings) -> Pl
     stages = range(layout.pipeline)
     holdings = [_hold(job.config, True, layout, stage, known) for stage in stages]
     references = [_hold(job.reference, job.reference == job.config, layout, stage, known) if job.reference else None for stage in stages]
-    tokens, targets = layout.rows * job.longest.tokens, layout.rows * job.longest.scored
+    tokens, targets = layout.rows * job.longest.tokens, layout.rows * head_positions(job.config, job.longest)
     memories = [stage_memory(job, layout, stage, holdings[stage], references[stage], tokens, targets) for stage in stages]
     most = max(stages, key=lambda stage: memories[stage].total)
 

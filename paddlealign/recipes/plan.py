@@ -11,6 +11,7 @@ from paddlealign.arguments.results import DpoArguments
 from paddlealign.errors import UserError
 from paddlealign.models.config import read_config
 from paddlealign.models.parameters import cut_problem, parameter_shapes
+from paddlealign.models.score_head import with_score_head
 from paddlealign.planning.layout import Job, Layout, Row
 from paddlealign.planning.search import Search, search
 from paddlealign.planning.step import GIB, Figures, Plan, plan_step
@@ -72,11 +73,12 @@ def describe_job(arguments: Planned) -> Job:
     if training.fp16:
         raise UserError("fp16: plans are made for bf16 and float32. Set bf16 in its place; fp16 takes as much memory and time")
     config, reference = read_config(run.model.model_name_or_path), None
-    responses = 1
+    responses = 1 if run.command == "sft" else 2
     if isinstance(run, DpoArguments):
-        responses = 2
         if run.objective.reference_mode == "frozen" and not run.objective.reference_free:
             reference = read_config(run.objective.ref_model_name_or_path or run.model.model_name_or_path)
+    elif run.command == "reward":
+        config = with_score_head(config, pad_token_id=0)
     on_cpu = training.device == "cpu"
     dtype = "bfloat16" if training.bf16 and not on_cpu else "float32"
     longest = Row(responses * run.data.max_length, 1.0, responses)

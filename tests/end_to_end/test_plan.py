@@ -96,6 +96,8 @@ def test_what_the_keys_change(llama: Path, tmp_path: Path, capsys: pytest.Captur
     assert short["seconds"]["compute"] < compute / 3.9 and short["memory_bytes"] == plain["memory_bytes"]
     assert planned("--scored_share", 0.5)["seconds"]["compute"] < compute
     assert planned("--method", "dpo")["memory_bytes"]["activations"] > plain["memory_bytes"]["activations"]
+    assert planned("--method", "reward")["memory_bytes"] == planned("--center_rewards_coefficient", 0.01)["memory_bytes"]
+    assert planned("--method", "reward")["useful_flops"] < planned("--method", "dpo")["useful_flops"]  # no vocabulary in the head
     assert planned("--device", "cpu")["memory_bytes"]["weights"] == 2 * plain["memory_bytes"]["weights"]  # float32
     assert planned("--search", "true")["keys"] != plain["keys"]
 
