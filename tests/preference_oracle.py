@@ -25,13 +25,14 @@ Tokens = list[list[np.ndarray]]  # log-probs [pair][chosen, rejected][token]
 class Seen(NamedTuple):
     """What an oracle looks at: log-probs of answers [pairs, 2] under policy and reference (zeros without one), and tokens of each answer.
 
-    still: the policy's again, where no gradient goes through it.
+    still: the policy's again, where no gradient goes through it. whole: the policy's, whatever ld_alpha is.
     """
 
     policy: np.ndarray
     reference: np.ndarray
     lengths: np.ndarray
     still: np.ndarray
+    whole: np.ndarray
 
 
 Oracle = Callable[[Seen, dict[str, Any]], np.ndarray]
@@ -48,7 +49,7 @@ def ls(x: np.ndarray) -> np.ndarray:
 
 
 def f_score(u: np.ndarray, k: dict[str, Any]) -> np.ndarray:
-    """f'(t) at t = e^u, from the table of the f-DPO paper."""
+    """f'(t) at t = e^u, from the table of the f-DPO paper; its alpha is 1 - a."""
     t, kind, a = np.exp(u), k.get("f_divergence_type", "reverse_kl"), k.get("f_alpha_divergence_coef", 0.5)
     if kind == "forward_kl":
         return 1 - 1 / t
@@ -168,8 +169,8 @@ ORACLES: dict[str, Oracle] = {
     "simpo": simpo,
     "cpo": lambda seen, k: bce(k["beta"] * (seen.policy[:, 0] - seen.policy[:, 1]), k),
     "orpo": orpo,
-    "sft": lambda seen, k: -seen.policy[:, 0] * len(seen.policy) / seen.lengths[:, 0].sum(),
-    "sft_norm": lambda seen, k: -seen.policy[:, 0] / seen.lengths[:, 0],
+    "sft": lambda seen, k: -seen.whole[:, 0] * len(seen.whole) / seen.lengths[:, 0].sum(),
+    "sft_norm": lambda seen, k: -seen.whole[:, 0] / seen.lengths[:, 0],
 }
 
 
@@ -210,7 +211,7 @@ def with_slope(tokens: Tokens, reference: np.ndarray | None, ld_alpha: float, lo
     against = np.zeros_like(still) if reference is None else reference
 
     def loss(moved: Tokens) -> float:
-        return loss_of(Seen(answers(moved, ld_alpha), against, lengths, still))
+        return loss_of(Seen(answers(moved, ld_alpha), against, lengths, still, answers(moved, 1.0)))
 
     step, gradient = 1e-5, []
     for pair in range(len(tokens)):

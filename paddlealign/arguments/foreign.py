@@ -44,13 +44,13 @@ _ONE_ANSWER = (
 
 ALIASES: dict[str, Alias] = {
     "dpo_beta": Alias("beta"),
-    "pref_beta": Alias("beta"),
+    "pref_beta": Alias("beta", "with LLaMA-Factory's orpo it is the loss's weight, which is pref_loss_ratio here"),
     "dpo_loss_type": Alias("loss_type"),
     "pref_loss": Alias("loss_type"),
     "dpo_label_smoothing": Alias("label_smoothing"),
     "rpo_alpha": Alias("sft_loss_ratio"),
     "cpo_alpha": Alias("sft_loss_ratio"),
-    "pref_ftx": Alias("sft_loss_ratio"),
+    "pref_ftx": Alias("sft_loss_ratio", "LLaMA-Factory averages each answer over its tokens first, which is the loss sft_norm here"),
     "dpo_benchmark": Alias("benchmark"),
     "max_seq_len": Alias("max_length", _ONE_ANSWER),
     "max_seq_length": Alias("max_length"),

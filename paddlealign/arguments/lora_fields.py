@@ -71,6 +71,8 @@ def resolve_lora(lora: LoraArguments, sources: Mapping[str, str]) -> tuple[list[
             problems.append("lora_path without lora: an adapter is trained on only with lora true. Set it, or merge the adapter by export.")
         return problems, changes
     if lora.lora_path:
+        if lora.rslora_plus:
+            problems.append("rslora_plus with lora_path: the adapter has its own rslora and lora_alpha. Set lora_plus_scale 4 instead.")
         return problems, changes
     if lora.rslora_plus:
         given = [key for key in RSLORA_PLUS if sources.get(key, "default") != "default" and getattr(lora, key) != RSLORA_PLUS[key]]

@@ -67,6 +67,9 @@ def resolve_objective(objective: ObjectiveArguments, sources: Mapping[str, str])
     if not objective.reference_free and all(rule.compares == "policy" for rule in rules.values()):
         found.changes["reference_free"] = True
     found.problems.extend(_combination_problems(objective, rules))
+    if objective.f_divergence_type == "alpha_divergence":
+        told = f"f_alpha_divergence_coef {objective.f_alpha_divergence_coef:g}: 1 is the reverse KL, 0 the forward KL, as in TRL since 1.0."
+        found.notes.append(f"{told} Before that, and in the paper, it was the other way round (1 - alpha).")
     return found
 
 
@@ -133,10 +136,12 @@ def unread_objective_keys(objective: ObjectiveArguments) -> list[tuple[bool, str
     rules = [_EVERY[name] for name in mixture]
     of_losses = dict.fromkeys(key for loss in _EVERY.values() for key in loss.reads)
     read = {key for rule in rules for key in rule.reads}
-    found = [(key not in read, key, f"loss_type is {objective.loss_type}") for key in of_losses]
+    why = f"loss_type is {objective.loss_type}"
+    found = [(key not in read, key, f"{why}, whose weight is pref_loss_ratio" if "orpo" in mixture else why) for key in of_losses]
     has_reference = not objective.reference_free
     divergent = has_reference and any(rule.compares == "difference" for rule in rules)
-    found.append((not divergent, "f_divergence_type", f"loss_type is {objective.loss_type}"))
+    found.append((not divergent, "f_divergence_type", why))
+    found.append((all(name.startswith("sft") for name in mixture), "ld_alpha", why))
     found.append((objective.f_divergence_type != "alpha_divergence", "f_alpha_divergence_coef", "f_divergence_type is another"))
     found.append((set(loss_names(objective)) == {"sft"}, "pref_loss_ratio", "loss_type is sft"))
     return found + [(not has_reference, key, "the loss has no reference") for key in _REFERENCE_KEYS]

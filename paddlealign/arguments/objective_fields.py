@@ -58,7 +58,11 @@ class ObjectiveArguments:
         "reverse_kl",
         choices=("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"),
     )
-    f_alpha_divergence_coef: float = _key("alpha of alpha_divergence: 1 is the reverse KL, 0 the forward KL.", 0.5, metavar="NUMBER")
+    f_alpha_divergence_coef: float = _key(
+        "alpha of alpha_divergence: 1 is the reverse KL, 0 the forward KL, as TRL has it since 1.0; the paper's is 1 - alpha.",
+        0.5,
+        metavar="NUMBER",
+    )
     ld_alpha: float = _key(
         "Weight of the tokens by which a pair's longer answer is longer (LD-DPO), 0 to 1; 1 counts every token alike.", 1.0, metavar="SHARE"
     )

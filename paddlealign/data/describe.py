@@ -6,12 +6,12 @@ from paddlealign.data.example import Example
 from paddlealign.data.tokenizer import Tokenizer
 
 
-def describe(example: Example, tokenizer: Tokenizer, colour: bool = False) -> str:
-    """The example as text for people; scored tokens stand in ⟦ ⟧, or are green where ``colour`` is set."""
+def describe(example: Example, tokenizer: Tokenizer, colour: bool = False, pair: tuple[str, str] = ("chosen", "rejected")) -> str:
+    """The example as text for people; scored tokens stand in ⟦ ⟧, or are green where ``colour`` is set. pair: what two responses are."""
     opening, closing = ("\x1b[32m", "\x1b[0m") if colour else ("⟦", "⟧")
     prompt = tokenizer.decode(example.prompt_ids, skip_special=False)
     lines = [f"prompt ({len(example.prompt_ids)} tokens): {prompt}"]
-    names = ("chosen", "rejected") if len(example.responses) == 2 else ("response",) * len(example.responses)
+    names = pair if len(example.responses) == 2 else ("response",) * len(example.responses)
     for name, response in zip(names, example.responses, strict=True):
         edges = np.flatnonzero(np.diff(response.scored.astype(np.int8))) + 1
         text, before = "", prompt

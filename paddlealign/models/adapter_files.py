@@ -44,6 +44,8 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "kasa_config": (),
     "monteclora_config": (),
     "use_bdlora": (False,),
+    # The other ways (pissa, olora, corda, loftq, lora_ga) change the base's weights too, which are not in the adapter's files.
+    "init_lora_weights": (True, "gaussian", "eva", "orthogonal"),
 }
 
 

@@ -1,6 +1,6 @@
 """The divergence that holds the policy to the reference.
 
-Wang et al. 2023, "Beyond reverse KL" (arXiv 2309.16240), table 1.
+Wang et al. 2023, "Beyond reverse KL" (arXiv 2309.16240), table 1; its alpha is 1 - ours.
 """
 
 import math

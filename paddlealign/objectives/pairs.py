@@ -25,12 +25,14 @@ class Coefficients:
 class Pairs:
     """Some pairs; column 0 is of the chosen answers y_w, column 1 of the rejected ones y_l. All are float32.
 
-    logps: [pairs, 2], ``log pi(y|x)``. ratios: [pairs, 2], ``log pi(y|x) - log ref(y|x)``; the log-probs themselves without a reference.
+    logps: [pairs, 2], ``log pi(y|x)``; under LD-DPO some tokens count less. whole: [pairs, 2], the same with all tokens counted whole.
+    ratios: [pairs, 2], ``log pi(y|x) - log ref(y|x)``; the log-probs themselves without a reference.
     scores: [pairs, 2], ``f'(pi / ref)`` of the f-divergence that holds the policy to the reference; the ratios under the usual reverse KL.
     lengths: [pairs, 2], scored tokens, 1 at least. context: [pairs, 2], what the loss must know of the whole step, see ``whole_step``.
     """
 
     logps: Tensor
+    whole: Tensor
     ratios: Tensor
     scores: Tensor
     lengths: Tensor
@@ -62,9 +64,9 @@ class Pairs:
         return scores[:, 0] - scores[:, 1]
 
 
-def make_pairs(policy_logps: Tensor, reference_logps: Tensor | None, lengths: Tensor, numbers: Coefficients) -> Pairs:
+def make_pairs(policy_logps: Tensor, whole_logps: Tensor, reference_logps: Tensor | None, lengths: Tensor, numbers: Coefficients) -> Pairs:
     """Pairs from responses that are chosen and rejected in turn: float32 [2 pairs] each; reference_logps None without a reference."""
     logps = policy_logps.reshape([-1, 2])
     ratios = logps if reference_logps is None else logps - reference_logps.reshape([-1, 2])
     scores = divergence_scores(ratios, numbers.f_divergence_type, numbers.f_alpha_divergence_coef)
-    return Pairs(logps, ratios, scores, lengths.reshape([-1, 2]).clip(min=1.0))
+    return Pairs(logps, whole_logps.reshape([-1, 2]), ratios, scores, lengths.reshape([-1, 2]).clip(min=1.0))

@@ -55,7 +55,7 @@ def sft(pairs: Pairs, numbers: Coefficients) -> Tensor:
 
     The mean cross-entropy of supervised fine-tuning.
     """
-    return -pairs.logps[:, 0]
+    return -pairs.whole[:, 0]
 
 
 def sft_norm(pairs: Pairs, numbers: Coefficients) -> Tensor:
@@ -63,4 +63,4 @@ def sft_norm(pairs: Pairs, numbers: Coefficients) -> Tensor:
 
     Pang et al. 2024, "Iterative RPO" (arXiv 2404.19733), equation 1, the term beside DPO's.
     """
-    return -(pairs.logps[:, 0] / pairs.lengths[:, 0])
+    return -(pairs.whole[:, 0] / pairs.lengths[:, 0])

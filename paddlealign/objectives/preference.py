@@ -14,18 +14,38 @@ from paddlealign.objectives.result import PAIRS, ObjectiveSums
 CHOSEN_TOKENS = "chosen tokens"
 
 
+def log_ratios(pairs: Pairs, numbers: Coefficients) -> Tensor:
+    """DPO's implicit rewards, ``beta (log pi(y|x) - log ref(y|x))`` (Rafailov et al. 2023, equation 5): float32 [pairs, 2]."""
+    return pairs.ratios.scale(numbers.beta)
+
+
+def log_probs(pairs: Pairs, numbers: Coefficients) -> Tensor:
+    """Rewards without a reference, ``beta log pi(y|x)``: float32 [pairs, 2]."""
+    return pairs.logps.scale(numbers.beta)
+
+
+def mean_log_probs(pairs: Pairs, numbers: Coefficients) -> Tensor:
+    """The same for each token of an answer, ``beta log pi(y|x) / |y|`` (Meng et al. 2024, equation 4): float32 [pairs, 2]."""
+    return (pairs.logps / pairs.lengths).scale(numbers.beta)
+
+
+def plain_mean_log_probs(pairs: Pairs, numbers: Coefficients) -> Tensor:
+    """``log pi(y|x) / |y|``, for losses that have no beta: float32 [pairs, 2]."""
+    return pairs.logps / pairs.lengths
+
+
 @dataclass(frozen=True)
 class PreferenceLoss:
     """A loss over pairs.
 
     function: the loss of each pair. context: what a pair must know of all pairs of the step (a forward pass more), None for nothing.
-    averages: whether its implicit reward is a mean per token. per: what its sum is divided by. of_chosen: whether it is the cross-entropy
-    of the chosen answers alone.
+    rewards: the answers' rewards that it implies. per: what its sum is divided by. of_chosen: whether it is the cross-entropy of the chosen
+    answers alone.
     """
 
     function: Callable[[Pairs, Coefficients], Tensor]
     context: Callable[[np.ndarray, np.ndarray, Coefficients], np.ndarray] | None = None
-    averages: bool = False
+    rewards: Callable[[Pairs, Coefficients], Tensor] = log_ratios
     per: str = PAIRS
     of_chosen: bool = False
 
@@ -48,16 +68,17 @@ PREFERENCE_LOSSES: dict[str, PreferenceLoss] = {
     "bco_pair": PreferenceLoss(whole_step.bco_pair, whole_step.bco_context),
     "aot": PreferenceLoss(whole_step.aot, whole_step.aot_context),
     "aot_unpaired": PreferenceLoss(whole_step.aot_unpaired, whole_step.aot_unpaired_context),
-    "simpo": PreferenceLoss(policy_alone.simpo, averages=True),
-    "cpo": PreferenceLoss(policy_alone.cpo),
-    "orpo": PreferenceLoss(policy_alone.orpo, averages=True),
-    "sft": PreferenceLoss(policy_alone.sft, per=CHOSEN_TOKENS, of_chosen=True),
-    "sft_norm": PreferenceLoss(policy_alone.sft_norm, of_chosen=True),
+    "simpo": PreferenceLoss(policy_alone.simpo, rewards=mean_log_probs),
+    "cpo": PreferenceLoss(policy_alone.cpo, rewards=log_probs),
+    "orpo": PreferenceLoss(policy_alone.orpo, rewards=plain_mean_log_probs),
+    "sft": PreferenceLoss(policy_alone.sft, rewards=plain_mean_log_probs, per=CHOSEN_TOKENS, of_chosen=True),
+    "sft_norm": PreferenceLoss(policy_alone.sft_norm, rewards=plain_mean_log_probs, of_chosen=True),
 }
 
 
 def preference_loss(
     policy_logps: Tensor,
+    whole_logps: Tensor,
     reference_logps: Tensor | None,
     lengths: Tensor,
     context: Tensor | None,
@@ -67,14 +88,14 @@ def preference_loss(
 ) -> ObjectiveSums:
     """The weighted sum of some losses, with the rewards that the first of them implies.
 
-    policy_logps, reference_logps, lengths: float32 [2 pairs], chosen and rejected in turn; reference_logps None without a reference,
-    lengths in scored tokens. context: of ``step_context``, None where no loss asks for it. weights: by the loss's name. pair_weights:
-    float32 [pairs], what each pair counts in losses that compare its answers. Sums over pairs and over chosen tokens. Metrics:
-    ``rewards/chosen`` and ``rewards/rejected``, beta times the log-ratio (Rafailov et al. 2023, equation 5), without a reference beta
-    times the log-prob, per token where the loss has it so; ``rewards/margins`` their difference; ``rewards/accuracies`` how often it is
-    above zero; ``logps/chosen`` and ``logps/rejected``; ``nll_loss`` where sft is mixed in.
+    policy_logps, whole_logps, reference_logps, lengths: float32 [2 pairs], chosen and rejected in turn; whole_logps: see ``Pairs``;
+    reference_logps None without a reference, lengths in scored tokens. context: of ``step_context``, None where no loss asks for it.
+    weights: by the loss's name. pair_weights: float32 [pairs], what each pair counts in losses that compare its answers. Sums over pairs
+    and over chosen tokens. Metrics: ``rewards/chosen`` and ``rewards/rejected``, see ``PreferenceLoss.rewards``; ``rewards/margins`` their
+    difference; ``rewards/accuracies`` how often it is above zero; ``logps/chosen`` and ``logps/rejected`` of whole answers; ``nll_loss``
+    where sft is mixed in.
     """
-    pairs = make_pairs(policy_logps, reference_logps, lengths, numbers)
+    pairs = make_pairs(policy_logps, whole_logps, reference_logps, lengths, numbers)
     values: dict[str, dict[str, Tensor]] = {PAIRS: {}}
     column = 0
     for name, weight in weights.items():
@@ -89,15 +110,14 @@ def preference_loss(
         here["loss"] = here["loss"] + loss.scale(weight) if "loss" in here else loss.scale(weight)
     with paddle.no_grad():
         if CHOSEN_TOKENS in values:
-            values[CHOSEN_TOKENS]["nll_loss"] = -pairs.logps[:, 0].sum()
-        values[PAIRS] |= _metrics(pairs, PREFERENCE_LOSSES[next(iter(weights))].averages, numbers.beta)
+            values[CHOSEN_TOKENS]["nll_loss"] = -pairs.whole[:, 0].sum()
+        values[PAIRS] |= _metrics(pairs, PREFERENCE_LOSSES[next(iter(weights))].rewards(pairs, numbers))
     return ObjectiveSums(values)
 
 
-def _metrics(pairs: Pairs, averages: bool, beta: float) -> dict[str, Tensor]:
-    rewards = (pairs.ratios / pairs.lengths if averages else pairs.ratios).scale(beta)
+def _metrics(pairs: Pairs, rewards: Tensor) -> dict[str, Tensor]:
     margin = rewards[:, 0] - rewards[:, 1]
-    reward_sums, logp_sums = rewards.sum(0), pairs.logps.sum(0)
+    reward_sums, logp_sums = rewards.sum(0), pairs.whole.sum(0)
     return {
         "rewards/chosen": reward_sums[0],
         "rewards/rejected": reward_sums[1],

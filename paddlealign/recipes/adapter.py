@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from paddlealign.arguments.fields import ModelArguments
 from paddlealign.arguments.paths import ADAPTER_CONFIG
 from paddlealign.arguments.results import TrainArguments
 from paddlealign.errors import UserError
@@ -12,7 +13,7 @@ from paddlealign.models.config import DecoderConfig
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.lora import choose_targets, fill, first_values
 from paddlealign.models.parameters import LoraSettings
-from paddlealign.models.weight_files import ADAPTER_WEIGHTS
+from paddlealign.models.weight_files import ADAPTER_WEIGHTS, GENERATION_FILE
 from paddlealign.recipes.device import say
 from paddlealign.training.reference import files_hash
 
@@ -60,6 +61,17 @@ def start_adapter(arguments: TrainArguments, model: Decoder) -> None:
         fill(model, first_values(model, arguments.training.seed))
     elif model.adapter is not None:
         fill(model, read_values(str(arguments.adapter.lora_path), model.config, model.adapter.settings))
+
+
+def tokenizer_folder(model: ModelArguments, lora_path: str | None) -> Path:
+    """Where tokenizer and template are: where the user says, else what was saved beside the adapter, else with the model."""
+    beside = lora_path is not None and any((Path(lora_path) / name).is_file() for name in ("tokenizer.json", "tokenizer.model"))
+    return Path(model.tokenizer_name_or_path or (lora_path if lora_path and beside else model.model_name_or_path))
+
+
+def generation_folder(model: ModelArguments, lora_path: str | None) -> Path:
+    """Whose generation_config.json holds: the one that was saved beside the adapter, else the model's."""
+    return Path(lora_path if lora_path and (Path(lora_path) / GENERATION_FILE).is_file() else model.model_name_or_path)
 
 
 def adapter_hash(lora_path: str) -> str:

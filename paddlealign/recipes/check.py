@@ -32,7 +32,9 @@ def check_run(
     """
     rewards = task.policy.config.head == "score"
     title = "one example; each response is scored at its last token" if rewards else "one example, scored tokens marked"
-    print(f"\n{title}:\n{describe(examples[0], tokenizer, colour=sys.stdout.isatty())}\n")
+    labelled = isinstance(arguments, DpoArguments) and arguments.objective.loss_type == "kto"
+    pair = ("the row's answer", "another prompt's answer") if labelled else ("chosen", "rejected")
+    print(f"\n{title}:\n{describe(examples[0], tokenizer, sys.stdout.isatty(), pair)}\n")
     if not arguments.training.do_train:
         print("check passed; this run would only evaluate")
         return
@@ -47,7 +49,11 @@ def check_run(
     sums = evaluate(task.policy, step.batches[:1], task.objective, task.precision, task.topology, task.chain)
     means = sums.means()
     if "kl" not in means and "rewards/margins" in means:
-        plain = isinstance(arguments, DpoArguments) and loss_mixture(arguments.objective) == {"sigmoid": 1.0}
+        plain = (
+            isinstance(arguments, DpoArguments)
+            and not arguments.objective.reference_free
+            and loss_mixture(arguments.objective) == {"sigmoid": 1.0}
+        )
         known = f" (ln 2 is {math.log(2):.6f})" if plain else ""
         print(
             f"first micro-batch: loss {means['loss']:.6f}{known}, margin {means['rewards/margins']:+.6f}, "

@@ -11,7 +11,7 @@ from paddlealign.models.config import read_config
 from paddlealign.models.paddlenlp_layout import paddlenlp_config, paddlenlp_tokenizer, save_paddlenlp_model
 from paddlealign.models.weight_files import GENERATION_FILE, files_beside
 from paddlealign.models.weights import load_model, save_model
-from paddlealign.recipes.adapter import read_adapter
+from paddlealign.recipes.adapter import generation_folder, read_adapter, tokenizer_folder
 from paddlealign.recipes.device import say
 from paddlealign.recipes.merging import merged_model, verify
 
@@ -24,8 +24,9 @@ def run(arguments: ExportArguments) -> None:
     folder, target = Path(arguments.model.model_name_or_path), arguments.target
     config = read_config(folder)
     dtype = config.dtype if target.dtype == "auto" else target.dtype
-    side_files = files_beside(folder, arguments.model.tokenizer_name_or_path or folder)
     lora_path = arguments.adapter.lora_path
+    tokenizer_dir = tokenizer_folder(arguments.model, lora_path)
+    side_files = files_beside(generation_folder(arguments.model, lora_path), tokenizer_dir)
     adapter = read_adapter(lora_path, str(folder), config) if lora_path else None
     if adapter and target.format == "paddlenlp":
         raise UserError(
@@ -36,7 +37,7 @@ def run(arguments: ExportArguments) -> None:
         paddlenlp_config(config, dtype)  # what cannot be is told before the weights are read
         made = {}
         if side_files.keys() & {"tokenizer.json", "tokenizer.model"}:
-            made = paddlenlp_tokenizer(Tokenizer.load(arguments.model.tokenizer_name_or_path or folder))
+            made = paddlenlp_tokenizer(Tokenizer.load(tokenizer_dir))
         # The tokenizer's other files say what these say, and PaddleNLP reads some of them otherwise.
         side_files = {name: content for name, content in side_files.items() if name == GENERATION_FILE} | made
     if lora_path and adapter:

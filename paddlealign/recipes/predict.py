@@ -28,7 +28,7 @@ from paddlealign.models.sampling import GenerationSettings
 from paddlealign.models.weights import find_weights
 from paddlealign.parallel.collect import gather_values
 from paddlealign.parallel.topology import Topology
-from paddlealign.recipes.adapter import adapter_hash, read_adapter
+from paddlealign.recipes.adapter import adapter_hash, read_adapter, tokenizer_folder
 from paddlealign.recipes.chat import chat, prompt_limit
 from paddlealign.recipes.device import choose_device, choose_dtype, say
 from paddlealign.recipes.heads import need_language_head
@@ -64,7 +64,7 @@ def run(arguments: PredictArguments) -> None:
     find_weights(folder, arguments.model.allow_pickle)  # a missing or damaged file is told before the rows are read
     dtype = choose_dtype(generation.dtype, config, device)
     topology, chain = start_processes(arguments.parallel)
-    tokenizer = Tokenizer.load(arguments.model.tokenizer_name_or_path or folder)
+    tokenizer = Tokenizer.load(tokenizer_folder(arguments.model, lora_path))
     template = load_template(tokenizer, generation.chat_template)
     settings = generation_settings(generation, tokenizer, template)
     adapter = read_adapter(lora_path, folder, config) if lora_path else None

@@ -25,7 +25,7 @@ from paddlealign.parallel.pipeline import Chain
 from paddlealign.parallel.sharding import Sharding
 from paddlealign.parallel.stopping import STOP_CODES, StopRequest
 from paddlealign.parallel.topology import Topology
-from paddlealign.recipes.adapter import adapter_hash, start_adapter, trained_adapter
+from paddlealign.recipes.adapter import adapter_hash, generation_folder, start_adapter, trained_adapter
 from paddlealign.recipes.device import choose_device, say
 from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.output_folder import check_shared, probe_folder
@@ -184,12 +184,12 @@ def make_task(
 
 def side_files(arguments: TrainArguments, rows: Rows) -> dict[str, bytes]:
     """What a saved model has beside its weights: the tokenizer of its rows, the chat template where a file was given, and the end token."""
-    folder = Path(arguments.model.model_name_or_path)
+    folder = generation_folder(arguments.model, arguments.adapter.lora_path)
     files = files_beside(folder, rows.tokenizer.folder)
     if arguments.data.chat_template not in ("auto", "none"):
         files["chat_template.jinja"] = Path(arguments.data.chat_template).read_bytes()
     told = read_json_object(folder / GENERATION_FILE) if GENERATION_FILE in files else {}
-    named = named_ends(told or read_config(folder).source)
+    named = named_ends(told or read_config(arguments.model.model_name_or_path).source)
     if rows.end_id not in named:
         # Whoever generates from the saved model would run on past every answer.
         files[GENERATION_FILE] = (json.dumps({**told, "eos_token_id": [rows.end_id, *named]}, indent=2) + "\n").encode()

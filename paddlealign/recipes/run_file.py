@@ -91,6 +91,6 @@ def _deciding(run: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in values.items() if key not in FREE_KEYS and key not in BATCH_KEYS}
     kept["command"] = run["command"]
     kept["rows of a step"] = math.prod(values.get(key, 1) for key in BATCH_KEYS)
-    names = ("train tokens", "reference weights", "base weights", "margins")
+    names = ("train tokens", "train labels", "reference weights", "base weights", "start adapter", "margins")
     kept |= {f"sha256 of the {name}": run["sha256"].get(name) for name in names}
     return kept

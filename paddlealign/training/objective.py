@@ -76,7 +76,8 @@ def preference_objective(
         lengths = response_lengths(scores.owner, scores.responses)
         seen = scores.collision_logps
         of_pairs = None if seen is None else pair_weights(scores.token_logps - seen, scores.owner, lengths)
-        return preference_loss(weighted_logps(scores, ld_alpha), reference_logps, lengths, context, weights, numbers, of_pairs)
+        sides = weighted_logps(scores, ld_alpha), weighted_logps(scores, 1.0)
+        return preference_loss(*sides, reference_logps, lengths, context, weights, numbers, of_pairs)
 
     def observe(scores: Scores, reference_logps: Tensor | None) -> np.ndarray:
         assert reference_logps is not None

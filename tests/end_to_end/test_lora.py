@@ -1,5 +1,7 @@
 """LoRA through the commands: trained, resumed, computed with, merged and verified, and as the start of another run."""
 
+import contextlib
+import io
 import json
 import shutil
 from pathlib import Path
@@ -81,6 +83,17 @@ def test_a_resume_beside_another_base_is_refused(base: Path, tuned: Path, tmp_pa
     assert "sha256 of the base weights was" in capsys.readouterr().err
 
 
+def test_a_resume_from_another_start_adapter_is_refused(base: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """The checkpoint has the adapter's values, the start adapter its scale: another one's would change what they mean."""
+    output, other = tmp_path / "out", shutil.copytree(tuned, tmp_path / "other")
+    assert train("sft", base, output, "--lora_path", tuned, "--max_steps", 3) == 0
+    told = json.loads((other / "adapter_config.json").read_text())
+    (other / "adapter_config.json").write_text(json.dumps({**told, "lora_alpha": 800}))
+    capsys.readouterr()
+    assert train("sft", base, output, "--lora_path", other, "--resume_from_checkpoint", "true") == 1
+    assert "sha256 of the start adapter was" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -151,6 +164,28 @@ def test_export_merges_and_predict_answers_alike(base: Path, tuned: Path, tmp_pa
     assert answers["apart"] == answers["merged"] != answers["base"]
 
 
+def test_the_template_of_training_goes_with_the_adapter(base: Path, tmp_path: Path) -> None:
+    """What was trained with is what predicts, apart and merged, and what training goes on with."""
+    template = tmp_path / "mine.jinja"
+    template.write_text("{% for m in messages %}<{{ m.content }}>{% if m.role == 'assistant' %}</s>{% endif %}{% endfor %}", "utf-8")
+    output = tmp_path / "adapter"
+    assert train("sft", base, output, "--chat_template", template, "--save_strategy", "no") == 0
+    assert main("export", ["--model_name_or_path", str(base), "--lora_path", str(output), "--output_dir", str(tmp_path / "merged")]) == 0
+    assert (tmp_path / "merged" / "chat_template.jinja").read_bytes() == template.read_bytes()
+    written = {name: (output / name).read_bytes() for name in ("generation_config.json",) if (output / name).is_file()}
+    assert all((tmp_path / "merged" / name).read_bytes() == content for name, content in written.items())
+    prompts = {}
+    for name, words in {"with": ["--lora_path", output], "without": ["--lora_path", output, "--tokenizer_name_or_path", base]}.items():
+        asked = ["--data_file", base.parent / "prompts.jsonl", "--check", *words]
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            assert main("predict", ["--model_name_or_path", str(base), *map(str, asked)]) == 0
+        prompts[name] = said.getvalue().splitlines()[-1]
+    assert prompts["with"].startswith("<s><") and not prompts["without"].startswith("<s><")
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert train("sft", base, tmp_path / "on", "--lora_path", output, "--check", "true") == 0
+    assert "tokens): <s><" in said.getvalue()
+
+
 def test_export_in_another_dtype_and_in_shards(base: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     words = ["--model_name_or_path", base, "--lora_path", tuned, "--output_dir", tmp_path / "out", "--dtype=bfloat16"]
     assert main("export", [*map(str, words), "--max_shard_size=20KB"]) == 0
@@ -185,6 +220,7 @@ def test_a_merge_that_was_written_wrong_is_refused(
         (["--lora_path", "BASE"], "holds no adapter_config.json"),
         (["--lora_path", "ADAPTER", "--lora_rank", "4"], "lora_rank 4 (8 there)"),
         (["--lora_path", "ADAPTER", "--lora", "false"], "lora_path without lora"),
+        (["--lora_path", "ADAPTER", "--rslora_plus", "true"], "rslora_plus with lora_path"),
         (["--lora_target_modules", "q_proj,c_attn"], "c_attn: no linear module of this model's layers; there are q_proj"),
         (["--model_name_or_path", "ADAPTER"], "Give the base model here, and this folder as lora_path"),
     ],

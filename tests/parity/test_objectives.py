@@ -258,6 +258,23 @@ def test_rewards_of_losses_per_token():
     assert (sums["pairs"]["logps/chosen"], sums["chosen tokens"]["nll_loss"]) == (-4.0, 4.0)
 
 
+def test_rewards_are_the_first_losses():
+    """With a reference at hand too, a loss that does not look at it has no reward that does."""
+    tokens, reference = [[np.array([-1.0, -3.0]), np.array([-4.0])]], np.array([[-5.0, -1.0]])
+    expected = {"simpo": (-1.0, -2.0), "cpo": (-2.0, -2.0), "orpo": (-2.0, -4.0), "sigmoid": (0.5, -1.5)}
+    for name, rewards in expected.items():
+        other = "hinge" if name == "sigmoid" else "sigmoid"
+        _, _, sums = ours(tokens, reference, {name: 1.0, other: 1.0}, {"beta": 0.5})
+        assert (sums["pairs"]["rewards/chosen"], sums["pairs"]["rewards/rejected"]) == rewards, name
+
+
+def test_cross_entropies_and_logps_are_of_whole_answers_under_ld_dpo():
+    tokens = [[np.array([-1.0, -3.0]), np.array([-4.0])]]
+    _, _, sums = ours(tokens, None, {"sigmoid": 1.0, "sft": 1.0, "sft_norm": 1.0}, {"beta": 0.5}, 0.0)
+    assert (sums["pairs"]["logps/chosen"], sums["chosen tokens"]["nll_loss"], sums["chosen tokens"]["loss"]) == (-4.0, 4.0, 4.0)
+    assert sums["pairs"]["rewards/chosen"] == -0.5  # as the loss has it
+
+
 def test_response_logps_are_segment_sums():
     tokens = paddle.to_tensor([-1.0, -2.0, -4.0, -8.0], stop_gradient=False)
     owner = paddle.to_tensor([0, 2, 0, 2])

@@ -66,7 +66,8 @@ def test_keys_of_divergences_and_mixtures_are_told_where_nothing_reads_them(tmp_
         return " ".join(run(tmp_path, "dpo", dev_dataset_path=None, **keys).notes)
 
     assert "f_alpha_divergence_coef (f_divergence_type is another)" in told(f_alpha_divergence_coef=0.2)
-    assert told(f_divergence_type="alpha_divergence", f_alpha_divergence_coef=0.2) == ""
+    assert "0.2: 1 is the reverse KL, 0 the forward KL" in told(f_divergence_type="alpha_divergence", f_alpha_divergence_coef=0.2)
+    assert "not read" not in told(f_divergence_type="alpha_divergence", f_alpha_divergence_coef=0.2).lower()
     assert "f_divergence_type (loss_type is simpo)" in told(loss_type="simpo", f_divergence_type="reverse_kl")
     assert "pref_loss_ratio (loss_type is sft)" in told(loss_type="sft", pref_loss_ratio=2.0)
     assert "reference_cache_dir (the loss has no reference)" in told(reference_free=True, reference_cache_dir="c")
