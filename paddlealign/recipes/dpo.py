@@ -18,6 +18,7 @@ from paddlealign.parallel.stopping import StopRequest
 from paddlealign.recipes.adapter import adapter_hash, start_adapter
 from paddlealign.recipes.check import check_run
 from paddlealign.recipes.device import say
+from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.processes import check_cut
 from paddlealign.recipes.rows import Rows, check_shared_prompts, check_vocabulary, prepare_rows, vocabulary_size
 from paddlealign.recipes.run import Start, adapter_hashes, agree_on_run, begin, check_resume, load_policy, make_task, read_share, train
@@ -92,6 +93,7 @@ def make_objective(keys: ObjectiveArguments, reference: Reference | None, labels
 def check_reference(arguments: DpoArguments, start: Start, rows: Rows) -> tuple[int, str]:
     """Hold the reference's config to the rows and the layout. Returns its vocabulary's size and its weights' hash."""
     config = read_config(reference_dir(arguments))
+    need_language_head(config, "ref_model_name_or_path")
     size = vocabulary_size(arguments, rows, config)
     check_vocabulary(rows, size, "ref_model_name_or_path")
     check_cut(config, arguments.parallel, arguments.training.sharding_parallel_degree)

@@ -53,7 +53,7 @@ def train(
     objective_name: str, layout: Layout, topology: Topology, chain: Chain, folder: Path, resume_from: Path | None = None
 ) -> dict[str, np.ndarray]:
     """Train one adapter, save a checkpoint at SAVED_AT, and give what the test compares."""
-    policy, sharding = load_share(GOLDEN / MODEL, "float32", 99, False, topology, layout.stage, layout.sequence, settings())
+    policy, sharding = load_share(GOLDEN / MODEL, "float32", 99, False, topology, layout.stage, layout.sequence, lora=settings())
     fill(policy, lambda name: values(policy, name))
     data = examples(OBJECTIVES[objective_name], EXAMPLES)
     objective = sft_objective()
