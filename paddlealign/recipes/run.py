@@ -3,13 +3,13 @@
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from paddlealign.arguments.paths import CURVES_FILE, METRICS_FILE, RUN_FILE
+from paddlealign.arguments.paths import CURVES_FILE, RUN_FILE
 from paddlealign.arguments.results import TrainArguments
 from paddlealign.arguments.show import render
 from paddlealign.errors import UserError
@@ -31,8 +31,11 @@ from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.output_folder import check_shared, probe_folder
 from paddlealign.recipes.processes import agree_on, check_cut, start_processes
 from paddlealign.recipes.rows import Rows, check_vocabulary, dev_batches, make_feed, note_length, vocabulary_size
-from paddlealign.recipes.run_file import describe_run, refuse_other_run
+from paddlealign.recipes.run_file import argument_values, describe_run, refuse_other_run
+from paddlealign.recipes.run_words import start_log, tell_end
 from paddlealign.report.curves import draw_curves
+from paddlealign.report.remedies import Run
+from paddlealign.report.watch import Watch
 from paddlealign.training.checkpoint import (
     TrainState,
     find_resume,
@@ -48,7 +51,7 @@ from paddlealign.training.optimizer import make_optimizer
 from paddlealign.training.precision import Precision, choose_precision
 from paddlealign.training.progress import Progress
 from paddlealign.training.reference import weights_hash
-from paddlealign.training.run_log import RunLog, read_metrics
+from paddlealign.training.run_log import read_metrics
 from paddlealign.training.share import load_share
 
 
@@ -216,8 +219,9 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
     if settings.evaluation_strategy == "steps" and (settings.eval_steps or settings.logging_steps) > task.feed.total_steps:
         say(f"note: nothing will be evaluated: eval_steps is above the run's {task.feed.total_steps} steps")
     began = time.perf_counter()
-    log = RunLog(output_dir if is_main else None, state.step, settings.report_to)
     progress = Progress(task.feed.total_steps, state.step, settings.disable_tqdm)
+    watch = Watch(Run(arguments.command, task.feed.total_steps, argument_values(run)))
+    log = start_log(output_dir if is_main else None, state.step, settings.report_to, watch, progress)
     with start.request.heed(settings.save_on_stop and settings.do_train):  # to the end: the final model is written, too
         try:
             if settings.do_train:
@@ -235,19 +239,9 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
         return
     if settings.do_train:
         draw_curves(read_metrics(output_dir), output_dir / CURVES_FILE, f"{arguments.command.upper()}, {output_dir}")
-    write_json(output_dir / RUN_FILE, {**run, "finished": True, "steps": state.step, "seconds": round(seconds, 1)})
-    kind = "model" if start.lora is None else "adapter"
-    left = f"the {kind}, {METRICS_FILE} and {CURVES_FILE} are" if settings.do_train else f"{METRICS_FILE} is"
-    say(f"done in {seconds:.1f} s: {left} in {output_dir}")
-    if settings.do_train and start.lora is not None:
-        base = arguments.model.model_name_or_path
-        say(f"python -m paddlealign.export --model_name_or_path {base} --lora_path {output_dir} --output_dir ... merges it into the base")
-    held, stored = start.precision.weights_dtype, task.policy.config.dtype
-    if settings.do_train and held != stored and start.lora is None:
-        way = f"python -m paddlealign.export --dtype {stored} writes it so"
-        say(f"note: saved in {held}, as it was trained; the checkpoint was {stored} ({way})")
-    if settings.do_train and arguments.data.chat_template == "none":
-        say("trained on plain text (chat_template none): give predict.py --chat_template none too")
+    end = {"finished": True, "steps": state.step, "seconds": round(seconds, 1), "findings": [asdict(it) for it in watch.found]}
+    write_json(output_dir / RUN_FILE, {**run, **end})
+    tell_end(arguments, seconds, watch, start.precision.weights_dtype, task.policy.config.dtype, start.lora is not None)
 
 
 def stop_code(start: Start) -> int:

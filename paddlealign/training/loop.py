@@ -107,8 +107,8 @@ def fit(
         if last or state.step % settings.logging_steps == 0:
             line = _train_line(add_up([*carried, *window]), state, rate, norm)
             line |= _speed(add_up(window), time.perf_counter() - window_start)
-            log.write(line)
             progress.show(line)
+            log.write(line)
             carried, window, window_start = [], [], time.perf_counter()
         pause = time.perf_counter()
         saves = _is_due(settings.save_strategy, settings.save_steps, state.step, step.ends_epoch, last)
@@ -136,8 +136,8 @@ def run_evaluation(task: Task, state: TrainState, log: RunLog, progress: Progres
     seconds = time.perf_counter() - start
     line = {"step": state.step, "epoch": round(state.epoch, 4), **{f"eval_{name}": value for name, value in sums.means().items()}}
     line["eval_tokens_per_second"] = round(sums.tokens / seconds, 1)
-    log.write(line)
     progress.show(line)
+    log.write(line)
     return line
 
 

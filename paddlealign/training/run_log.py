@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -11,11 +12,18 @@ from paddlealign.arguments.paths import METRICS_FILE
 class RunLog:
     """Writes one JSON object a line to ``output_dir/metrics.jsonl``, each line flushed as it is written."""
 
-    def __init__(self, output_dir: Path | None, first_step: int, report_to: str) -> None:
+    def __init__(
+        self,
+        output_dir: Path | None,
+        first_step: int,
+        report_to: str,
+        hear: Callable[[dict[str, Any]], None] = lambda line: None,
+    ) -> None:
         """Open the log. first_step: lines of later steps are left over from a run that went on after its last checkpoint; they go.
 
-        output_dir: None where another process writes the run's log.
+        output_dir: None where another process writes the run's log. hear: is told each line that this process writes.
         """
+        self._hear = hear
         self._file: TextIO | None = None
         self._visualdl = None
         if output_dir is None:
@@ -39,6 +47,7 @@ class RunLog:
             for name, value in values.items():
                 if name != "step":
                     self._visualdl.add_scalar(tag=name, value=value, step=values["step"])
+        self._hear(values)
 
     def close(self) -> None:
         """Close the files."""

@@ -54,6 +54,16 @@ def test_a_new_run_starts_an_empty_log(tmp_path: Path):
     assert [line["step"] for line in read_metrics(tmp_path)] == [1]
 
 
+def test_who_listens_is_told_each_line_that_is_written(tmp_path: Path):
+    heard: list[dict] = []
+    for folder in (tmp_path, None):  # None: another process writes, and speaks
+        log = RunLog(folder, 0, "none", heard.append)
+        log.write({"step": 1, "loss": 2.0})
+        log.close()
+    RunLog(tmp_path, 1, "none", heard.append).close()  # lines of an earlier start were heard
+    assert heard == [{"step": 1, "loss": 2.0}] and len(read_metrics(tmp_path)) == 1
+
+
 def test_numbers_come_back_bit_for_bit(tmp_path: Path):
     value = 0.1 + 0.2
     log = RunLog(tmp_path, 0, "none")
