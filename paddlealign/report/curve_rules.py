@@ -10,6 +10,7 @@ import numpy as np
 
 from paddlealign.report.curve_statistics import (
     DEV_SURE,
+    FIRST,
     LEAST_ROWS,
     TRAIN_SURE,
     Curves,
@@ -154,13 +155,14 @@ def loss_rising(curves: Curves, run: Run) -> Sign | None:
 def gradient_clipped(curves: Curves, run: Run) -> Sign | None:
     """After half of the run nearly every logged step's gradient is still cut to a small part of itself."""
     values, limit = curves.table("step", "grad_norm"), run.arguments["max_grad_norm"]
-    newest = values[-max(CLIPPED_ROWS, len(values) // 4) :, 1]
+    late = values[values[:, 0] > run.total_steps / 4, 1]
+    newest = late[-max(CLIPPED_ROWS, len(late) // 4) :]
     if not limit or len(newest) < CLIPPED_ROWS or values[-1, 0] < run.total_steps / 2:
         return None
     now = float(np.median(newest))
     if np.mean(newest > limit) < CLIPPED_SHARE or now < CLIPPED_BY * limit:
         return None
-    figure = Figure("grad_norm", float(np.median(values[: len(newest), 1])), now)
+    figure = Figure("grad_norm", float(np.median(values[:FIRST, 1])), now)
     return Sign((figure,), ({"max_grad_norm": float(f"{2 * now:.2g}")}, *slower(run)))
 
 
