@@ -95,9 +95,10 @@ def chosen_less_likely(curves: Curves, run: Run) -> Sign | None:
 
 
 def _first_reward(run: Run) -> float | None:
-    """DPO's rewards begin at 0 where the policy begins as the reference. Others are log-probs, or those of another reference."""
-    own = run.arguments["ref_model_name_or_path"] not in (None, run.arguments["model_name_or_path"])
-    return None if run.arguments["reference_free"] or own else 0.0
+    """DPO's rewards begin at 0 where the policy begins as the reference. Others are log-probs, or those against another model."""
+    model, reference, adapter = (run.arguments[key] for key in ("model_name_or_path", "ref_model_name_or_path", "lora_path"))
+    other = reference is not None and (reference != model or adapter is not None)
+    return None if run.arguments["reference_free"] or other else 0.0
 
 
 def margin_from_rejected(curves: Curves, run: Run) -> Sign | None:

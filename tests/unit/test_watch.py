@@ -153,7 +153,7 @@ CASES: dict[str, tuple[tuple[Run, list[dict]], list[tuple[Run, list[dict]]]]] = 
     "rewards-drift": (
         (run_of("reward"), log(**rewards(line(0, 6)))),
         [
-            (run_of("reward"), log(**rewards(line(0, 1.2)))),
+            (run_of("reward"), log(**{**rewards(line(0, 1.7)), "margin": line(0, 1)})),
             (run_of("reward"), log(**{**rewards(line(0, 3)), "margin": line(0, 5)})),  # chosen and rejected on either side of zero
             (run_of("reward"), log(**rewards(line(-6, -4)))),  # on its way to zero
         ],
@@ -242,6 +242,15 @@ def test_without_a_reference_the_fall_counts_against_the_log_prob_itself():
     assert "chosen-less-likely" not in names(log(**curves), run_of("dpo", loss_type="cpo"))
     curves = preference(line(-10, -11), line(-10, -14))
     assert "chosen-less-likely" in names(log(**curves), run_of("dpo", loss_type="cpo"))
+
+
+@pytest.mark.parametrize("keys", [{"ref_model_name_or_path": "other"}, {"ref_model_name_or_path": "m", "lora": True, "lora_path": "a"}])
+def test_against_another_model_rewards_begin_where_they_begin(keys: dict[str, Any]):
+    rows = log(**preference(line(-2, -2), line(-2, -2.3)))
+    assert names(rows, run_of("dpo", **keys)) == set()
+    rows = log(**preference(line(-2, -2), line(-2, -4)))
+    assert names(rows, run_of("dpo", **keys)) == {"margin-from-rejected"}
+    assert names(rows, run_of("dpo", ref_model_name_or_path="m")) == {"chosen-less-likely", "margin-from-rejected"}
 
 
 def test_few_evaluations_must_rise_twice():
