@@ -11,9 +11,12 @@ SFT = {"model_name_or_path": "m", "dataset_name_or_path": "d", "output_dir": "o"
 DPO = {"model_name_or_path": "m", "train_dataset_path": "t.jsonl", "dev_dataset_path": "v.jsonl", "output_dir": "o", "do_train": True}
 PREDICT = {"model_name_or_path": "m", "data_file": "rows.jsonl"}
 SCORING = {"model_name_or_path": "m", "data_file": "rows.jsonl"}
+JUDGE = {"answers_a": "a.jsonl", "answers_b": "b.jsonl", "reward_model_name_or_path": "m"}
+COMPARE = {**SCORING, "baseline_model_name_or_path": "b"}
 EXPORT = {"model_name_or_path": "m", "output_dir": "o"}
 PLAN = {"devices": 8}
-BASE = {"sft": SFT, "reward": DPO, "dpo": DPO, "predict": PREDICT, "evaluate_rewards": SCORING, "export": EXPORT, "plan": PLAN}
+EVALUATE = {"evaluate_rewards": SCORING, "evaluate_perplexity": SCORING, "evaluate_judge": JUDGE, "evaluate_compare": COMPARE}
+BASE = {"sft": SFT, "reward": DPO, "dpo": DPO, "predict": PREDICT, **EVALUATE, "export": EXPORT, "plan": PLAN}
 
 
 def run(tmp_path, command="sft", *words, **keys):

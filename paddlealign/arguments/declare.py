@@ -1,6 +1,6 @@
 """How a key is declared: a dataclass field with its meaning, its default and what it may be."""
 
-from dataclasses import field
+from dataclasses import field, fields
 from typing import Any
 
 DEFAULT_MARK = " Default: "
@@ -26,3 +26,9 @@ def key(meaning: str, default: Any, *, choices: tuple[str, ...] = (), metavar: s
 def required(meaning: str, metavar: str) -> Any:
     """A dataclass field that the user must set."""
     return field(metadata={"help": f"{meaning} Required.", "metavar": metavar})
+
+
+def same(cls: type, name: str) -> Any:
+    """A dataclass field as another group of keys has it: the same meaning, default and choices, under the same name."""
+    item = next(item for item in fields(cls) if item.name == name)
+    return field(default=item.default, metadata=item.metadata)

@@ -4,7 +4,7 @@ import json
 from dataclasses import fields
 from typing import Any
 
-from paddlealign.arguments.fields import GenerationArguments
+from paddlealign.arguments.generation_fields import GenerationArguments
 from paddlealign.arguments.values import show
 
 _DRAWING = ("temperature", "top_k", "top_p", "seed")
@@ -16,6 +16,10 @@ STRATEGY_KEYS: dict[str, tuple[str, ...]] = {
     "beam_search": (*_BEAMS, "num_return_sequences"),
     "contrastive_search": ("penalty_alpha", "top_k"),
 }
+
+
+# What every way of generating reads.
+COMMON_KEYS = ("src_length", "max_length", "min_length", "repetition_penalty", "no_repeat_ngram_size", "stop_strings")
 
 
 def stop_strings_text(value: Any) -> str:
@@ -40,8 +44,7 @@ def split_stop_strings(text: str | None) -> tuple[str, ...]:
 
 def text_keys(generation: GenerationArguments) -> tuple[str, ...]:
     """The keys on which the generated text depends, beside model, tokenizer and template."""
-    common = ("src_length", "max_length", "min_length", "decode_strategy", "repetition_penalty", "no_repeat_ngram_size", "stop_strings")
-    return (*common, *STRATEGY_KEYS[generation.decode_strategy])
+    return ("decode_strategy", *COMMON_KEYS, *STRATEGY_KEYS[generation.decode_strategy])
 
 
 def unread_decoding_keys(generation: GenerationArguments) -> list[tuple[str, str]]:
@@ -84,7 +87,7 @@ def _beam_problems(generation: GenerationArguments) -> list[str]:
     problems = []
     beams, groups, answers = generation.num_beams, generation.num_beam_groups, generation.num_return_sequences
     if beams < 2:
-        problems.append(f"num_beams {beams}: beam_search needs 2 or more. Set num_beams, or decode_strategy to greedy_search.")
+        problems.append(f"num_beams {beams}: beam_search needs 2 or more. Raise it, or take greedy_search.")
     elif answers > beams:
         problems.append(f"num_return_sequences {answers} is more than num_beams {beams}. Lower it, or raise num_beams.")
     if beams > 1 and beams % groups:

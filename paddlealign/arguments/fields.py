@@ -7,19 +7,24 @@ read ``int | None``.
 from dataclasses import dataclass
 from typing import Optional
 
+from paddlealign.arguments.comparison_fields import ComparisonArguments
 from paddlealign.arguments.declare import key as _key
 from paddlealign.arguments.declare import required as _required
 from paddlealign.arguments.export_fields import TargetArguments
+from paddlealign.arguments.generation_fields import GenerationArguments
+from paddlealign.arguments.judge_fields import JudgeArguments
 from paddlealign.arguments.lora_fields import AdapterArguments, LoraArguments
 from paddlealign.arguments.objective_fields import ObjectiveArguments, SftObjectiveArguments
 from paddlealign.arguments.plan_fields import PlanFields
-from paddlealign.arguments.reward_fields import RewardObjectiveArguments, ScoringArguments
+from paddlealign.arguments.reward_fields import RewardObjectiveArguments
+from paddlealign.arguments.scoring_fields import PerplexityArguments, ScoringArguments
 
 # A ~ at the start of these values is the user's home folder. chat_template and resume_from_checkpoint may be words, which have none.
 PATH_KEYS = frozenset({
     "model_name_or_path", "tokenizer_name_or_path", "dataset_name_or_path", "train_dataset_path", "dev_dataset_path", "chat_template",
     "output_dir", "resume_from_checkpoint", "ref_model_name_or_path", "reference_cache_dir", "data_file", "output_file", "json",
     "lora_path",
+    "answers_a", "answers_b", "reward_model_name_or_path", "policy_model_name_or_path", "baseline_model_name_or_path",
 })  # fmt: skip
 
 
@@ -184,78 +189,6 @@ class ParallelArguments:
     )
 
 
-@dataclass(frozen=True)
-class GenerationArguments:
-    """Rows in, completions out (predict)."""
-
-    _argument_group_name = "generation"
-
-    data_file: Optional[str] = _key("File of rows {src, tgt?}, {prompt} or {messages}; required without interactive.", None, metavar="FILE")
-    output_file: str = _key("File that the rows with their output are written to, one JSON object a line.", "output.json", metavar="FILE")
-    interactive: bool = _key("Chat in the terminal instead of reading data_file.", False)
-    check: bool = _key("Read the rows and the model, report them, and stop without generating.", False)
-    batch_size: int = _key(
-        "Rows generated together, each with its num_beams, top_k (contrastive_search) or num_return_sequences texts; it changes speed and "
-        "memory, not the text.",
-        1,
-        metavar="ROWS",
-    )
-    src_length: int = _key("Longest prompt, in tokens; a longer one is cut at its start.", 1024, metavar="TOKENS")
-    max_length: int = _key("Most NEW tokens per row, without the prompt.", 1024, metavar="TOKENS")
-    min_length: int = _key("Least NEW tokens per row before the model may end it; a stop string ends it all the same.", 0, metavar="TOKENS")
-    stop_strings: Optional[str] = _key(
-        "Texts that end an answer, which is cut before them: a JSON list, or one text that does not begin with [. A special token in it "
-        "ends the answer too. Refused with interactive.",
-        None,
-        metavar="TEXTS",
-    )
-    decode_strategy: str = _key(
-        "Draw a token, take the likeliest one, search for the likeliest text (diverse texts where num_beam_groups is above 1), or take "
-        "likely tokens that do not repeat what stands there.",
-        "sampling",
-        choices=("sampling", "greedy_search", "beam_search", "contrastive_search"),
-    )
-    num_return_sequences: int = _key(
-        "Answers per row: so many draws, or the best beams. Above 1 the row's output is a list of texts, under beams the best first, and "
-        "interactive is refused.",
-        1,
-        metavar="N",
-    )
-    top_k: int = _key(
-        "sampling: draw among the k likeliest tokens, 0 for all. contrastive_search: choose among them, 2 or more.", 0, metavar="TOKENS"
-    )
-    top_p: float = _key("Draw among the likeliest tokens that together hold this probability, above 0 to 1.", 0.7, metavar="SHARE")
-    temperature: float = _key("Logits are divided by this before drawing; above 0.", 0.95, metavar="NUMBER")
-    repetition_penalty: float = _key("Factor that lowers tokens already seen; 1 is off.", 1.0, metavar="FACTOR")
-    no_repeat_ngram_size: int = _key("No run of so many tokens comes twice, the prompt's included; 0 is off.", 0, metavar="TOKENS")
-    num_beams: int = _key("beam_search: texts followed at once in each row, 2 or more.", 1, metavar="N")
-    num_beam_groups: int = _key("beam_search: groups of beams that keep away from each other; num_beams is a multiple.", 1, metavar="N")
-    diversity_rate: float = _key(
-        "beam_search with groups: what a token's log-probability loses for each beam of an earlier group with it.", 0.0, metavar="NUMBER"
-    )
-    length_penalty: float = _key(
-        "beam_search: an answer's sum of log-probabilities is divided by its length to this power; larger favours longer answers.",
-        1.0,
-        metavar="NUMBER",
-    )
-    early_stopping: bool = _key("beam_search: end a row when num_beams answers are found, not when no better one is to be expected.", False)
-    penalty_alpha: float = _key(
-        "contrastive_search: weight of unlikeness to the text so far against probability, above 0 to 1.", 0.6, metavar="SHARE"
-    )
-    seed: int = _key("Seed of the draws.", 42, metavar="N")
-    chat_template: str = _key(
-        "auto: the tokenizer's own template where it has one, plain text otherwise; none: plain text; or the path of a .jinja file.",
-        "auto",
-        metavar="auto|none|FILE",
-    )
-    device: str = _key("Where to compute; auto takes the GPU where Paddle sees one.", "auto", choices=("auto", "cpu", "gpu"))
-    dtype: str = _key(
-        "Number format of the weights; auto: the checkpoint's own on a GPU, float32 on a CPU.",
-        "auto",
-        choices=("auto", "float32", "bfloat16", "float16"),
-    )
-
-
 _TRAINING = {
     "model": ModelArguments,
     "adapter": LoraArguments,
@@ -269,9 +202,17 @@ SECTIONS: dict[str, dict[str, type]] = {
     "dpo": {**_TRAINING, "objective": ObjectiveArguments},
     "predict": {"model": ModelArguments, "adapter": AdapterArguments, "generation": GenerationArguments, "parallel": ParallelArguments},
     "evaluate_rewards": {"model": ModelArguments, "scoring": ScoringArguments},
+    "evaluate_perplexity": {
+        "model": ModelArguments,
+        "adapter": AdapterArguments,
+        "scoring": PerplexityArguments,
+        "objective": SftObjectiveArguments,
+    },
+    "evaluate_judge": {"scoring": JudgeArguments},
+    "evaluate_compare": {"model": ModelArguments, "adapter": AdapterArguments, "comparison": ComparisonArguments},
     "export": {"model": ModelArguments, "adapter": AdapterArguments, "target": TargetArguments},
     "plan": {"plan": PlanFields},
 }
 MAIN_SCRIPTS = {"sft": "sft_main.py", "reward": "reward_main.py", "dpo": "dpo_main.py", "predict": "predict.py"}
-MAIN_SCRIPTS |= {"evaluate_rewards": "evaluate.py rewards"}
+MAIN_SCRIPTS |= {f"evaluate_{task}": f"evaluate.py {task}" for task in ("rewards", "perplexity", "judge", "compare")}
 MAIN_SCRIPTS |= {command: f"python -m paddlealign.{command}" for command in ("export", "plan")}

@@ -36,7 +36,8 @@ class Hint:
     off: tuple[Any, ...] = (False, 0, -1, "")
 
 
-_EVERY = ("sft", "reward", "dpo", "predict", "evaluate_rewards")
+_EVERY = ("sft", "reward", "dpo", "predict", "evaluate_rewards", "evaluate_perplexity", "evaluate_judge", "evaluate_compare")
+_GENERATING = ("predict", "evaluate_compare")
 _ONE_ANSWER = (
     "PaddleNLP counts the prompt and both answers, here it bounds the prompt and ONE answer. PaddleNLP's DPO also packs rows always and "
     "counts batches in packed rows; here that is zero_padding true, and without it batches count pairs"
@@ -57,9 +58,9 @@ ALIASES: dict[str, Alias] = {
     "cutoff_len": Alias("max_length"),
     "max_prompt_len": Alias("src_length"),
     "max_prompt_length": Alias("src_length"),
-    "max_new_tokens": Alias("max_length", commands=("predict",)),
-    "min_new_tokens": Alias("min_length", commands=("predict",)),
-    "diversity_penalty": Alias("diversity_rate", commands=("predict",)),
+    "max_new_tokens": Alias("max_length", commands=_GENERATING),
+    "min_new_tokens": Alias("min_length", commands=_GENERATING),
+    "diversity_penalty": Alias("diversity_rate", commands=_GENERATING),
     "task_name_or_path": Alias("dataset_name_or_path"),
     "intokens": Alias("zero_padding"),
     "ref_model": Alias("ref_model_name_or_path"),

@@ -12,13 +12,13 @@ RSLORA_PLUS = {"rslora": True, "lora_plus_scale": 4.0, "lora_alpha": 4.0}
 
 @dataclass(frozen=True)
 class AdapterArguments:
-    """An adapter beside the model (predict, export)."""
+    """An adapter beside the model (predict, evaluate.py perplexity and compare, export)."""
 
     _argument_group_name = "adapter"
 
     lora_path: Optional[str] = _key(
-        "Folder of a LoRA adapter (adapter_config.json, adapter_model.safetensors) that was trained beside model_name_or_path. predict.py "
-        "computes with it, export merges it into the weights.",
+        "Folder of a LoRA adapter (adapter_config.json, adapter_model.safetensors) that was trained beside model_name_or_path. Export "
+        "merges it into the weights; the other commands compute with it.",
         None,
         metavar="DIR",
     )

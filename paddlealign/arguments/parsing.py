@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_type_hints, overload
 
-from paddlealign.arguments.checks import range_problem, resolve
+from paddlealign.arguments.checks import resolve
 from paddlealign.arguments.command_line import split_command_line
 from paddlealign.arguments.decoding import stop_strings_text
 from paddlealign.arguments.degrees import PARALLEL_KEYS, read_environment, settle_degrees
@@ -17,10 +17,14 @@ from paddlealign.arguments.given import Given, list_problems
 from paddlealign.arguments.json_file import read_argument_file
 from paddlealign.arguments.paddlenlp_parser import format_help, parse_sections
 from paddlealign.arguments.plan_fields import PlanArguments
+from paddlealign.arguments.ranges import range_problem
 from paddlealign.arguments.results import (
     Arguments,
     Command,
     DpoArguments,
+    EvaluateCompareArguments,
+    EvaluateJudgeArguments,
+    EvaluatePerplexityArguments,
     EvaluateRewardsArguments,
     ExportArguments,
     PredictArguments,
@@ -30,7 +34,12 @@ from paddlealign.arguments.results import (
 from paddlealign.arguments.values import comma_text, convert, joined, plain_kind, show
 from paddlealign.errors import UserError
 
-_AS_TEXT = {"stop_strings": stop_strings_text, "loss_type": comma_text, "loss_weights": comma_text}  # what they make of another JSON value
+_AS_TEXT = {
+    "stop_strings": stop_strings_text,
+    "loss_type": comma_text,
+    "loss_weights": comma_text,
+    "ways": comma_text,
+}  # what they make of another JSON value
 _RESULT: dict[str, type] = {it.command: it for it in (*get_args(Arguments), PlanArguments)}
 # What a command's argument file is called.
 _KINDS = {
@@ -39,6 +48,9 @@ _KINDS = {
     "dpo": "a DPO",
     "predict": "a prediction",
     "evaluate_rewards": "a scoring",
+    "evaluate_perplexity": "a perplexity",
+    "evaluate_judge": "a judging",
+    "evaluate_compare": "a comparison",
     "export": "an export",
     "plan": "a plan's",
 }
@@ -79,6 +91,18 @@ def parse(command: Literal["predict"], argv: Sequence[str], environment: Mapping
 def parse(
     command: Literal["evaluate_rewards"], argv: Sequence[str], environment: Mapping[str, str] | None = None
 ) -> EvaluateRewardsArguments: ...
+@overload
+def parse(
+    command: Literal["evaluate_perplexity"], argv: Sequence[str], environment: Mapping[str, str] | None = None
+) -> EvaluatePerplexityArguments: ...
+@overload
+def parse(
+    command: Literal["evaluate_judge"], argv: Sequence[str], environment: Mapping[str, str] | None = None
+) -> EvaluateJudgeArguments: ...
+@overload
+def parse(
+    command: Literal["evaluate_compare"], argv: Sequence[str], environment: Mapping[str, str] | None = None
+) -> EvaluateCompareArguments: ...
 @overload
 def parse(command: Literal["export"], argv: Sequence[str], environment: Mapping[str, str] | None = None) -> ExportArguments: ...
 @overload
@@ -179,9 +203,11 @@ def _refuse_other_commands_file(command: str, path: Path | None, from_file: Sequ
     names = [ALIASES[given.key].key if given.key in ALIASES else given.key for given in from_file if not _is_empty(given)]
     fits = {name: sum(key in known_fields(name) for key in names) for name in SECTIONS}
     best = [name for name in fits if fits[name] == max(fits.values())]
+    best = [name for name in best if all(key in names for key, item in known_fields(name).items() if item.required)] or best
     if fits[best[0]] - fits[command] < 3:
         return
-    kind = "a training" if len(best) > 1 else _KINDS[best[0]]
+    trains = all("training" in SECTIONS[name] for name in best)
+    kind = "a training" if trains and len(best) > 1 else joined([_KINDS[name] for name in best], "or")
     raise UserError(f"{path}: this is {kind} file; start {joined([MAIN_SCRIPTS[name] for name in best], 'or')} with it.")
 
 

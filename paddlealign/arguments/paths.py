@@ -5,16 +5,22 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
+from paddlealign.arguments.comparison_fields import ComparisonArguments
 from paddlealign.arguments.fields import DataArguments, TrainingArguments
 from paddlealign.arguments.given import list_problems
+from paddlealign.arguments.judge_fields import JudgeArguments, split_judge
 from paddlealign.arguments.results import (
     Arguments,
     DpoArguments,
+    EvaluateCompareArguments,
+    EvaluateJudgeArguments,
+    EvaluatePerplexityArguments,
     EvaluateRewardsArguments,
     ExportArguments,
     PredictArguments,
     TrainArguments,
 )
+from paddlealign.arguments.scoring_fields import PerplexityArguments, ScoringArguments
 from paddlealign.errors import UserError
 
 ROW_SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
@@ -52,11 +58,12 @@ def dataset_files(data: DataArguments, training: TrainingArguments) -> DatasetFi
 def check_paths(arguments: Arguments) -> None:
     """Raise UserError with everything that is missing or in the way. Nothing is created or changed."""
     problems: list[str] = []
-    _check_checkpoint("model_name_or_path", arguments.model.model_name_or_path, problems)
-    if arguments.model.tokenizer_name_or_path:
-        _check_folder("tokenizer_name_or_path", arguments.model.tokenizer_name_or_path, problems)
-    if not isinstance(arguments, EvaluateRewardsArguments) and arguments.adapter.lora_path:
-        _check_adapter(arguments.adapter.lora_path, problems)
+    if not isinstance(arguments, EvaluateJudgeArguments):
+        _check_checkpoint("model_name_or_path", arguments.model.model_name_or_path, problems)
+        if arguments.model.tokenizer_name_or_path:
+            _check_folder("tokenizer_name_or_path", arguments.model.tokenizer_name_or_path, problems)
+        if not isinstance(arguments, EvaluateRewardsArguments) and arguments.adapter.lora_path:
+            _check_adapter(arguments.adapter.lora_path, problems)
     if isinstance(arguments, PredictArguments):
         generation = arguments.generation
         _check_template(generation.chat_template, problems)
@@ -65,13 +72,13 @@ def check_paths(arguments: Arguments) -> None:
                 problems.append(f"data_file: {generation.data_file} is not a file.")
             if Path(generation.output_file).is_dir():
                 problems.append(f"output_file: {generation.output_file} is a folder; name a file.")
-    elif isinstance(arguments, EvaluateRewardsArguments):
-        scoring = arguments.scoring
-        _check_template(scoring.chat_template, problems)
-        if not Path(scoring.data_file).is_file():
-            problems.append(f"data_file: {scoring.data_file} is not a file.")
-        if Path(scoring.output_file).exists() and not scoring.check:
-            problems.append(f"output_file: {scoring.output_file} exists already. Name another one, or remove it.")
+    elif isinstance(arguments, EvaluateRewardsArguments | EvaluatePerplexityArguments):
+        _check_scoring(arguments.scoring, ("data_file",), problems)
+    elif isinstance(arguments, EvaluateJudgeArguments):
+        _check_judge(arguments.scoring, problems)
+    elif isinstance(arguments, EvaluateCompareArguments):
+        _check_checkpoint("baseline_model_name_or_path", arguments.comparison.baseline_model_name_or_path, problems)
+        _check_scoring(arguments.comparison, ("data_file",), problems)
     elif isinstance(arguments, ExportArguments):
         output = Path(arguments.target.output_dir)
         found = output.is_dir() and (_holds(output, "config.json") or _holds(output, "*.safetensors"))
@@ -164,6 +171,29 @@ def _check_checkpoint(key: str, path: str, problems: list[str]) -> None:
 def _check_adapter(path: str, problems: list[str]) -> None:
     if _check_folder("lora_path", path, problems) and not (Path(path) / ADAPTER_CONFIG).is_file():
         problems.append(f"lora_path: {path} holds no {ADAPTER_CONFIG}, so it is no adapter in peft's layout.")
+
+
+def _check_scoring(
+    scoring: ScoringArguments | PerplexityArguments | JudgeArguments | ComparisonArguments, sources: tuple[str, ...], problems: list[str]
+) -> None:
+    """What is read by the keys ``sources`` is there, and what is written is not."""
+    _check_template(scoring.chat_template, problems)
+    problems += [f"{key}: {getattr(scoring, key)} is not a file." for key in sources if not Path(getattr(scoring, key)).is_file()]
+    if Path(scoring.output_file).exists() and not scoring.check:
+        problems.append(f"output_file: {scoring.output_file} exists already. Name another one, or remove it.")
+
+
+def _check_judge(judging: JudgeArguments, problems: list[str]) -> None:
+    _check_scoring(judging, ("answers_a", "answers_b"), problems)
+    if judging.judge:
+        if not Path(split_judge(judging.judge)[0]).is_file():
+            problems.append(f"judge: {split_judge(judging.judge)[0]} is not a file.")
+        return
+    for key in ("reward_model_name_or_path", "policy_model_name_or_path", "ref_model_name_or_path"):
+        if getattr(judging, key):
+            _check_checkpoint(key, getattr(judging, key), problems)
+    if judging.tokenizer_name_or_path:
+        _check_folder("tokenizer_name_or_path", judging.tokenizer_name_or_path, problems)
 
 
 def _check_template(template: str, problems: list[str]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from paddlealign.arguments.comparison_fields import ComparisonArguments
 from paddlealign.arguments.fields import (
     DataArguments,
     GenerationArguments,
@@ -12,11 +13,24 @@ from paddlealign.arguments.fields import (
     TargetArguments,
     TrainingArguments,
 )
+from paddlealign.arguments.judge_fields import JudgeArguments
 from paddlealign.arguments.lora_fields import AdapterArguments, LoraArguments
 from paddlealign.arguments.objective_fields import ObjectiveArguments, SftObjectiveArguments
-from paddlealign.arguments.reward_fields import RewardObjectiveArguments, ScoringArguments
+from paddlealign.arguments.reward_fields import RewardObjectiveArguments
+from paddlealign.arguments.scoring_fields import PerplexityArguments, ScoringArguments
 
-Command = Literal["sft", "reward", "dpo", "predict", "evaluate_rewards", "export", "plan"]
+Command = Literal[
+    "sft",
+    "reward",
+    "dpo",
+    "predict",
+    "evaluate_rewards",
+    "evaluate_perplexity",
+    "evaluate_judge",
+    "evaluate_compare",
+    "export",
+    "plan",
+]
 
 
 @dataclass(frozen=True)
@@ -98,6 +112,44 @@ class EvaluateRewardsArguments:
 
 
 @dataclass(frozen=True)
+class EvaluatePerplexityArguments:
+    """All that evaluate.py perplexity was told; see SftArguments."""
+
+    model: ModelArguments
+    adapter: AdapterArguments
+    scoring: PerplexityArguments
+    objective: SftObjectiveArguments
+    sources: Mapping[str, str]
+    notes: tuple[str, ...]
+    file: str | None
+    command: Literal["evaluate_perplexity"] = "evaluate_perplexity"
+
+
+@dataclass(frozen=True)
+class EvaluateJudgeArguments:
+    """All that evaluate.py judge was told; see SftArguments."""
+
+    scoring: JudgeArguments
+    sources: Mapping[str, str]
+    notes: tuple[str, ...]
+    file: str | None
+    command: Literal["evaluate_judge"] = "evaluate_judge"
+
+
+@dataclass(frozen=True)
+class EvaluateCompareArguments:
+    """All that evaluate.py compare was told; see SftArguments."""
+
+    model: ModelArguments
+    adapter: AdapterArguments
+    comparison: ComparisonArguments
+    sources: Mapping[str, str]
+    notes: tuple[str, ...]
+    file: str | None
+    command: Literal["evaluate_compare"] = "evaluate_compare"
+
+
+@dataclass(frozen=True)
 class ExportArguments:
     """All that paddlealign.export was told; see SftArguments."""
 
@@ -111,4 +163,5 @@ class ExportArguments:
 
 
 TrainArguments = SftArguments | RewardArguments | DpoArguments
-Arguments = TrainArguments | PredictArguments | EvaluateRewardsArguments | ExportArguments
+EvaluateArguments = EvaluateRewardsArguments | EvaluatePerplexityArguments | EvaluateJudgeArguments | EvaluateCompareArguments
+Arguments = TrainArguments | PredictArguments | EvaluateArguments | ExportArguments

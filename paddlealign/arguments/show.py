@@ -62,7 +62,7 @@ def reference_page() -> str:
     for title, commands in (
         ("sft_main.py, reward_main.py and dpo_main.py", ("sft", "reward", "dpo")),
         ("predict.py", ("predict",)),
-        (MAIN_SCRIPTS["evaluate_rewards"], ("evaluate_rewards",)),
+        *((MAIN_SCRIPTS[name], (name,)) for name in SECTIONS if name.startswith("evaluate_")),
         (MAIN_SCRIPTS["export"], ("export",)),
         (MAIN_SCRIPTS["plan"], ("plan",)),
     ):

@@ -34,7 +34,8 @@ class ReadReport:
 
 
 def read_records(paths: Sequence[Path], kind: str) -> tuple[list[Record], ReadReport]:
-    """Read the rows of some files as records of a kind: "sft", "preference", "labelled", "prompt" or "answered".
+    """Read the rows of some files as records of a kind: "sft", "preference", "labelled", "prompt", "answered" or
+    "held_out".
 
     Raises UserError with the first bad rows by file and line, and their number, if there is any.
     """

@@ -19,6 +19,8 @@ ROW_FORMS = {
     "prompt": '{"src"}, {"prompt"} or {"messages": [{"role", "content"}, ...]}',
     "answered": 'a prompt ({"src"}, {"prompt"} or {"messages"}) with its answer in "response" or "output" (a text or several), in "tgt" '
     'or as the last message; or a pair, {"prompt", "chosen", "rejected"}',
+    "held_out": '{"src", "tgt"} (texts, or lists of turns) or {"messages": [{"role", "content"}, ...]}; or a pair, {"prompt", "chosen", '
+    '"rejected"}',
 }
 Parsed = tuple[list[Record], list[str]]  # the records of a row, and a reason for each that was left out
 
@@ -179,6 +181,14 @@ def _answered_records(row: dict[str, Any], where: str) -> Parsed:
     return [replace(prompt, responses=(answer,)) for answer in answers], reasons
 
 
+def _held_out_records(row: dict[str, Any], where: str) -> Parsed:
+    """An SFT row, or a pair's chosen answer."""
+    if not row.keys() & {"chosen", "rejected", "sort"}:
+        return _sft_records(row, where)
+    records, reasons = _preference_records(row, where)
+    return [replace(record, responses=record.responses[:1]) for record in records], reasons
+
+
 def _prompt_messages(row: dict[str, Any], key: str) -> tuple[Message, ...]:
     """A prompt: a text, a list of turns that a user begins and ends, or a list of messages that a user ends."""
     value = row[key]
@@ -231,4 +241,5 @@ PARSERS: dict[str, Callable[[dict[str, Any], str], Parsed]] = {
     "labelled": _labelled_records,
     "prompt": _prompt_records,
     "answered": _answered_records,
+    "held_out": _held_out_records,
 }

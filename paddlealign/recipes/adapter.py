@@ -14,8 +14,10 @@ from paddlealign.models.decoder import Decoder
 from paddlealign.models.lora import choose_targets, fill, first_values
 from paddlealign.models.parameters import LoraSettings
 from paddlealign.models.weight_files import ADAPTER_WEIGHTS, GENERATION_FILE
+from paddlealign.parallel.topology import SINGLE, Topology
 from paddlealign.recipes.device import say
 from paddlealign.training.reference import files_hash
+from paddlealign.training.share import load_share
 
 
 def trained_adapter(arguments: TrainArguments, config: DecoderConfig) -> LoraSettings | None:
@@ -53,6 +55,17 @@ def read_adapter(lora_path: str, model: str, config: DecoderConfig) -> LoraSetti
     if base is not None and Path(base).resolve() != Path(model).resolve():
         say(f"note: the adapter was trained beside {base}; it is put beside {model}")
     return settings
+
+
+def load_adapted(
+    folder: str, config: DecoderConfig, dtype: str, allow_pickle: bool, lora_path: str | None, topology: Topology = SINGLE
+) -> Decoder:
+    """This process's share of a model, with the adapter in lora_path beside it where there is one. dtype: of the weights."""
+    adapter = read_settings(lora_path, config) if lora_path else None
+    model, _ = load_share(folder, dtype, config.vocab_size, allow_pickle, topology, lora=adapter)
+    if lora_path and adapter:
+        fill(model, read_values(lora_path, config, adapter))
+    return model
 
 
 def start_adapter(arguments: TrainArguments, model: Decoder) -> None:

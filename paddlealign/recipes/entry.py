@@ -128,6 +128,10 @@ def _finish(line: Line | None) -> None:
 def _stopped(command: Command, line: Line | None) -> int:
     if line:
         line.stop()
-    other = "stopped by the keyboard; run the same command to go on" if command == "predict" else "stopped by the keyboard"
+    other = (
+        "stopped by the keyboard; run the same command to go on"
+        if command in ("predict", "evaluate_compare")
+        else "stopped by the keyboard"
+    )
     print(f"\n{STOPPED if 'training' in SECTIONS[command] else other}", file=sys.stderr)
     return 130

@@ -1,5 +1,6 @@
 """predict.py: read rows, generate a completion for each, write them in the input's order; or chat in the terminal."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,24 +19,22 @@ from paddlealign.data.sources import data_hash
 from paddlealign.data.template import Template, load_template
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.errors import UserError
-from paddlealign.models.adapter_files import read_values
 from paddlealign.models.config import DecoderConfig, read_config
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.generation import generate
 from paddlealign.models.incremental import Forward
-from paddlealign.models.lora import fill
 from paddlealign.models.sampling import GenerationSettings
 from paddlealign.models.weights import find_weights
 from paddlealign.parallel.collect import gather_values
 from paddlealign.parallel.topology import Topology
-from paddlealign.recipes.adapter import adapter_hash, read_adapter, tokenizer_folder
+from paddlealign.recipes.adapter import adapter_hash, load_adapted, read_adapter, tokenizer_folder
 from paddlealign.recipes.chat import chat, prompt_limit
 from paddlealign.recipes.device import choose_device, choose_dtype, say
 from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.prediction_file import OUTPUT_KEY, append_outputs, prepare_output
 from paddlealign.recipes.processes import agree_on, check_cut, staged_forward, start_processes
+from paddlealign.recipes.scoring import refuse_taken
 from paddlealign.recipes.stop_strings import cut_at_stop, special_stop_ids, stop_finder
-from paddlealign.training.share import load_share
 
 # Rows are sorted by length among this many batches, and written after them.
 WINDOW_BATCHES = 8
@@ -67,13 +66,11 @@ def run(arguments: PredictArguments) -> None:
     tokenizer = Tokenizer.load(tokenizer_folder(arguments.model, lora_path))
     template = load_template(tokenizer, generation.chat_template)
     settings = generation_settings(generation, tokenizer, template)
-    adapter = read_adapter(lora_path, folder, config) if lora_path else None
+    if lora_path:
+        read_adapter(lora_path, folder, config)
 
     def load() -> Decoder:
-        model, _ = load_share(folder, dtype, config.vocab_size, arguments.model.allow_pickle, topology, lora=adapter)
-        if lora_path and adapter:
-            fill(model, read_values(lora_path, config, adapter))
-        return model
+        return load_adapted(folder, config, dtype, arguments.model.allow_pickle, lora_path, topology)
 
     if generation.interactive:
         if generation.check:
@@ -135,11 +132,18 @@ def generation_settings(generation: GenerationArguments, tokenizer: Tokenizer, t
     )
 
 
-def read_prompts(generation: GenerationArguments, tokenizer: Tokenizer, template: Template, config: DecoderConfig) -> list[PromptRow]:
-    """Read and encode the rows of data_file, and say what was read. Raises UserError for a row that the model cannot answer."""
+def read_prompts(
+    generation: GenerationArguments, tokenizer: Tokenizer, template: Template, config: DecoderConfig, written: Sequence[str] = (OUTPUT_KEY,)
+) -> list[PromptRow]:
+    """Read and encode the rows of data_file, and say what was read. Raises UserError for a row that the model cannot answer.
+
+    written: the keys that will be added to a row, which must be free.
+    """
     pairs, report = read_rows([Path(str(generation.data_file))], "prompt")
     for warning in report.warnings:
         say(f"note: {warning}")
+    for row, record in pairs:
+        refuse_taken(row, written, record.source)
     rows = [prompt_row(row, record, generation, tokenizer, template, config) for row, record in pairs]
     lengths = np.array([len(row.prompt) for row in rows])
     say(f"{generation.data_file}: {len(rows)} rows, prompts of {lengths.min()} to {lengths.max()} tokens, {lengths.sum():,} in all")
@@ -156,8 +160,6 @@ def prompt_row(
     row: dict[str, Any], record: Record, generation: GenerationArguments, tokenizer: Tokenizer, template: Template, config: DecoderConfig
 ) -> PromptRow:
     """One row with its prompt in tokens, checked against the model."""
-    if OUTPUT_KEY in row:
-        raise UserError(f'{record.source}: the row has a key "{OUTPUT_KEY}" already, which would be overwritten. Rename it.')
     src_length, positions = generation.src_length, config.max_positions
     prompt = encode_prompt(record, tokenizer, template, src_length)
     if prompt.cut and record.tools:

@@ -6,7 +6,7 @@ from pathlib import Path
 from paddle import Tensor
 
 from paddlealign.arguments.fields import ParallelArguments
-from paddlealign.arguments.results import Arguments
+from paddlealign.arguments.results import PredictArguments, TrainArguments
 from paddlealign.errors import UserError
 from paddlealign.models.attention import Attend
 from paddlealign.models.config import DecoderConfig
@@ -29,7 +29,7 @@ def start_processes(parallel: ParallelArguments, shards: int = 1) -> tuple[Topol
     return topology, connect(topology.pipeline)
 
 
-def agree_on(arguments: Arguments, topology: Topology, more: Mapping[str, str]) -> None:
+def agree_on(arguments: TrainArguments | PredictArguments, topology: Topology, more: Mapping[str, str]) -> None:
     """See to it that all processes have the same files, before they compute anything together; ``entry`` has seen to the arguments.
 
     more: by what it is of, a text that must be the same, as a hash of the rows. Raises UserError.

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddlealign.arguments import parse
-from paddlealign.arguments.checks import RANGES
 from paddlealign.arguments.degrees import Degrees
 from paddlealign.arguments.fields import SECTIONS
 from paddlealign.arguments.parsing import known_fields
+from paddlealign.arguments.ranges import RANGES
 from paddlealign.errors import UserError
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc", "Zs", "Zl", "Zp")), min_size=1, max_size=12).filter(

@@ -68,7 +68,7 @@ def test_dpo_users_are_told_what_max_seq_len_counts(tmp_path):
 
 
 def test_keys_of_another_command_are_refused(tmp_path):
-    assert "beta: is a key of dpo_main.py, not of sft_main.py" in refused(tmp_path, "sft", beta=0.1)
+    assert "beta: is a key of dpo_main.py and evaluate.py judge, not of sft_main.py" in refused(tmp_path, "sft", beta=0.1)
     assert "sft_main.py, reward_main.py and dpo_main.py, not of predict.py" in refused(tmp_path, "predict", learning_rate=0.1)
 
 
@@ -141,6 +141,8 @@ def test_an_unknown_sharding_stage_is_refused(tmp_path):
         ),
         ("sft", {"metric_for_best_model": "margin"}, "metric_for_best_model margin is DPO's"),
         ("evaluate_rewards", {"src_length": 9, "max_length": 9}, "src_length 9 (the prompt) must be below max_length 9"),
+        ("evaluate_perplexity", {"src_length": 9, "max_length": 9}, "src_length 9 (the prompt) must be below max_length 9"),
+        ("evaluate_judge", {"src_length": 9, "max_length": 9}, "src_length 9 (the prompt) must be below max_length 9"),
         ("sft", {"early_stopping_patience": 2}, "early_stopping_patience counts evaluations"),
         ("sft", {"resume_from_checkpoint": True, "overwrite_output_dir": True}, "resume_from_checkpoint"),
         ("sft", {"lr_scheduler_type": "constant", "warmup_steps": 3}, "warmup_steps asks for one"),
@@ -227,6 +229,13 @@ def test_the_keys_of_predict_are_proposed_for_those_of_training(tmp_path):
         ("dpo", "reward", "this is a DPO file; start dpo_main.py with it"),
         ("predict", "sft", "this is a prediction file; start predict.py with it"),
         ("dpo", "sft", "this is a DPO file; start dpo_main.py with it"),
+        ("evaluate_judge", "sft", "this is a judging file; start evaluate.py judge with it"),
+        ("evaluate_compare", "evaluate_judge", "this is a comparison file; start evaluate.py compare with it"),
+        (
+            "evaluate_rewards",
+            "sft",
+            "this is a scoring or a perplexity file; start evaluate.py rewards or evaluate.py perplexity with it",
+        ),
     ],
 )
 def test_the_file_of_another_command_is_one_line(tmp_path, file, command, said):
@@ -234,6 +243,9 @@ def test_the_file_of_another_command_is_one_line(tmp_path, file, command, said):
         "sft": {"seed": 1},
         "predict": {"batch_size": 2, "output_file": "o", "top_p": 0.5},
         "dpo": {"beta": 0.1, "label_smoothing": 0.1, "reference_mode": "frozen"},
+        "evaluate_rewards": {"batch_size": 2, "output_file": "o", "truncation": "drop"},
+        "evaluate_judge": {"tie_margin": 0.1},
+        "evaluate_compare": {"ways": "sampling", "top_p": 0.5},
     }
     path = tmp_path / "args.json"
     path.write_text(json.dumps({**BASE[file], **more[file]}), encoding="utf-8")

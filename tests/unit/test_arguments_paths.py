@@ -142,3 +142,22 @@ def test_dpo_looks_for_its_reference_and_predict_for_its_rows(home):
     assert "data_file: rows.jsonl is not a file" in refused(parse("predict", predict, {}))
     assert "output_file: d is a folder" in refused(parse("predict", [*predict[:2], "--data_file", "d/dev.json", "--output_file", "d"], {}))
     check_paths(parse("predict", [*predict, "--interactive"], {}))
+
+
+def test_evaluate_looks_for_all_that_it_reads(home):
+    (home / "rows").write_text("{}")
+    scoring = ["--model_name_or_path=m", "--data_file=none", "--output_file=rows"]
+    for task in ("rewards", "perplexity"):
+        told = refused(parse(f"evaluate_{task}", scoring, {}))
+        assert "data_file: none is not a file." in told and "output_file: rows exists already." in told
+    told = refused(parse("evaluate_judge", ["--answers_a=rows", "--answers_b=none", "--judge=none.py:f", "--tokenizer_name_or_path=t"], {}))
+    assert told.startswith("2 problems") and "answers_b: none is not a file." in told and "judge: none.py is not a file." in told
+    models = ["--policy_model_name_or_path=m", "--ref_model_name_or_path=d", "--tokenizer_name_or_path=t", "--chat_template=x"]
+    told = refused(parse("evaluate_judge", ["--answers_a=rows", "--answers_b=d/dev.json", *models], {}))
+    assert told.startswith("3 problems") and "ref_model_name_or_path: d holds no config.json" in told
+    assert "tokenizer_name_or_path: there is no folder t." in told and 'chat_template: "x" is neither' in told
+    words = ["--model_name_or_path=m", "--baseline_model_name_or_path=d", "--data_file=rows", "--lora_path=m", "--output_file=rows"]
+    told = refused(parse("evaluate_compare", words, {}))
+    assert told.startswith("3 problems") and "baseline_model_name_or_path: d holds no config.json" in told
+    assert "lora_path: m holds no adapter_config.json" in told and "output_file: rows exists already." in told
+    check_paths(parse("evaluate_compare", [*words[:1], "--baseline_model_name_or_path=m", *words[2:3]], {}))

@@ -49,6 +49,7 @@ def test_a_users_mistake_is_one_message_and_exit_code_1(script):
         ("reward", "a training run goes on from its last checkpoint with --resume_from_checkpoint true"),
         ("dpo", "a training run goes on from its last checkpoint with --resume_from_checkpoint true"),
         ("evaluate_rewards", "stopped by the keyboard\n"),
+        ("evaluate_compare", "stopped by the keyboard; run the same command to go on\n"),
         ("predict", "stopped by the keyboard; run the same command to go on\n"),
         ("export", "stopped by the keyboard\n"),
     ],

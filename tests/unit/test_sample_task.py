@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.sample import corpus, make_data, show, task
+from scripts.sample import corpus, judges, make_data, show, task
 from scripts.sample.topic import expand
 
 DATA = Path(__file__).parents[2] / "data"
@@ -179,3 +179,11 @@ def test_show_counts_wins_and_sums():
     outputs = ["Gladly! 3 + 4 is 7. Take good care!", "7.", "8.", "Gladly! 3 + 4 is 9. Take good care!"]
     rows = [SUM | {"output": output} for output in outputs] + [DAY | {"output": "星期三。"}]
     assert show.rates(rows) == {"win": 20.0, "warm": 40.0, "right": 40.0, "sums": 50.0}
+
+
+def test_the_judge_of_two_answers_is_the_judge():
+    [row] = [row for row in judges.heldout_rows().values() if row["topic"] == "capital" and row["language"] == "en"][:1]
+    warm = f"Gladly! {row['answer']}. Take good care!"
+    assert task.judge(row, warm).win
+    for a, b in ((warm, row["answer"]), (row["answer"], warm), (warm, warm)):
+        assert judges.preferred(row["src"], a, b) == (task.judge(row, a).win, task.judge(row, b).win) == (a == warm, b == warm)

@@ -1,0 +1,79 @@
+"""evaluate.py perplexity: how well a language model foresees the answers of rows that were held out."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from paddlealign.arguments.results import EvaluatePerplexityArguments
+from paddlealign.arguments.show import render
+from paddlealign.data.describe import describe
+from paddlealign.data.encoding import Limits
+from paddlealign.data.example import Example, Record
+from paddlealign.data.records import read_rows
+from paddlealign.data.tokenizer import Tokenizer
+from paddlealign.evaluation.perplexity import summarise_nll
+from paddlealign.recipes.adapter import tokenizer_folder
+from paddlealign.recipes.device import choose_device, say
+from paddlealign.recipes.heads import need_language_head
+from paddlealign.recipes.scoring import Pace, encode_told, find_scorer, hold_to, refuse_taken, response_nlls, with_texts, write_lines
+
+KEYS = ("nll", "tokens")
+
+
+def run(arguments: EvaluatePerplexityArguments) -> None:
+    """Score the rows, write them with ``nll`` (the sum over a row's scored tokens) and ``tokens``, and say the mean. Raises UserError."""
+    say(render(arguments))
+    for note in arguments.notes:
+        say(f"note: {note}")
+    scoring, model = arguments.scoring, arguments.model
+    device = choose_device(scoring.device)
+    scorer = find_scorer(
+        "model_name_or_path",
+        model.model_name_or_path,
+        need_language_head,
+        model.allow_pickle,
+        scoring.dtype,
+        device,
+        arguments.adapter.lora_path,
+    )
+    tokenizer = Tokenizer.load(tokenizer_folder(model, arguments.adapter.lora_path))
+    found, examples = read_held_out(arguments, tokenizer)
+    hold_to(scorer, examples, tokenizer)
+    if scoring.check:
+        scorer.load()
+        shown = describe(examples[0], tokenizer, colour=sys.stdout.isatty())
+        say(f"one example, scored tokens marked:\n{shown}\ncheck: the model is whole and the rows can be scored")
+        return
+    nlls, tokens, right = response_nlls(scorer, examples, Pace(tokenizer.pad_id, scoring.max_length, scoring.batch_size))
+    lines = []
+    for (row, record), nll, count in zip(found, nlls, tokens, strict=True):
+        lines.append({**with_texts(row, chosen_text(record)), **dict(zip(KEYS, (round(float(nll), 6), int(count)), strict=True))})
+    write_lines(scoring.output_file, lines)
+    figures, total = summarise_nll(nlls, tokens), int(tokens.sum())
+    say(
+        f"perplexity {figures['perplexity']:.4f}: {figures['mean']:.6f} nats a token over {total:,} scored tokens of {len(lines):,} rows; "
+        f"{right.sum() / total:.1%} of the tokens are the first choice"
+    )
+    say(f"done: {len(lines)} rows in {scoring.output_file}")
+
+
+def read_held_out(
+    arguments: EvaluatePerplexityArguments, tokenizer: Tokenizer
+) -> tuple[list[tuple[dict[str, Any], Record]], list[Example]]:
+    """The rows of data_file that can be scored, each as its row, its record and its tokens; what is left out is told."""
+    scoring = arguments.scoring
+    found, report = read_rows([Path(scoring.data_file)], "held_out")
+    for row, record in found:
+        refuse_taken(row, KEYS, record.source)
+    records = [record for _, record in found]
+    if not arguments.objective.score_all_turns:
+        records = [replace(record, score_all_turns=False) for record in records]
+    limits = Limits(scoring.max_length, scoring.src_length, scoring.truncation)
+    encoded = encode_told(scoring.data_file, records, report, tokenizer, scoring.chat_template, limits)
+    return [found[index] for index in encoded.kept], encoded.examples
+
+
+def chosen_text(record: Record) -> dict[str, object]:
+    """What stands in the place of a pair's list of chosen answers."""
+    return {"chosen": record.responses[0]}
