@@ -179,3 +179,15 @@ def test_show_counts_wins_and_sums():
     outputs = ["Gladly! 3 + 4 is 7. Take good care!", "7.", "8.", "Gladly! 3 + 4 is 9. Take good care!"]
     rows = [SUM | {"output": output} for output in outputs] + [DAY | {"output": "星期三。"}]
     assert show.rates(rows) == {"win": 20.0, "warm": 40.0, "right": 40.0, "sums": 50.0}
+
+
+def test_the_two_judges_agree_where_they_name_the_same_answer():
+    good = "Gladly! 3 + 4 is 7. Take good care!"
+    rows = [
+        {**SUM, "answer_a": good, "answer_b": "7.", "winner": "a"},
+        {**SUM, "answer_a": good, "answer_b": "7.", "winner": "b"},
+        {**SUM, "answer_a": "7.", "answer_b": good, "winner": "tie"},
+        {**SUM, "answer_a": "8.", "answer_b": "7.", "winner": "a"},
+    ]
+    assert show.verdicts(rows) == [("a", "a"), ("b", "a"), ("tie", "b"), ("a", "tie")]
+    assert show.agreement(rows) == (3, 1)
