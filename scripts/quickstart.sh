@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From a bare machine to a better model: environment, SFT, DPO, and answers before and after.
+# From a bare machine to a better model: environment, SFT, a reward model, DPO, answers before and after, and who judges them better.
 #
 #   bash scripts/quickstart.sh          run what is not done yet
 #   bash scripts/quickstart.sh --fresh  forget earlier results first
@@ -37,8 +37,8 @@ train() {
     return
   fi
   echo "$2: ${1}_main.py scripts/llama/quickstart_$1.json"
-  rm -rf "${out:?}/$1" "$out/$1_heldout.json"*
-  [[ "$1" == dpo ]] || rm -rf "$out/dpo" "$out/dpo_heldout.json"* # made from an earlier SFT model
+  rm -rf "${out:?}/$1" "$out/$1_heldout.json"* "$out/judged.jsonl"
+  [[ "$1" != sft ]] || rm -rf "$out/reward" "$out/dpo" "$out/dpo_heldout.json"* # made from an earlier SFT model
   "$python" "${1}_main.py" "scripts/llama/quickstart_$1.json"
 }
 
@@ -52,8 +52,21 @@ answer() {
   "$python" predict.py "scripts/llama/quickstart_$1_predict.json"
 }
 
-train sft "1/4 SFT"
-answer sft "2/4 answers after SFT"
-train dpo "3/4 DPO"
-answer dpo "4/4 answers after DPO"
+# The reward model compares the answers after DPO with those after SFT.
+compare() {
+  if [[ -f "$out/judged.jsonl" && "$out/judged.jsonl" -nt "$out/dpo_heldout.json" && "$out/judged.jsonl" -nt "$out/sft_heldout.json" ]]; then
+    echo "$1: judged before, reused ($out/judged.jsonl)"
+    return
+  fi
+  echo "$1: evaluate.py judge scripts/llama/quickstart_judge.json"
+  rm -f "$out/judged.jsonl"
+  "$python" evaluate.py judge scripts/llama/quickstart_judge.json
+}
+
+train sft "1/6 SFT"
+answer sft "2/6 answers after SFT"
+train reward "3/6 reward model"
+train dpo "4/6 DPO"
+answer dpo "5/6 answers after DPO"
+compare "6/6 the reward model judges"
 "$python" -m scripts.sample.show --folder "$out" --seconds "$SECONDS"

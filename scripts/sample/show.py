@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections import Counter
 from pathlib import Path
 
 from rich import box
@@ -40,14 +41,17 @@ def first_and_last(metrics: list[dict], key: str) -> tuple[float, float] | None:
 
 
 def training_table(folder: Path) -> Table:
-    """SFT loss; DPO loss, margin and accuracy: first and last logged value."""
+    """Losses, margin and accuracies of the three stages: first and last logged value."""
     table = Table(title="Training", box=box.SIMPLE_HEAD, title_justify="left")
     table.add_column()
     table.add_column("first", justify="right")
     table.add_column("last", justify="right")
-    sft, dpo = read_rows(folder / "sft" / "metrics.jsonl"), read_rows(folder / "dpo" / "metrics.jsonl")
+    sft, reward, dpo = (read_rows(folder / stage / "metrics.jsonl") for stage in ("sft", "reward", "dpo"))
     lines = [
         ("SFT loss", sft, "loss"),
+        ("reward model's loss", reward, "loss"),
+        ("reward model's accuracy", reward, "accuracy"),
+        ("reward model's accuracy, dev rows", reward, "eval_accuracy"),
         ("DPO loss", dpo, "loss"),
         ("DPO reward margin", dpo, "rewards/margins"),
         ("DPO reward accuracy", dpo, "rewards/accuracies"),
@@ -72,6 +76,34 @@ def judge_table(before: list[dict], after: list[dict]) -> Table:
     for key, label in labels.items():
         style = "bold" if key == "win" else ""
         table.add_row(label, f"{first[key]:.1f} %", f"{last[key]:.1f} %", style=style)
+    return table
+
+
+def verdicts(judged: list[dict]) -> list[tuple[str, str]]:
+    """Of each row that ``evaluate.py judge`` wrote: whom the reward model and whom the exact judge prefers, "a", "b" or "tie"."""
+    found = []
+    for row in judged:
+        first, second = (judge(row, row[key]).win for key in ("answer_a", "answer_b"))
+        found.append((row["winner"], "tie" if first == second else "a" if first else "b"))
+    return found
+
+
+def agreement(judged: list[dict]) -> tuple[int, int]:
+    """On how many rows the exact judge prefers one answer, and on how many of these the reward model prefers the same one."""
+    decided = [(by_model, exact) for by_model, exact in verdicts(judged) if exact != "tie"]
+    return len(decided), sum(by_model == exact for by_model, exact in decided)
+
+
+def two_judges_table(judged: list[dict]) -> Table:
+    """Rows by the winner that each of the two judges names."""
+    table = Table(title="Two judges: DPO's answers against SFT's", box=box.SIMPLE_HEAD, title_justify="left")
+    names = {"a": "DPO better", "tie": "tie", "b": "SFT better"}
+    table.add_column("reward model")
+    for name in names.values():
+        table.add_column(f"exact judge: {name}", justify="right")
+    counts = Counter(verdicts(judged))
+    for by_model, name in names.items():
+        table.add_row(name, *(str(counts[by_model, exact]) for exact in names))
     return table
 
 
@@ -112,10 +144,14 @@ def main() -> None:
     parser.add_argument("--answers", type=int, default=5, help="answers to show side by side")
     given = parser.parse_args()
     before, after = matched(read_rows(given.folder / "sft_heldout.json"), read_rows(given.folder / "dpo_heldout.json"))
+    judged = read_rows(given.folder / "judged.jsonl")
     console = Console()
     console.print()
-    for table in (training_table(given.folder), judge_table(before, after), answers_table(before, after, given.answers)):
+    for table in (training_table(given.folder), judge_table(before, after), two_judges_table(judged)):
         console.print(table)
+    decided, same = agreement(judged)
+    console.print(f"Where the exact judge prefers one answer, the reward model prefers the same one in {same} of {decided} rows.\n")
+    console.print(answers_table(before, after, given.answers))
     if given.seconds is not None:
         console.print(f"Time after the install: {given.seconds // 60} min {given.seconds % 60} s. Everything lies in {given.folder}/.")
 

@@ -1,4 +1,5 @@
-"""The quickstart, whole, in a copy of the repository: SFT lands near one half, DPO gets the rest, and the sums stay right."""
+"""The quickstart, whole, in a copy of the repository: SFT lands near one half, DPO gets the rest, the sums stay right, and the reward model
+judges the answers as the exact judge does."""
 
 import json
 import os
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.sample.show import first_and_last, rates, read_rows
+from scripts.sample.show import agreement, first_and_last, rates, read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,11 +51,13 @@ def test_quickstart(copy: Path):
     first, last = first_and_last(metrics, "loss")
     assert first < 0.7 and last < first
     assert first_and_last(metrics, "rewards/accuracies")[1] > 0.9
-    for stage in ("sft", "dpo"):
+    decided, same = agreement(read_rows(out / "judged.jsonl"))
+    assert decided >= 80 and same >= 0.8 * decided, (decided, same)
+    for stage in ("sft", "reward", "dpo"):
         assert json.loads((out / stage / "run.json").read_text())["finished"] is True
         assert (out / stage / "curves.png").stat().st_size > 10_000
-    for words in ("win rate", "after SFT", "after DPO", "sums right", "DPO reward margin", "Answers"):
+    for words in ("win rate", "after SFT", "after DPO", "sums right", "DPO reward margin", "Two judges", "Answers"):
         assert words in said
 
     again = quickstart(copy)
-    assert again.count("reused") == 4
+    assert again.count("reused") == 6

@@ -187,3 +187,15 @@ def test_the_judge_of_two_answers_is_the_judge():
     assert task.judge(row, warm).win
     for a, b in ((warm, row["answer"]), (row["answer"], warm), (warm, warm)):
         assert judges.preferred(row["src"], a, b) == (task.judge(row, a).win, task.judge(row, b).win) == (a == warm, b == warm)
+
+
+def test_the_two_judges_agree_where_they_name_the_same_answer():
+    good = "Gladly! 3 + 4 is 7. Take good care!"
+    rows = [
+        {**SUM, "answer_a": good, "answer_b": "7.", "winner": "a"},
+        {**SUM, "answer_a": good, "answer_b": "7.", "winner": "b"},
+        {**SUM, "answer_a": "7.", "answer_b": good, "winner": "tie"},
+        {**SUM, "answer_a": "8.", "answer_b": "7.", "winner": "a"},
+    ]
+    assert show.verdicts(rows) == [("a", "a"), ("b", "a"), ("tie", "b"), ("a", "tie")]
+    assert show.agreement(rows) == (3, 1)
