@@ -17,7 +17,12 @@ def read_argument_file(path: Path) -> list[Given]:
 
     Raises UserError for a file that is missing, not a file, not UTF-8, not JSON, not one object, or that has a key twice.
     """
-    text = _read_text(path)
+    if path.suffix.lower() in (".yaml", ".yml"):
+        raise UserError(
+            f"{path}: only sft_main.py, reward_main.py and dpo_main.py read another tool's YAML. For a JSON file: "
+            f"python -m paddlealign.convert {path} -o args.json"
+        )
+    text = read_text(path)
     twice: list[str] = []
 
     def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -48,14 +53,12 @@ def read_argument_file(path: Path) -> list[Given]:
     return [Given(key, value, "file", f"{path}, line {(_lines_of_key(text, key) or [1])[0]}") for key, value in content.items()]
 
 
-def _read_text(path: Path) -> str:
-    """The file's text without a byte order mark, or a UserError that says what stands at the path."""
+def read_text(path: Path) -> str:
+    """The text of a file without a byte order mark, or a UserError that says what stands at the path."""
     if path.is_dir():
         raise UserError(f"{path} is a folder, not an argument file. Name a .json file, for example one in it.")
-    if path.suffix.lower() in (".yaml", ".yml"):
-        raise UserError(f'{path}: only JSON is read. Write the same keys as {{"key": value, ...}} in a .json file.')
     if not path.exists():
-        names = [entry.name for entry in path.parent.iterdir() if entry.suffix == ".json"] if path.parent.is_dir() else []
+        names = [entry.name for entry in path.parent.iterdir() if entry.suffix in (".json", path.suffix)] if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, names, n=1)
         hint = f"Did you mean {path.parent / near[0]}?" if near else "Check the path, or start from a file in scripts/llama/."
         raise UserError(f"The argument file {path} does not exist. {hint}")

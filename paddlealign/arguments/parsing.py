@@ -3,7 +3,7 @@
 import difflib
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_type_hints, overload
 
@@ -11,6 +11,7 @@ from paddlealign.arguments.checks import resolve
 from paddlealign.arguments.command_line import split_command_line
 from paddlealign.arguments.decoding import stop_strings_text
 from paddlealign.arguments.degrees import PARALLEL_KEYS, read_environment, settle_degrees
+from paddlealign.arguments.dialects.files import is_yaml, read_for_start, setting_of
 from paddlealign.arguments.fields import MAIN_SCRIPTS, PATH_KEYS, SECTIONS
 from paddlealign.arguments.foreign import ALIASES, HINTS, NEAREST, ONLY
 from paddlealign.arguments.given import Given, list_problems
@@ -30,6 +31,7 @@ from paddlealign.arguments.results import (
     PredictArguments,
     RewardArguments,
     SftArguments,
+    TrainArguments,
 )
 from paddlealign.arguments.values import comma_text, convert, joined, plain_kind, show
 from paddlealign.errors import UserError
@@ -112,25 +114,39 @@ def parse(command: Literal["plan"], argv: Sequence[str], environment: Mapping[st
 def parse(command: Command, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Arguments | PlanArguments:
     """The arguments of a command from the words after its name: ``[ARGS.json] [--key value ...]``.
 
-    The command line wins over the file. environment: for the number of processes; os.environ where None. Nothing on disk is looked at
-    but the argument file (``paths.check_paths`` does that). ``--help`` prints and exits 0. Raises UserError with every problem found.
+    A training command also reads another tool's YAML (``dialects``). The command line wins over the file. environment: for the number of
+    processes and a YAML's $NAME; os.environ where None. Nothing on disk is looked at but the argument file (``paths.check_paths`` does
+    that) and, for a YAML, what bounds its model's tokens. ``--help`` prints and exits 0. Raises UserError with every problem found.
     """
     text = format_help(command, argv)
     if text is not None:
         print(text, flush=True)  # here, where a closed pipe is caught
         raise SystemExit(0)
-    known = known_fields(command)
-    path, from_words = split_command_line(argv, _kinds(command, known))
+    path, from_words = split_command_line(argv, key_kinds(command))
     if path is None and not from_words:
         raise UserError(
             f"{MAIN_SCRIPTS[command]} needs arguments: an argument file, --key value, or both. "
             f"Start from scripts/llama/{command}_argument.json; --help lists the keys."
         )
+    variables = os.environ if environment is None else environment
+    if path and is_yaml(path) and "training" in SECTIONS[command]:
+        aliases = {name: alias.key for name, alias in ALIASES.items() if command in alias.commands}
+        reading = read_for_start(path, setting_of(command, read_environment(variables), from_words, aliases, variables))
+        result = fill(command, path, list(reading.keys.values()), from_words, variables)
+        assert isinstance(result, get_args(TrainArguments))
+        return replace(result, told=tuple(reading.lines), notes=(*reading.notes, *result.notes))
     from_file = read_argument_file(path) if path else []
     if not from_file and not from_words:
         raise UserError(f"{path}: there is no key in it. {MAIN_SCRIPTS[command]} --help lists the keys.")
-
     _refuse_other_commands_file(command, path, from_file)
+    return fill(command, path, from_file, from_words, variables)
+
+
+def fill(
+    command: str, path: Path | None, from_file: Sequence[Given], from_words: Sequence[Given], environment: Mapping[str, str]
+) -> Arguments | PlanArguments:
+    """The arguments of a command from keys that are read: names, values, cross-checks. environment: for the number of processes."""
+    known = known_fields(command)
     problems: list[str] = []
     notes: list[str] = []
     merged = _prefer_words_data(_merge(command, from_file, from_words, known, problems, notes), notes)
@@ -138,7 +154,7 @@ def parse(command: Command, argv: Sequence[str], environment: Mapping[str, str] 
     problems += [f"{key} must be set: {item.help}" for key, item in known.items() if item.required and key not in merged]
     if problems:
         raise UserError(list_problems(problems))
-    processes = read_environment(os.environ if environment is None else environment)
+    processes = read_environment(environment)
     degrees, told = settle_degrees(asked, processes, SECTIONS[command])
     notes += hinted + told
 
@@ -151,11 +167,15 @@ def parse(command: Command, argv: Sequence[str], environment: Mapping[str, str] 
     if found.problems:
         raise UserError(list_problems(found.problems))
     sources.update(dict.fromkeys(found.changes, "derived"))
-    return _RESULT[command](**resolved, sources=sources, notes=tuple(dict.fromkeys(notes + found.notes)), file=str(path) if path else None)
+    result: Arguments | PlanArguments = _RESULT[command](
+        **resolved, sources=sources, notes=tuple(dict.fromkeys(notes + found.notes)), file=str(path) if path else None
+    )
+    return result
 
 
-def _kinds(command: str, known: Mapping[str, Field]) -> dict[str, type]:
+def key_kinds(command: str) -> dict[str, type]:
     """The type of every key that has one, aliases too, for splitting the command line."""
+    known = known_fields(command)
     kinds: dict[str, type] = {key: item.kind for table in (HINTS, ONLY, known) for key, item in table.items()}
     kinds.update(PARALLEL_KEYS)
     kinds.update({name: kinds[alias.key] for name, alias in ALIASES.items() if command in alias.commands and alias.key in kinds})

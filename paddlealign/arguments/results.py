@@ -34,11 +34,25 @@ Command = Literal[
 
 
 @dataclass(frozen=True)
+class Told:
+    """What became of a key of another tool's configuration (``arguments.dialects``).
+
+    theirs, ours: the keys; ours is empty where theirs has nothing to do here. value: ours, or theirs where it is ignored. why: how it is
+    read, or why it is ignored.
+    """
+
+    theirs: str
+    ours: str
+    value: str
+    why: str
+
+
+@dataclass(frozen=True)
 class SftArguments:
     """All that a run of sft_main.py was told.
 
     sources: key -> "default", "file", "command line", or "derived" (it follows from other keys). notes: lines to show the user once.
-    file: the argument file, or None.
+    file: the argument file, or None. told: where the file is another tool's, what became of its keys.
     """
 
     model: ModelArguments
@@ -51,6 +65,7 @@ class SftArguments:
     notes: tuple[str, ...]
     file: str | None
     command: Literal["sft"] = "sft"
+    told: tuple[Told, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,6 +82,7 @@ class RewardArguments:
     notes: tuple[str, ...]
     file: str | None
     command: Literal["reward"] = "reward"
+    told: tuple[Told, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,6 +99,7 @@ class DpoArguments:
     notes: tuple[str, ...]
     file: str | None
     command: Literal["dpo"] = "dpo"
+    told: tuple[Told, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -105,8 +105,9 @@ This page is written by `python -m paddlealign.arguments docs/arguments.md`; a t
 
     python sft_main.py [ARGS.json] [--key value ...]
 
-Keys stand in a JSON file, on the command line, or both; the command line wins. Names, meanings and defaults are PaddleNLP's. JSON
-`null` (on the command line `null` or `None`) unsets a key. A boolean is switched on by `--key` and off by `--no_key` or `--key false`.
+Keys stand in a JSON file, on the command line, or both; the command line wins. Names, meanings and defaults are PaddleNLP's; other tools'
+files are read as [dialects.md](dialects.md) says. JSON `null` (on the command line `null` or `None`) unsets a key. A boolean is switched on
+by `--key` and off by `--no_key` or `--key false`.
 
 Where a default or a meaning differs from PaddleNLP's:
 

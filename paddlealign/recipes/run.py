@@ -33,6 +33,7 @@ from paddlealign.recipes.processes import agree_on, check_cut, start_processes
 from paddlealign.recipes.rows import Rows, check_vocabulary, dev_batches, make_feed, note_length, vocabulary_size
 from paddlealign.recipes.run_file import argument_values, describe_run, refuse_other_run
 from paddlealign.recipes.run_words import start_log, tell_end
+from paddlealign.recipes.told_table import told_table
 from paddlealign.report.curves import draw_curves
 from paddlealign.report.remedies import Run
 from paddlealign.report.watch import Watch
@@ -75,6 +76,8 @@ class Start:
 def begin(arguments: TrainArguments, request: StopRequest) -> Start:
     """Print the effective arguments and notes, settle device and precision, and see to it that output_dir can be written."""
     settings = arguments.training
+    if arguments.told:
+        say(told_table(arguments.told))
     say(render(arguments))
     output_dir = Path(settings.output_dir)
     resume = find_resume(output_dir, settings.resume_from_checkpoint)

@@ -80,8 +80,8 @@ def test_missing_files_folders_and_nothing_at_all(tmp_path):
         parse("sft", [str(tmp_path / "sft_arguments.json")], {})
     with pytest.raises(UserError, match="is a folder"):
         parse("sft", [str(tmp_path)], {})
-    with pytest.raises(UserError, match="only JSON is read"):
-        parse("sft", ["a.yaml"], {})
+    with pytest.raises(UserError, match=r"paddlealign.convert a.yaml -o args.json"):
+        parse("predict", ["a.yaml"], {})
     with pytest.raises(UserError, match="needs arguments"):
         parse("sft", [], {})
 

@@ -16,7 +16,7 @@ PYTHONS = ("3.10", "3.11", "3.12")
 FILE_LINES, FUNCTION_LINES = 320, 80
 
 # Where the name of the import is not the name of the package.
-PACKAGE_OF = {"paddle": "paddlepaddle"}
+PACKAGE_OF = {"paddle": "paddlepaddle", "yaml": "pyyaml"}
 # Needed without an import of ours: see requirements.in and requirements-dev.in.
 NOT_IMPORTED = {"pip", "setuptools", "mypy", "ruff", "pytest-timeout", "pytest-xdist"}
 # The golden files were made once with these; they are no part of the environment.

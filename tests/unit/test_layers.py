@@ -18,7 +18,7 @@ LEVELS = [
     {"models", "parallel"},
     {"training", "evaluation", "report", "planning"},
     {"recipes"},
-    {"export", "plan"},  # paddlealign/export.py, plan.py: commands, as sft_main.py is
+    {"convert", "export", "plan"},  # paddlealign/export.py and its like: commands, as sft_main.py is
 ]
 LEVEL_OF = {folder: level for level, folders in enumerate(LEVELS) for folder in folders}
 FOR_ALL = {"", "errors", "versions", "machine"}  # "" is the package itself: __version__
