@@ -64,6 +64,8 @@ def resolve_training(command: str, training: TrainingArguments, sources: Mapping
     if training.lr_scheduler_type == "constant" and warms_up:
         key = "warmup_steps" if training.warmup_steps > 0 else "warmup_ratio"
         problems.append(f"lr_scheduler_type constant has no warm-up, but {key} asks for one. Set it to constant_with_warmup.")
+    if training.min_learning_rate > training.learning_rate:
+        problems.append(f"min_learning_rate {training.min_learning_rate:g} is above learning_rate {training.learning_rate:g}, its start.")
     if command == "sft" and training.metric_for_best_model == "margin":
         problems.append("metric_for_best_model margin is DPO's and the reward model's; SFT has loss and accuracy.")
     if training.early_stopping_patience is not None and training.evaluation_strategy == "no":
@@ -158,6 +160,7 @@ def unread_keys(sections: Mapping[str, Any], sources: Mapping[str, str]) -> list
             (training.evaluation_strategy != "steps", "eval_steps", f"evaluation_strategy is {training.evaluation_strategy}"),
             (training.save_strategy != "steps", "save_steps", f"save_strategy is {training.save_strategy}"),
             (training.max_steps > 0, "num_train_epochs", f"max_steps is {training.max_steps}"),
+            (training.lr_scheduler_type.startswith("constant"), "min_learning_rate", f"lr_scheduler_type is {training.lr_scheduler_type}"),
             (training.warmup_steps > 0, "warmup_ratio", f"warmup_steps is {training.warmup_steps}"),
             (not training.bf16 and not training.fp16, "fp16_opt_level", "neither bf16 nor fp16 is true"),
             (not picks, "metric_for_best_model", unpicked),

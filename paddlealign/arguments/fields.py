@@ -111,10 +111,11 @@ class TrainingArguments:
     gradient_accumulation_steps: int = _key("Micro-batches that make one optimizer step.", 1, metavar="N")
     learning_rate: float = _key("Peak learning rate of AdamW, per step.", 5e-5, metavar="RATE")
     lr_scheduler_type: str = _key(
-        "Learning rate after the warm-up: down to 0 in a line, down to 0 in a half cosine, or level.",
+        "Learning rate after the warm-up: down to min_learning_rate in a line or in a half cosine, or level.",
         "linear",
         choices=("linear", "cosine", "constant", "constant_with_warmup"),
     )
+    min_learning_rate: float = _key("Learning rate at the end of linear and cosine.", 0.0, metavar="RATE")
     warmup_steps: int = _key("Steps over which the learning rate rises from 0; above 0 it wins over warmup_ratio.", 0, metavar="STEPS")
     warmup_ratio: float = _key("The same as a share of all steps, 0 to 1.", 0.0, metavar="SHARE")
     weight_decay: float = _key("AdamW's decoupled decay, per step and unit of learning rate; not on norms and biases.", 0.0, metavar="RATE")

@@ -140,7 +140,6 @@ ONLY: dict[str, OnlyValue] = {
     "prediction_loss_only": OnlyValue(bool, (False,), _ALL_METRICS),
     "label_names": OnlyValue(str, (), "there are no label columns here"),
     "optim": OnlyValue(str, ("adamw",), "AdamW is the optimizer of this version"),
-    "min_learning_rate": OnlyValue(float, (0.0,), "the schedules linear and cosine end at 0"),
     "decay_steps": OnlyValue(int, (0,), "the schedules decay over the whole run"),
     "num_cycles": OnlyValue(float, (0.5,), "the cosine is one half wave"),
     "dataloader_drop_last": OnlyValue(bool, (False,), "the last, smaller step of an epoch is kept; exact weighting makes it right"),

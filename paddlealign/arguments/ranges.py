@@ -42,6 +42,7 @@ RANGES: dict[str, Range] = {
     "per_device_eval_batch_size": Range(1),
     "gradient_accumulation_steps": Range(1),
     "learning_rate": _POSITIVE,
+    "min_learning_rate": Range(0),
     "warmup_steps": Range(0),
     "warmup_ratio": Range(0, 1),
     "weight_decay": Range(0),

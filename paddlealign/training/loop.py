@@ -77,7 +77,8 @@ def fit(
             stale = f"{state.stale_evaluations} evaluations without a better {settings.metric_for_best_model}"
             progress.say(f"stopped early at step {state.step}: {stale}")
             break
-        rate = learning_rate_at(state.step, total, settings.learning_rate, warmup, settings.lr_scheduler_type)
+        lowest = settings.min_learning_rate
+        rate = learning_rate_at(state.step, total, settings.learning_rate, warmup, settings.lr_scheduler_type, lowest)
         sums = accumulate_gradients(
             task.policy,
             step.batches,

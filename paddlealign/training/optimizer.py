@@ -13,11 +13,11 @@ from paddlealign.parallel.collect import sum_over
 from paddlealign.parallel.topology import SINGLE, Topology
 
 
-def learning_rate_at(step: int, total: int, peak: float, warmup: int, kind: str) -> float:
-    """Learning rate of an optimizer step, as PaddleNLP and HuggingFace count: warmup from 0, then the decay to 0.
+def learning_rate_at(step: int, total: int, peak: float, warmup: int, kind: str, lowest: float = 0.0) -> float:
+    """Learning rate of an optimizer step, as PaddleNLP and HuggingFace count: warmup from 0, then the decay to ``lowest``.
 
     step: 0 for the first. total: optimizer steps of the whole run. peak: the highest rate. warmup: steps. kind: "linear", "cosine" (half a
-    period), "constant" or "constant_with_warmup".
+    period), "constant" or "constant_with_warmup", which do not decay.
     """
     if step < warmup:
         return peak * step / warmup
@@ -25,9 +25,9 @@ def learning_rate_at(step: int, total: int, peak: float, warmup: int, kind: str)
     if kind in ("constant", "constant_with_warmup"):
         return peak
     if kind == "linear":
-        return peak * max(0.0, 1.0 - progress)
+        return lowest + (peak - lowest) * max(0.0, 1.0 - progress)
     if kind == "cosine":
-        return peak * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+        return lowest + (peak - lowest) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
     raise ValueError(f"lr_scheduler_type {kind!r} is not known")
 
 

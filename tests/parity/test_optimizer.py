@@ -113,6 +113,9 @@ def test_schedules_on_paper():
     assert rates["constant"] == [0, 0.5] + [1.0] * 8
     assert rates["cosine"][2:] == pytest.approx([0.5 * (1 + math.cos(math.pi * i / 8)) for i in range(8)])
     assert learning_rate_at(0, 5, 3e-4, 0, "linear") == 3e-4
+    # verl's cosine with min_lr_ratio 0.1: 0.55 + 0.45 cos
+    lowest = [learning_rate_at(step, 10, 2.0, 2, "cosine", lowest=0.2) for step in range(2, 11)]
+    assert lowest == pytest.approx([2.0 * (0.55 + 0.45 * math.cos(math.pi * i / 8)) for i in range(9)])
 
 
 def test_clipping_scales_the_whole_gradient():

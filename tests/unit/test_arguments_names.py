@@ -146,6 +146,7 @@ def test_an_unknown_sharding_stage_is_refused(tmp_path):
         ("sft", {"early_stopping_patience": 2}, "early_stopping_patience counts evaluations"),
         ("sft", {"resume_from_checkpoint": True, "overwrite_output_dir": True}, "resume_from_checkpoint"),
         ("sft", {"lr_scheduler_type": "constant", "warmup_steps": 3}, "warmup_steps asks for one"),
+        ("sft", {"min_learning_rate": 1e-3, "learning_rate": 1e-4}, "min_learning_rate 0.001 is above learning_rate 0.0001"),
         ("sft", {"zero_padding": False, "greedy_zero_padding": True}, "contradict each other"),
         ("predict", {"data_file": None}, "data_file is not set"),
         ("predict", {"output_file": "rows.jsonl"}, "the same file"),

@@ -183,12 +183,14 @@ def test_without_a_length_the_model_says_it(tmp_path):
         ("lr_warmup_steps_ratio: 0.1", ("constant_with_warmup", 0, 0.1)),
         ("warmup_style: cosine, lr_warmup_steps: 7, min_lr_ratio: 0", ("cosine", 7, 0.0)),
         ("warmup_style: constant, min_lr_ratio: 0.1", ("constant", 0, 0.0)),
+        ("warmup_style: cosine, min_lr_ratio: 0.1", ("cosine", 0, 0.0)),
     ],
 )
 def test_schedules(tmp_path, optimizer, expected):
     training = start(tmp_path, LEAST.replace("dpo}", f"dpo, optimizer: {{{optimizer}, lr: 3e-6, betas: [0.8, 0.9]}}}}")).training
     assert (training.lr_scheduler_type, training.warmup_steps, training.warmup_ratio) == expected
     assert (training.learning_rate, training.adam_beta1, training.adam_beta2, training.weight_decay) == (3e-6, 0.8, 0.9, 0.01)
+    assert training.min_learning_rate == pytest.approx(3e-7 if "cosine, min_lr_ratio: 0.1" in optimizer else 0)
 
 
 def test_what_verl_says(tmp_path):

@@ -155,6 +155,8 @@ def test_the_speed_is_that_of_the_steps_alone(run: Callable[..., Run]):
 def test_the_learning_rate_of_each_step_is_logged(run: Callable[..., Run]):
     lines = run().start(given={"learning_rate": 0.9, "warmup_steps": 3, "lr_scheduler_type": "linear"})
     assert [line["learning_rate"] for line in lines] == pytest.approx([0, 0.3, 0.6, 0.9, 0.75, 0.6, 0.45, 0.3, 0.15])
+    lines = run().start(given={"learning_rate": 0.9, "warmup_steps": 3, "lr_scheduler_type": "linear", "min_learning_rate": 0.3})
+    assert [line["learning_rate"] for line in lines] == pytest.approx([0, 0.3, 0.6, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
     lines = run().start(given={"learning_rate": 0.9, "warmup_ratio": 0.3, "lr_scheduler_type": "constant_with_warmup"})
     assert [line["learning_rate"] for line in lines] == pytest.approx([0, 0.3, 0.6] + [0.9] * 6)
 

@@ -197,8 +197,8 @@ def _take_optimizer(reading: Reading) -> None:
     least = _first(reading, f"{new}.min_lr_ratio", f"{old}.min_lr_ratio")
     lowest = reading.number(least, 0.0, float)
     if lowest and kind == "cosine":
-        reading.refuse(least, "the cosine ends at 0 here. Set min_lr_ratio to 0, or choose another schedule (--lr_scheduler_type).",
-                       unless=("lr_scheduler_type",))  # fmt: skip
+        peak = reading.setting.given.get("learning_rate", _value(reading, f"{new}.lr", f"{old}.lr", 1e-6))
+        reading.take(least, "min_learning_rate", lowest * float(peak), f"{lowest:g} of learning_rate")
     elif least in reading.entries:
         reading.ignore(least, "the cosine ends at 0" if not lowest else "read with warmup_style cosine only")
     _take_betas(reading, f"{new}.betas", old)
