@@ -7,6 +7,8 @@ import pytest
 
 from paddlealign.arguments import parse
 from paddlealign.arguments.dialects.conversion import convert
+from paddlealign.arguments.dialects.files import read_yaml_configuration
+from paddlealign.arguments.dialects.reading import Reading, Setting
 from paddlealign.errors import UserError
 
 FILES = Path(__file__).parent / "dialect_files"
@@ -225,6 +227,60 @@ def test_columns_that_are_read_and_that_are_not(tmp_path):
     kept = start(tmp_path, form("prompt_type: plaintext, chat_template: '{{ x }}'"), "dpo", "--chat_template", "a.jinja")
     assert kept.data.chat_template == "a.jinja"
     assert "Allowed: plaintext, messages, chatpair" in refused(tmp_path, form("prompt_type: html"))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "form", "missing", "taken"),
+    [
+        (
+            "dpo",
+            "plaintext, prompt_key: question",
+            'is the column "question"; the column that is read here is "prompt"',
+            {"prompt_key": "question"},
+        ),
+        ("dpo", "chatpair, rejected_key: worse", 'is the column "worse"', {"rejected_key": "worse"}),
+        ("sft", "messages", 'is the column "message"; the column that is read here is "messages"', {"messages_key": "message"}),
+        ("sft", "plaintext", 'is the column "prompt"; the column that is read here is "src"', {}),
+        ("sft", "plaintext, response_key: a, system_prompt_key: s", 'the column "a"', {"response_key": "a", "system_prompt_key": "s"}),
+        ("dpo", "plaintext, system_prompt: Be kind", '"system": "..."', {"system_prompt": "Be kind"}),
+    ],
+)
+def test_columns_go_to_our_keys_where_the_command_has_them(tmp_path, monkeypatch, algorithm, form, missing, taken):
+    path = tmp_path / "a.yaml"
+    path.write_text(
+        LEAST.replace("prompt_type: plaintext", f"prompt_type: {form}").replace("algorithm_type: dpo", f"algorithm_type: {algorithm}")
+    )
+    setting = Setting(algorithm, 1, {}, {}, lambda folder: None)
+    real = Reading.has
+    ours = {"prompt_key", "response_key", "chosen_key", "rejected_key", "messages_key", "system_prompt_key", "system_prompt"}
+    monkeypatch.setattr(Reading, "has", lambda self, key: key not in ours and real(self, key))
+    assert missing in " ".join(read_yaml_configuration(path, setting).problems)
+    monkeypatch.setattr(Reading, "has", lambda self, key: key in ours or real(self, key))
+    reading = read_yaml_configuration(path, setting)
+    assert not reading.problems
+    assert {key: given.value for key, given in reading.keys.items() if key in ours} == taken
+
+
+@pytest.mark.parametrize("name", ["trinity_dpo.yaml", "trinity_sft.yaml", "train_dpo.yaml"])
+def test_any_value_of_any_key_is_read_or_refused(tmp_path, name):
+    """Each leaf takes each kind of value: a reading, or one message."""
+    odd_values = ["null", "[1, x]", "{a: 1}", "-1", "true", "1e400", "'a: b'", "${x.y}", "''"]
+    refusals = []
+    lines = document(tmp_path, name).read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines):
+        key, colon, value = line.partition(":")
+        if not colon or not value.strip() or key.lstrip().startswith("#"):
+            continue
+        for odd in odd_values:
+            changed = [*lines[:number], f"{key}: {odd}", *lines[number + 1 :]]
+            if name == "train_dpo.yaml":
+                changed = [*LEAST.splitlines(), "trainer:", "  trainer_config:", *("    " + it for it in changed)]
+            (tmp_path / "a.yaml").write_text("\n".join(changed))
+            try:
+                assert convert([str(tmp_path / "a.yaml")], MODELS).keys["do_train"]
+            except UserError as error:
+                refusals.append(str(error))
+    assert len(refusals) > 50 and all(len(text) > 20 for text in refusals)
 
 
 # ---- refused, with file, line and the fix

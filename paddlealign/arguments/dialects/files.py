@@ -69,6 +69,8 @@ def _with_trainer_config(path: Path, entries: dict[str, Entry], setting: Setting
     if not name:
         return rest
     where = reading.where(_CONFIG)
+    if not isinstance(name, str):
+        raise UserError(f"{where}: the path of a file is needed.")
     if any(key.startswith(ROOT) and entry.value is not None for key, entry in rest.items()):
         raise UserError(f"{where}: trainer.trainer_config stands there as well. Keep one of them.")
     file = next((place for place in (Path(name), path.parent / name) if place.is_file()), None)

@@ -105,13 +105,13 @@ class Reading:
         return any(ours == item.name for cls in SECTIONS[self.command].values() for item in fields(cls))
 
     def get(self, theirs: str, default: Any = None) -> Any:
-        """The value of one of their keys, with $NAME and ${...} replaced; the default where it is missing or null."""
+        """The value of one of their keys, with $NAME and ${...} replaced; the default where it is missing, null or empty."""
         entry = self.entries.get(theirs)
         if entry is None:
             return default
         self.seen.add(theirs)
         value = self._replaced(theirs, entry.value, ())
-        return default if value is None else value
+        return default if value in (None, "", [], {}) else value
 
     def number(self, theirs: str, default: Any, kind: type = int) -> Any:
         """The same for a number; a problem, and the default, where it is none."""

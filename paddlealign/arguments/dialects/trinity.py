@@ -1,6 +1,5 @@
 """Trinity-RFT's YAML: offline DPO and SFT (``mode: train``), in the layout of its versions from 0.2 on."""
 
-from typing import Any
 
 from paddlealign.arguments.dialects.batch import take_batch
 from paddlealign.arguments.dialects.reading import Entry, Ignored, Reading, Renamed, Rule, Setting, Unless
@@ -40,7 +39,7 @@ RULES: dict[str, Rule] = {
     f"{FORMAT}.video_key": Unless((), "models of text only are trained here"),
     f"{FORMAT}.reply_prefix": Unless((), "no text is put in front of an answer here", "Put it into the rows."),
     "model.critic_model_path": Ignored("DPO and SFT have no critic"),
-    "stages": Unless(([],), "one stage a run", "Write a file for each stage."),
+    "stages": Unless((), "one stage a run", "Write a file for each stage."),
 }
 IGNORED_SECTIONS = {
     "explorer": _NO_EXPLORER,
@@ -170,13 +169,18 @@ def _take_output(reading: Reading) -> None:
 
 
 def _first(reading: Reading, *keys: str) -> str:
-    """The first of several keys that is written and not null; the first of all where none is."""
-    return next((key for key in keys if reading.get(key) is not None), keys[0])
+    """The first of several keys that is written and not null, or the first of all; the others that are written are told as void."""
+    found = next((key for key in keys if reading.get(key) is not None), keys[0])
+    for key in keys:
+        if key != found and key in reading.entries:
+            reading.ignore(key, f"{found} says it")
+    return found
 
 
 def _take_optimizer(reading: Reading) -> None:
     new, old = "algorithm.optimizer", f"{ACTOR}.optim"
-    reading.take(_first(reading, f"{new}.lr", f"{old}.lr"), "learning_rate", _value(reading, f"{new}.lr", f"{old}.lr", 1e-6))
+    rate = _first(reading, f"{new}.lr", f"{old}.lr")
+    reading.take(rate, "learning_rate", reading.get(rate, 1e-6))
     decay = _first(reading, f"{new}.weight_decay", f"{old}.weight_decay")
     reading.take(decay, "weight_decay", reading.get(decay, 0.01), "not on norms and biases here")
     style = _first(reading, f"{new}.warmup_style", f"{new}.lr_scheduler_type", f"{old}.warmup_style", f"{old}.lr_scheduler_type")
@@ -194,23 +198,22 @@ def _take_optimizer(reading: Reading) -> None:
         reading.take(steps, "warmup_steps", count)
     if ratio > 0:
         reading.take(share, "warmup_ratio", ratio, "a share of all steps")
+    _take_betas(reading, _first(reading, f"{new}.betas", f"{old}.betas"), old)
     least = _first(reading, f"{new}.min_lr_ratio", f"{old}.min_lr_ratio")
     lowest = reading.number(least, 0.0, float)
     if lowest and kind == "cosine":
-        peak = reading.setting.given.get("learning_rate", _value(reading, f"{new}.lr", f"{old}.lr", 1e-6))
-        reading.take(least, "min_learning_rate", lowest * float(peak), f"{lowest:g} of learning_rate")
+        peak = reading.setting.given.get("learning_rate", reading.keys["learning_rate"].value if "learning_rate" in reading.keys else 0)
+        try:
+            end = lowest * float(peak)
+        except (TypeError, ValueError):
+            return  # a learning rate that is none is refused with all others
+        reading.take(least, "min_learning_rate", end, f"{lowest:g} of learning_rate")
     elif least in reading.entries:
         reading.ignore(least, "the cosine ends at 0" if not lowest else "read with warmup_style cosine only")
-    _take_betas(reading, f"{new}.betas", old)
 
 
-def _value(reading: Reading, first: str, second: str, default: Any) -> Any:
-    return reading.get(first, reading.get(second, default))
-
-
-def _take_betas(reading: Reading, new: str, old: str) -> None:
-    betas = reading.get(new, reading.get(f"{old}.betas"))
-    key = new if reading.get(new) is not None else f"{old}.betas"
+def _take_betas(reading: Reading, key: str, old: str) -> None:
+    betas = reading.get(key)
     if betas is None:
         for number in (1, 2):
             if f"{old}.beta{number}" in reading.entries:

@@ -24,7 +24,7 @@ IGNORED_SECTIONS = {
     f"{ROOT}.trainer": "Trinity-RFT sets these by its own sections",
     f"{ROOT}.actor_rollout_ref.rollout": "nothing is generated in training on given rows",
     f"{ROOT}.actor_rollout_ref.ref": "how fast the reference computes; here its log-probs are computed once and kept",
-    f"{ACTOR}.optim": "set by verl at run time, or not read with this schedule",
+    f"{ACTOR}.optim": "set by verl at run time",
     f"{ROOT}.actor_rollout_ref": "of speed and memory, or read by reinforcement learning only",
     f"{ROOT}.enable_preview": "read by explorer and rollout only",
 }
