@@ -18,6 +18,11 @@ def split_command_line(argv: Sequence[str], kinds: Mapping[str, type]) -> tuple[
     ``--key=value``, ``--switch`` (true) and ``--no_switch`` (false) are understood. A value null or None unsets the key.
     """
     words = list(argv)
+    if words and re.match(r"[A-Za-z_][\w.]*=", words[0]):
+        raise UserError(
+            f"{_WHERE}: {words[0]} is in the style of the DPO paper's code. python -m paddlealign.convert ... -o args.json, with all these "
+            "words in it, makes an argument file of them; a key of PaddleAlign is written --key value."
+        )
     file = Path(words.pop(0)) if words and not words[0].startswith("-") else None
     given: dict[str, Given] = {}
     while words:

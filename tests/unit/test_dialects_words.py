@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from paddlealign.arguments import parse
+from paddlealign.arguments.dialects import deepspeed_chat, dpo_paper
 from paddlealign.arguments.dialects import reading as reading_module
 from paddlealign.arguments.dialects.conversion import convert
 from paddlealign.errors import UserError
@@ -145,6 +146,11 @@ def test_the_config_that_it_leaves_beside_a_checkpoint(tmp_path):
     assert (found.command, found.keys["beta"], found.keys["learning_rate"], found.keys["num_train_epochs"]) == ("dpo", 0.3, 1e-6, 2)
 
 
+def test_its_words_behind_our_command_are_told_what_reads_them():
+    with pytest.raises(UserError, match="is in the style of the DPO paper's code"):
+        parse("dpo", ["model=pythia28", "loss=dpo"], {})
+
+
 # ---- DeepSpeed-Chat
 
 
@@ -219,6 +225,21 @@ def test_the_stage_is_told_from_the_scripts_folder(tmp_path):
     assert "cannot be read" in refused(str(folder / "run.sh"))
 
 
+def test_any_value_of_any_key_is_read_or_refused():
+    found = {True: 0, False: 0}
+    lines = [
+        (f"{BASE} loss=dpo loss.beta=0.1", f" {key}=") for key in (*dpo_paper.DEFAULTS, *dpo_paper.RULES, "n_examples", "model.archive")
+    ]
+    lines += [(f"{DSC} --beta 1 --processes 3", f" --{key} ") for key in sorted(deepspeed_chat.KEYS)]
+    for line, key in lines:
+        for odd in ("[a,b]", "null", "-1", "true", "1e400"):
+            try:
+                found[bool(converted(f"{line}{key}{odd}").keys["do_train"])] += 1
+            except UserError as error:
+                found[False] += len(str(error)) > 20
+    assert min(found.values()) > 50 and sum(found.values()) == 5 * len(lines)
+
+
 # ---- keys that are ours where the command has them
 
 
@@ -229,13 +250,10 @@ def test_wishes_go_to_our_keys_as_soon_as_the_command_has_them(monkeypatch):
     for has in (lambda self, key: key in ours or real(self, key), lambda self, key: key not in ours and real(self, key)):
         monkeypatch.setattr(reading_module.Reading, "has", has)
         flags = reading_module.Setting("dpo", 1, {}, {}, lambda folder: None)
-        from paddlealign.arguments.dialects.deepspeed_chat import flags_as_entries, read_deepspeed_chat
-        from paddlealign.arguments.dialects.dpo_paper import read_dpo_paper, words_as_entries
-
         words = shlex.split("--data_path ./rows --model_name_or_path m --data_split 5,0,5 --critic_model_name_or_path r --beta 1")
-        chat = read_deepspeed_chat(flags_as_entries(words), flags)
-        paper = read_dpo_paper(
-            words_as_entries(shlex.split("datasets=[hh] sample_during_eval=true model.name_or_path=m exp_name=x")), flags
+        chat = deepspeed_chat.read_deepspeed_chat(deepspeed_chat.flags_as_entries(words), flags)
+        paper = dpo_paper.read_dpo_paper(
+            dpo_paper.words_as_entries(shlex.split("datasets=[hh] sample_during_eval=true model.name_or_path=m exp_name=x")), flags
         )
         if has(chat, "data_split"):
             assert chat.keys["data_split"].value == "5,0,5" and chat.keys["sample_reward_model"].value == "r" and not chat.problems
@@ -265,7 +283,7 @@ def test_paddlenlp_files_of_every_age(tmp_path):
     assert "ONE answer" in why(found, "max_seq_len") and "row indices" in why(found, "use_attn_mask_start_row_indices")
     assert why(found, "seed") == "empty: the default stands"
     old.write_text(json.dumps({"model_name_or_path": "m", "train_dataset_path": "t", "output_dir": "o", "do_train": True, "pissa": True}))
-    assert "Add --command dpo or --command reward" in refused(str(old))
+    assert "Add --command sft, --command reward or --command dpo" in refused(str(old))
     assert "an adapter starts from zero here" in refused(str(old), "--command", "dpo")
 
 

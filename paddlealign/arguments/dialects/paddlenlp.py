@@ -1,6 +1,6 @@
 """PaddleNLP's JSON files, old and new: the keys that are ours by another name, and those with nothing to do here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from paddlealign.arguments.degrees import PARALLEL_KEYS
 from paddlealign.arguments.dialects.reading import Entry, Reading, Setting
@@ -9,10 +9,7 @@ from paddlealign.arguments.given import Given
 from paddlealign.arguments.parsing import known_fields
 
 NAME = "PaddleNLP"
-_ONLY_IN = {
-    "dpo": ("beta", "loss_type", "label_smoothing", "ref_model_name_or_path", "simpo_gamma", "pref_loss_ratio", "sft_loss_ratio"),
-    "sft": ("dataset_name_or_path", "eval_with_do_generation", "src_length"),
-}
+_ONLY_IN_DPO = {"beta", "loss_type", "label_smoothing", "ref_model_name_or_path", "simpo_gamma", "pref_loss_ratio", "sft_loss_ratio"}
 
 
 def read_paddlenlp(given: Sequence[Given], setting: Setting) -> Reading:
@@ -20,7 +17,7 @@ def read_paddlenlp(given: Sequence[Given], setting: Setting) -> Reading:
     reading = Reading(NAME, {it.key: Entry(it.value, it.where) for it in given}, setting)
     command = setting.command or _command_of({it.key for it in given})
     if command is None:
-        reading.problems.append("this file may be one of DPO or of a reward model. Add --command dpo or --command reward.")
+        reading.problems.append("the file does not say what it trains. Add --command sft, --command reward or --command dpo.")
         return reading
     reading.command = command
     known = known_fields(command)
@@ -41,10 +38,10 @@ def read_paddlenlp(given: Sequence[Given], setting: Setting) -> Reading:
     return reading
 
 
-def _command_of(names: Mapping[str, object] | set[str]) -> str | None:
-    """sft, dpo, or None where both DPO and a reward model have such keys only."""
+def _command_of(names: set[str]) -> str | None:
+    """The command whose keys these are, or None where several have all of them."""
     plain = {ALIASES[name].key if name in ALIASES else name for name in names}
-    if plain & set(_ONLY_IN["dpo"]):
+    if plain & _ONLY_IN_DPO:
         return "dpo"
     if "center_rewards_coefficient" in plain:
         return "reward"

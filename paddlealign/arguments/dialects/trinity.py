@@ -1,6 +1,5 @@
 """Trinity-RFT's YAML: offline DPO and SFT (``mode: train``), in the layout of its versions from 0.2 on."""
 
-
 from paddlealign.arguments.dialects.batch import take_batch
 from paddlealign.arguments.dialects.reading import Entry, Ignored, Reading, Renamed, Rule, Setting, Unless
 from paddlealign.arguments.dialects.trinity_rows import FORMAT, ROWS, take_rows
