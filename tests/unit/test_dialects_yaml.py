@@ -209,6 +209,7 @@ def test_what_verl_says(tmp_path):
 def test_other_keys(tmp_path):
     arguments = start(tmp_path, f"{LEAST}trainer: {{total_steps: 20, save_interval: 0}}\nsynchronizer: {{sync_method: checkpoint}}\n")
     assert (arguments.training.max_steps, arguments.training.save_strategy) == (20, "no")
+    assert "--bf16 true" in why(arguments, "the number format")
     assert "there is no explorer here" in why(arguments, "synchronizer.sync_method")
     arguments = start(tmp_path, LEAST, "dpo", "--num_train_epochs", "3", "--output_dir", "elsewhere")
     assert (arguments.training.num_train_epochs, arguments.training.output_dir) == (3, "elsewhere")
@@ -303,6 +304,13 @@ def test_any_value_of_any_key_is_read_or_refused(tmp_path, name):
         ("dpo}", "dpo, optimizer: {betas: [0.9]}}", "two numbers are needed, [beta1, beta2]"),
         ("dpo}", "dpo, optimizer: {optimizer_type: sgd}}", "AdamW is the optimizer here"),
         ("dpo}", "dpo, entropy_loss_fn: default}", "no entropy term"),
+        ("max_model_len: 100}", "max_model_len: 100, rope_thetta: 3}", "model.rope_thetta: unknown key"),
+        ("{prompt_type: plaintext}", "{prompt_type: plaintext, prompt_keey: q}", "format.prompt_keey: unknown key"),
+        (
+            "mode: train",
+            "mode: train\ntrainer: {trainer_config: {actor_rollout_ref: {actor: {optim: {lrr: 1}}}}}",
+            "optim.lrr 1: unknown key",
+        ),
         ("max_model_len: 100}", "max_model_len: 100, lora_configs: [{lora_rank: 8}]}", "Set --lora true"),
     ],
 )

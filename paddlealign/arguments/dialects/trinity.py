@@ -61,7 +61,6 @@ IGNORED_SECTIONS = {
     "algorithm.kl_penalty_fn_args": _NO_EXPLORER,
     "algorithm.entropy_loss_fn_args": "read with entropy_loss_fn only",
     "algorithm.kl_loss_fn_args": "of the estimator of the KL divergence, which DPO's loss does not have",
-    ROWS: "how rows are stored and fed there",
     "buffer.max_retry_times": "how rows are stored and fed there",
     "buffer.max_retry_interval": "how rows are stored and fed there",
     "buffer.batch_size": "the explorer's batch of tasks",
@@ -76,8 +75,20 @@ IGNORED_SECTIONS = {
     "trainer.max_token_len_per_gpu": _SPEED,
     "trainer.ppo_max_token_len_per_gpu": _SPEED,
     "trainer.fix_actor_microbatch_loss_scale": "the loss of a step is exact under every split here",
-    "model": _NO_EXPLORER,
 }
+IGNORED_SECTIONS |= {f"{ROWS}.{key}": "how rows are stored and fed there" for key in (
+    "repeat_times", "mm_data_kwargs", "index", "capacity", "max_read_timeout", "use_priority_queue", "reuse_cooldown_time", "replay_buffer",
+    "replay_buffer_kwargs", "max_retry_times", "max_retry_interval", "ray_namespace", "wrap_in_ray", "schema_type", "total_epochs",
+    "total_steps", "is_eval", "batch_size", "tokenizer_path",
+)}  # fmt: skip
+IGNORED_SECTIONS |= {f"{ROWS}.{key}": _NO_EXPLORER for key in (
+    "default_workflow_type", "default_eval_workflow_type", "default_reward_fn_type", "rollout_args", "workflow_args", "reward_fn_args",
+    "task_selector", "format.workflow_key", "format.reward_fn_key",
+)}  # fmt: skip
+IGNORED_SECTIONS |= {f"model.{key}": _NO_EXPLORER for key in (
+    "min_response_tokens", "temperature", "top_p", "top_k", "logprobs", "fully_sharded_loras", "max_cpu_loras", "max_response_tokens",
+    "enable_prompt_truncation", "repetition_penalty",
+)}  # fmt: skip
 
 
 def read_trinity(entries: dict[str, Entry], setting: Setting) -> Reading:

@@ -29,6 +29,12 @@ IGNORED_SECTIONS = {
     f"{ROOT}.enable_preview": "read by explorer and rollout only",
 }
 
+# Of the optimizer: what is read elsewhere or set by verl. Anything else there is a slip, which must not cost a learning rate.
+_OPTIM = frozenset({
+    "total_training_steps", "optimizer", "clip_grad", "lr_warmup_init", "lr_decay_steps", "lr_decay_style", "min_lr", "num_cycles",
+    "weight_decay_incr_style", "lr_wsd_decay_style", "lr_wsd_decay_steps", "use_checkpoint_opt_param_scheduler",
+})  # fmt: skip
+
 
 def apply_verl(reading: Reading) -> None:
     """Read what stands under trainer.trainer_config, after Trinity-RFT's own keys, which win."""
@@ -41,6 +47,11 @@ def apply_verl(reading: Reading) -> None:
     reading.apply(RULES)
     if f"{MODEL}.enable_gradient_checkpointing" not in reading.entries:
         reading.take(f"{MODEL}.enable_gradient_checkpointing", "recompute", True)
+    if not {"bf16", "fp16"} & set(reading.setting.given):
+        reading.ignore("the number format", "float32 here, where nothing else is asked for: add --bf16 true on a GPU", "bfloat16")
+    for key in reading.entries:
+        if key.startswith(f"{ACTOR}.optim.") and key not in reading.seen and key.rpartition(".")[2] not in _OPTIM:
+            reading.refuse(key, "unknown key. Did you mean lr, weight_decay, warmup_style or betas?")
     reading.ignore_sections(IGNORED_SECTIONS)
 
 
