@@ -6,12 +6,16 @@ from collections.abc import Sequence
 
 from paddlealign.arguments.dialects.conversion import USAGE, convert
 from paddlealign.errors import UserError
+from paddlealign.recipes.entry import while_read
 from paddlealign.recipes.told_table import told_table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Show what each key becomes; write the file that -o names. The exit code: 0, or 1 after a user's error."""
-    words = sys.argv[1:] if argv is None else list(argv)
+    """Show what each key becomes; write the file that -o names. The exit code: 0, 1 after a user's error, 141 where nobody reads on."""
+    return while_read(lambda: _run(sys.argv[1:] if argv is None else list(argv)))
+
+
+def _run(words: Sequence[str]) -> int:
     if words and words[0] in ("-h", "--help"):
         print(USAGE)
         return 0
@@ -33,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        raise
     except OSError as error:
         print(f"error: {error.filename}: {error.strerror}.", file=sys.stderr)
         return 1

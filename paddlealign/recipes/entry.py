@@ -4,7 +4,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TextIO
@@ -41,8 +41,13 @@ def main(command: Command, argv: Sequence[str] | None = None) -> int:
 
     0, 1 after a user's error, 130 after Ctrl-C, 143 after SIGTERM where save_on_stop heeds it, 141 where nobody reads on (``| head``).
     """
+    return while_read(lambda: _run(command, sys.argv[1:] if argv is None else argv))
+
+
+def while_read(run: Callable[[], int]) -> int:
+    """The exit code of ``run``, or 141 where nobody reads its output on."""
     try:
-        code = _run(command, sys.argv[1:] if argv is None else argv)
+        code = run()
         sys.stdout.flush()
         return code
     except BrokenPipeError:

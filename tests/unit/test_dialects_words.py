@@ -318,6 +318,7 @@ def test_the_command_writes_and_shows(tmp_path, capsys):
         ("a.json --from gpt", "--from gpt is not known; allowed: trinity, dpo-paper"),
         ("a.json -o", "-o needs a value after it"),
         ("lr=1 --processes none", "--processes none is not allowed"),
+        (f"{DSC} --beta 1 --from trinity", "this is a configuration of DeepSpeed-Chat"),
         (f"{BASE} --from trinity", "this is a configuration of the DPO paper's code"),
         ("missing.json", "does not exist"),
         (f"{BASE} --beta", "--beta needs a value"),

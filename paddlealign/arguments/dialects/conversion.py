@@ -113,8 +113,9 @@ def _read(words: list[str], own: Mapping[str, str], environment: Mapping[str, st
     else:
         script = next((word for word in words if word.endswith(".py")), "")
         words = after_script(words)
-    if source == "deepspeed-chat" or (source is None and not any(_is_hydra(word) for word in words)):
-        return _read_flags(words, command, processes, script, environment)
+    if source == "deepspeed-chat" or not any(_is_hydra(word) for word in words):
+        reading, ours = _read_flags(words, command, processes, script, environment)
+        return _of_kind(reading, source), ours
     theirs = [word for word in words if _is_hydra(word)]
     ours = _our_words([word for word in words if not _is_hydra(word)], command)
     reading = dpo_paper.read_dpo_paper(dpo_paper.words_as_entries(theirs), _setting(command, processes, ours, environment))
