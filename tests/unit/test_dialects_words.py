@@ -257,7 +257,7 @@ def test_wishes_go_to_our_keys_as_soon_as_the_command_has_them(monkeypatch):
         )
         if has(chat, "data_split"):
             assert chat.keys["data_split"].value == "5,0,5" and chat.keys["sample_reward_model"].value == "r" and not chat.problems
-            assert paper.keys["row_form"].value == "hh" and paper.keys["sample_during_eval"].value is True
+            assert "Download it, and add" in paper.problems[0] and paper.keys["sample_during_eval"].value is True
             assert len(paper.problems) == 1  # the rows themselves
         else:
             assert len(chat.problems) == 2 and "to a file of its own" in chat.problems[0]

@@ -31,8 +31,6 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "tools": ("", "tools"),
     },
 }
-# Data sets that the DPO paper's code knows by name -> the form of their rows, by our key row_form.
-NAMED = {"hh": "hh", "shp": "shp", "se": "stack_exchange"}
 
 
 def take_wish(reading: Reading, theirs: str, wish: str, value: Any, unless: tuple[str, ...] = OUR_ROWS) -> None:
@@ -61,11 +59,8 @@ def take_column(reading: Reading, theirs: str, part: str, name: str) -> None:
         reading.refuse(theirs, f'is the column "{name}"; the column that is read here is "{ours}". Rename it in the rows.')
 
 
-def refuse_named(reading: Reading, theirs: str, names: list[Any]) -> None:
-    """Data sets by name are fetched there, and are folders here; the command line gives them. What their rows look like is kept."""
-    forms = [NAMED[name] for name in names if name in NAMED]
-    if reading.has("row_form") and len(forms) == len(names) == 1:
-        reading.take(theirs, "row_form", forms[0])
+def refuse_named(reading: Reading, theirs: str) -> None:
+    """Data sets by name are fetched there, and are folders here, which the command line gives. Their form is told from the rows."""
     told = "Download it" if reading.has("row_form") else "Download it, write its rows as data/README.md shows them"
     reading.refuse(
         theirs, f"is fetched from a hub there, and nothing is fetched here. {told}, and add --{OUR_ROWS[0]} FOLDER.", unless=OUR_ROWS

@@ -162,7 +162,7 @@ def _take_rows(reading: Reading) -> None:
     elif names and all(name.startswith(("/", ".", "~")) for name in names):
         reading.take("data_path", "train_dataset_path" if len(names) > 1 else "dataset_name_or_path", names if len(names) > 1 else names[0])
     else:
-        refuse_named(reading, "data_path", names or ["Dahoas/rm-static"])
+        refuse_named(reading, "data_path")
     split = reading.get("data_split")
     if split is not None:
         shares, at = _shares(split), ("sft", "reward", "dpo").index(reading.command)

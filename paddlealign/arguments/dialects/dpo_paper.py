@@ -153,7 +153,7 @@ def _take_rows(reading: Reading) -> None:
         else:
             reading.take("datasets", "train_dataset_path", paths, "one after the other")
     else:
-        refuse_named(reading, "datasets", listed)
+        refuse_named(reading, "datasets")
     reading.take("datasets", "chat_template", "none", "texts are joined as they are, as there")
     whole, prompt = _default(reading, "max_length"), _default(reading, "max_prompt_length")
     reading.take("max_length", "max_length", whole, "the prompt and ONE response, as there")
