@@ -92,7 +92,7 @@ def test_the_english_sft_example(tmp_path):
     assert arguments.training.per_device_train_batch_size * arguments.training.gradient_accumulation_steps == 64
     assert not arguments.objective.score_all_turns  # enable_concatenated_multi_turn is false there
     assert "--gpus 0,1 sft_main.py" in " ".join(arguments.notes)
-    assert "SFT has no reference" in why(arguments, "trainer.trainer_config.actor_rollout_ref.actor.kl_loss_coef")
+    assert "of DPO's loss" in why(arguments, "trainer.trainer_config.actor_rollout_ref.actor.kl_loss_coef")
 
 
 @pytest.mark.parametrize(("method", "epochs", "devices"), [("dpo", 2, 8), ("sft", 5, 2)])
@@ -284,6 +284,16 @@ def test_any_value_of_any_key_is_read_or_refused(tmp_path, name):
     assert len(refusals) > 50 and all(len(text) > 20 for text in refusals)
 
 
+def test_the_pairs_of_a_dpo_file_train_a_reward_model_too(tmp_path):
+    text = LEAST.replace("{algorithm_type: dpo}", "{algorithm_type: dpo, policy_loss_fn_args: {beta: 0.4, label_smoothing: 0.1}}")
+    arguments = start(tmp_path, text, "reward")
+    assert arguments.command == "reward" and arguments.training.gradient_accumulation_steps == 8
+    assert why(arguments, "algorithm.policy_loss_fn_args.label_smoothing") == "of DPO's loss"
+    assert convert([str(tmp_path / "a.yaml"), "--command", "reward"], {}).launch == "python reward_main.py ARGS.json"
+    with pytest.raises(UserError, match="--command sft, but this is a configuration for dpo"):
+        convert([str(tmp_path / "a.yaml"), "--command", "sft"], {})
+
+
 # ---- refused, with file, line and the fix
 
 
@@ -347,7 +357,9 @@ def test_every_problem_comes_in_one_message(tmp_path):
 
 def test_another_method_and_other_commands(tmp_path):
     assert "start dpo_main.py with it" in refused(tmp_path, LEAST, "sft")
-    assert "start dpo_main.py with it" in refused(tmp_path, LEAST, "reward")
+    assert "start sft_main.py with it" in refused(
+        tmp_path, LEAST.replace("dpo", "sft").replace("plaintext", "messages, messages_key: messages")
+    )
     assert "python -m paddlealign.convert" in refused(tmp_path, LEAST, "predict")
     assert "does not exist" in refused_missing(tmp_path)
 

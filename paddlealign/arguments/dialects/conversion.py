@@ -156,7 +156,10 @@ def _setting(command: str | None, processes: int | None, ours: Sequence[Given], 
 
 
 def _of_kind(reading: Reading, source: str | None) -> Reading:
-    """Raise UserError where --from names another tool than the one whose configuration this is."""
+    """Raise UserError where --from or --command names another than the one that this configuration is for."""
+    asked = reading.setting.command
+    if asked and reading.command and asked != reading.command:
+        raise UserError(f"command line: --command {asked}, but this is a configuration for {reading.command}.")
     names = {"trinity": "Trinity-RFT", "dpo-paper": dpo_paper.NAME, "deepspeed-chat": deepspeed_chat.NAME, "paddlenlp": "PaddleNLP"}
     if source and names[source] != reading.dialect:
         raise UserError(f"command line: --from {source}, but this is a configuration of {reading.dialect}.")

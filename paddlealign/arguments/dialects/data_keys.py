@@ -14,23 +14,22 @@ WISHES: dict[str, tuple[str, str]] = {
     "eval_rows": ("", "Set --dev_dataset_path to a file of so many rows."),
 }
 # A part of a row -> our key for its column, and the column that is read where there is no such key.
-COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
-    "sft": {
-        "prompt": ("prompt_key", "src"),
-        "response": ("response_key", "tgt"),
-        "messages": ("messages_key", "messages"),
-        "system": ("system_prompt_key", "system"),
-        "tools": ("", "tools"),
-    },
-    "dpo": {
-        "prompt": ("prompt_key", "prompt"),
-        "chosen": ("chosen_key", "chosen"),
-        "rejected": ("rejected_key", "rejected"),
-        "messages": ("messages_key", "prompt"),
-        "system": ("system_prompt_key", "system"),
-        "tools": ("", "tools"),
-    },
+_ANSWERS = {
+    "prompt": ("prompt_key", "src"),
+    "response": ("response_key", "tgt"),
+    "messages": ("messages_key", "messages"),
+    "system": ("system_prompt_key", "system"),
+    "tools": ("", "tools"),
 }
+_PAIRS = {
+    "prompt": ("prompt_key", "prompt"),
+    "chosen": ("chosen_key", "chosen"),
+    "rejected": ("rejected_key", "rejected"),
+    "messages": ("messages_key", "prompt"),
+    "system": ("system_prompt_key", "system"),
+    "tools": ("", "tools"),
+}
+COLUMNS = {"sft": _ANSWERS, "reward": _PAIRS, "dpo": _PAIRS}
 
 
 def take_wish(reading: Reading, theirs: str, wish: str, value: Any, unless: tuple[str, ...] = OUR_ROWS) -> None:

@@ -121,8 +121,10 @@ def _take_mode(reading: Reading) -> None:
     if kind not in ("dpo", "sft"):
         reading.refuse("algorithm.algorithm_type", f"is {kind}, which is not here. Allowed: dpo, sft.")
         return
-    reading.command = str(kind)
-    reading.ignore("algorithm.algorithm_type", f"{kind}_main.py runs it")
+    rewards = kind == "dpo" and reading.setting.command == "reward"
+    reading.command = "reward" if rewards else str(kind)
+    told = "its pairs train a reward model, as reward_main.py was started" if rewards else f"{kind}_main.py runs it"
+    reading.ignore("algorithm.algorithm_type", told)
     reading.take("mode", "do_train", True)
 
 
@@ -130,7 +132,7 @@ def _take_cluster(reading: Reading) -> None:
     reading.machines, reading.devices = reading.number("cluster.node_num", 1), reading.number("cluster.gpu_per_node", None)
     for key in ("cluster.node_num", "cluster.gpu_per_node"):
         if key in reading.entries:
-            reading.ignore(key, "see the launch command below")
+            reading.ignore(key, "said by the launch command")
 
 
 def _take_model(reading: Reading) -> None:
@@ -239,10 +241,10 @@ def _take_betas(reading: Reading, key: str, old: str) -> None:
 def _take_objective(reading: Reading) -> None:
     """DPO's beta is kl_coef in the documents; the newer policy_loss_fn_args.beta wins where it stands."""
     keys = ("algorithm.policy_loss_fn_args.beta", "algorithm.kl_loss_fn_args.kl_coef", f"{ACTOR}.kl_loss_coef")
-    if reading.command == "sft":
-        for key in (*keys, "algorithm.kl_loss_fn"):
+    if reading.command != "dpo":
+        for key in (*keys, "algorithm.kl_loss_fn", "algorithm.policy_loss_fn_args.label_smoothing"):
             if key in reading.entries:
-                reading.ignore(key, "SFT has no reference model")
+                reading.ignore(key, "of DPO's loss")
         return
     written = [key for key in keys if reading.get(key) is not None]
     reading.take(written[0] if written else keys[0], "beta", reading.get(written[0]) if written else 0.1, "DPO's beta")

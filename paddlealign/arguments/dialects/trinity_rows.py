@@ -29,7 +29,7 @@ def take_rows(reading: Reading) -> None:
         ("dpo", "plaintext"): ("prompt", "chosen", "rejected"),
         ("dpo", "chatpair"): ("prompt", "chosen", "rejected"),
         ("dpo", "messages"): ("messages", "chosen", "rejected"),
-    }.get((reading.command, str(kind)))
+    }.get(("sft" if reading.command == "sft" else "dpo", str(kind)))
     if parts is None:
         reading.refuse(f"{FORMAT}.prompt_type", "is not known. Allowed: plaintext, messages, chatpair.")
         return
