@@ -281,9 +281,13 @@ def test_paddlenlp_files_of_every_age(tmp_path):
         "max_length": 4096, "loss_type": "sigmoid", "do_train": True,
     }  # fmt: skip
     assert "ONE answer" in why(found, "max_seq_len") and "row indices" in why(found, "use_attn_mask_start_row_indices")
+    assert why(found, "dpo_benchmark") == "asks for nothing"
     assert why(found, "seed") == "empty: the default stands"
     old.write_text(json.dumps({"model_name_or_path": "m", "train_dataset_path": "t", "output_dir": "o", "do_train": True, "pissa": True}))
     assert "Add --command sft, --command reward or --command dpo" in refused(str(old))
+    old.write_text(json.dumps({"model_name_or_path": "m", "beta": 0.1, "dpo_beta": 0.2, "output_dir": "o"}))
+    assert "dpo_beta and beta are the same key here" in refused(str(old))
+    old.write_text(json.dumps({"model_name_or_path": "m", "train_dataset_path": "t", "output_dir": "o", "do_train": True, "pissa": True}))
     assert "an adapter starts from zero here" in refused(str(old), "--command", "dpo")
 
 

@@ -202,6 +202,8 @@ def test_what_verl_says(tmp_path):
     assert (arguments.parallel.tensor_parallel_degree, arguments.training.max_grad_norm) == (2, 0.5)
     assert (arguments.adapter.lora, arguments.adapter.lora_rank, arguments.adapter.lora_alpha) == (True, 4, 8)
     assert arguments.training.gradient_accumulation_steps == 8  # both processes read the same rows
+    both = LEAST + (actor % ("grad_clip: 0.5", "")).replace("trainer: {", "trainer: {grad_clip: 0.7, ")
+    assert start(tmp_path, both).training.max_grad_norm == 0.7
     assert "offload" in refused(tmp_path, LEAST + actor % ("fsdp_config: {param_offload: true}", ""))
     assert "read once an epoch" in refused(tmp_path, LEAST + actor % ("ppo_epochs: 2", ""))
 

@@ -23,15 +23,18 @@ def read_paddlenlp(given: Sequence[Given], setting: Setting) -> Reading:
     known = known_fields(command)
     for it in given:
         alias = ALIASES.get(it.key)
+        ours = alias.key if alias is not None and command in alias.commands and it.key not in known else it.key
+        other = reading.keys.get(ours)
         if it.value is None or it.value == "":
             reading.ignore(it.key, "empty: the default stands")
-        elif it.key in known or it.key in PARALLEL_KEYS:
-            reading.take(it.key, it.key, it.value)
-        elif alias is not None and command in alias.commands:
-            reading.take(it.key, alias.key, it.value, alias.dpo_remark if command == "dpo" else "")
-        elif it.key in HINTS:
-            reading.ignore(it.key, HINTS[it.key].why)
-        elif it.key in ONLY and it.value in ONLY[it.key].allowed:
+        elif other is not None and other.value != it.value:
+            told = f"{it.key} and {reading.taken.get(ours, ours)} are the same key here, with different values. Keep one."
+            reading.problems.append(f"{it.where}: {told}")
+        elif ours in known or ours in PARALLEL_KEYS:
+            reading.take(it.key, ours, it.value, alias.dpo_remark if alias is not None and ours != it.key and command == "dpo" else "")
+        elif ours in HINTS:
+            reading.ignore(it.key, HINTS[ours].why)
+        elif ours in ONLY and it.value in ONLY[ours].allowed:
             reading.ignore(it.key, "asks for nothing")
         else:
             reading.keys[it.key] = it  # refused with all others, by the same words as in a start with this file

@@ -81,7 +81,10 @@ class Setting:
 
 @dataclass
 class Reading:
-    """What has been read so far; a dialect fills it key by key. machines, devices: that the configuration asks for, devices on each."""
+    """What has been read so far; a dialect fills it key by key.
+
+    machines, devices: that the configuration asks for, devices on each. taken: our key -> theirs that it comes from.
+    """
 
     dialect: str
     entries: Mapping[str, Entry]
@@ -90,6 +93,7 @@ class Reading:
     machines: int = 1
     devices: int | None = None
     keys: dict[str, Given] = field(default_factory=dict)
+    taken: dict[str, str] = field(default_factory=dict)
     lines: list[Told] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -130,9 +134,15 @@ class Reading:
     def take(self, theirs: str, ours: str, value: Any, remark: str = "") -> None:
         """Our key gets a value because of one of theirs, which may be a default of theirs that the configuration does not write.
 
-        theirs: their key; words with a space for what no key says.
+        theirs: their key; words with a space for what no key says. Of two of their keys that are written for one of ours the first wins.
         """
         self.seen.add(theirs)
+        earlier = self.taken.setdefault(ours, theirs)
+        if earlier != theirs and earlier in self.entries:
+            if theirs in self.entries:
+                self.ignore(theirs, f"{earlier} says it")
+            return
+        self.taken[ours] = theirs
         if ours in self.setting.given:
             self.lines.append(Told(theirs, ours, show_plain(self.setting.given[ours]), "the command line wins"))
             return
@@ -140,7 +150,8 @@ class Reading:
             self.problems.append(f"{self.where(theirs)} {show(value)}: this is the document's placeholder. Put in your own path.")
         if theirs not in self.entries and " " not in theirs:
             remark = f"{THEIR_DEFAULT}{f'; {remark}' if remark else ''}"
-        self.keys[ours] = Given(ours, value, "file", self.where(theirs))
+        where = self.entries[theirs].where if theirs == ours and theirs in self.entries else self.where(theirs)
+        self.keys[ours] = Given(ours, value, "file", where)
         self.lines.append(Told(theirs, ours, show_plain(value), remark))
 
     def ignore(self, theirs: str, why: str, value: Any = None) -> None:
