@@ -202,7 +202,7 @@ SECTIONS: dict[str, dict[str, type]] = {
     "reward": {**_TRAINING, "objective": RewardObjectiveArguments},
     "dpo": {**_TRAINING, "objective": ObjectiveArguments},
     "predict": {"model": ModelArguments, "adapter": AdapterArguments, "generation": GenerationArguments, "parallel": ParallelArguments},
-    "evaluate_rewards": {"model": ModelArguments, "scoring": ScoringArguments},
+    "evaluate_rewards": {"model": ModelArguments, "adapter": AdapterArguments, "scoring": ScoringArguments},
     "evaluate_perplexity": {
         "model": ModelArguments,
         "adapter": AdapterArguments,

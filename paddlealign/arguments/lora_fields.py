@@ -12,7 +12,7 @@ RSLORA_PLUS = {"rslora": True, "lora_plus_scale": 4.0, "lora_alpha": 4.0}
 
 @dataclass(frozen=True)
 class AdapterArguments:
-    """An adapter beside the model (predict, evaluate.py perplexity and compare, export)."""
+    """An adapter beside the model (predict, evaluate.py rewards, perplexity and compare, export)."""
 
     _argument_group_name = "adapter"
 
@@ -26,12 +26,14 @@ class AdapterArguments:
 
 @dataclass(frozen=True)
 class LoraArguments:
-    """Low-rank adapters instead of all weights (sft, dpo)."""
+    """Low-rank adapters instead of all weights (sft, reward, dpo)."""
 
     _argument_group_name = "adapter"
 
     lora: bool = _key(
-        "Train a LoRA adapter beside the layers' linear weights, which stay as they are; the adapter is what is saved.", False
+        "Train a LoRA adapter beside the layers' linear weights, which stay as they are; the adapter is what is saved, and of a reward "
+        "model its head.",
+        False,
     )
     lora_path: Optional[str] = _key(
         "Folder of the adapter that training starts from; its rank, alpha and modules are kept. Unset: a new one, which changes nothing at "

@@ -62,7 +62,7 @@ def check_paths(arguments: Arguments) -> None:
         _check_checkpoint("model_name_or_path", arguments.model.model_name_or_path, problems)
         if arguments.model.tokenizer_name_or_path:
             _check_folder("tokenizer_name_or_path", arguments.model.tokenizer_name_or_path, problems)
-        if not isinstance(arguments, EvaluateRewardsArguments) and arguments.adapter.lora_path:
+        if arguments.adapter.lora_path:
             _check_adapter(arguments.adapter.lora_path, problems)
     if isinstance(arguments, PredictArguments):
         generation = arguments.generation

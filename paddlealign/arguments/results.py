@@ -121,6 +121,7 @@ class EvaluateRewardsArguments:
     """All that evaluate.py rewards was told; see SftArguments."""
 
     model: ModelArguments
+    adapter: AdapterArguments
     scoring: ScoringArguments
     sources: Mapping[str, str]
     notes: tuple[str, ...]

@@ -39,9 +39,12 @@ class Tokenizer:
     folder: Path
 
     @staticmethod
-    def load(folder: str | Path) -> "Tokenizer":
-        """Read the tokenizer of a folder: tokenizer.json where there is one, tokenizer.model otherwise."""
-        return _load(Path(folder))
+    def load(folder: str | Path, model: str | Path | None = None) -> "Tokenizer":
+        """Read the tokenizer of a folder: tokenizer.json where there is one, tokenizer.model otherwise.
+
+        model: the folder whose config.json names BOS and EOS where the tokenizer's files do not; None: the same folder.
+        """
+        return _load(Path(folder), Path(folder if model is None else model) / "config.json")
 
     def encode(self, text: str) -> Tokens:
         """Ids of a text with the characters that each covers. No BOS or EOS is added; those in the text become their ids."""
@@ -71,7 +74,7 @@ class Tokenizer:
         return self.named_tokens["eos_token"]
 
 
-def _load(folder: Path) -> Tokenizer:
+def _load(folder: Path, model_config: Path) -> Tokenizer:
     if not folder.is_dir():
         raise UserError(f"tokenizer: there is no folder {str(folder)!r}.")
     config = read_json(folder / "tokenizer_config.json")
@@ -80,10 +83,10 @@ def _load(folder: Path) -> Tokenizer:
     model = TokenModel(read.content, read.file)
     own_bos, own_eos = (None if text is None else model.token_to_id(text) for text in (read.bos, read.eos))
 
-    eos_ids = _id_list(folder / "generation_config.json", "eos_token_id") or _id_list(folder / "config.json", "eos_token_id")
+    eos_ids = _id_list(folder / "generation_config.json", "eos_token_id") or _id_list(model_config, "eos_token_id")
     _fill_from_ids(named, "eos_token", [own_eos, *eos_ids], model)
     if "bos_token" not in config or config["bos_token"] is not None:  # null is an answer: this model has none
-        _fill_from_ids(named, "bos_token", [own_bos, *_id_list(folder / "config.json", "bos_token_id")], model)
+        _fill_from_ids(named, "bos_token", [own_bos, *_id_list(model_config, "bos_token_id")], model)
     if "eos_token" not in named:
         raise UserError(f"{folder}: no eos_token in tokenizer_config.json and no eos_token_id in generation_config.json or config.json.")
     eos_id = _known_id(model, named["eos_token"], "eos_token", folder)

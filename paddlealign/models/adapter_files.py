@@ -1,7 +1,8 @@
 """Adapters in and out, with the file names, keys and layout of HuggingFace's peft.
 
 ``adapter_config.json`` says rank, alpha and modules; ``adapter_model.safetensors`` holds the two matrices of each module under
-``base_model.model.<the family's name of the module>.lora_A.weight``, as files hold linear weights: [out, in].
+``base_model.model.<the family's name of the module>.lora_A.weight``, as files hold linear weights: [out, in]. Of a reward model (task_type
+SEQ_CLS) the score head is there, too.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from paddlealign.models.families import FAMILIES
 from paddlealign.models.layout import stored_tensors
 from paddlealign.models.linear import Adapter
 from paddlealign.models.lora import fused_modules
-from paddlealign.models.parameters import LoraSettings, adapter_shapes, linear_modules
+from paddlealign.models.parameters import LORA_A, SCORE, LoraSettings, adapter_shapes, linear_modules
 from paddlealign.models.tensor_files import TensorSpec, read_header, write_bytes, write_json, write_streamed
 from paddlealign.models.tensor_memory import count_broken, memory_of
 from paddlealign.models.tensor_places import numpy_dtype, read_all
@@ -32,7 +33,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "use_dora": (False,),
     "use_qalora": (False,),
     "lora_bias": (False,),
-    "modules_to_save": (),
     "rank_pattern": (),
     "alpha_pattern": (),
     "layers_to_transform": (),
@@ -47,21 +47,31 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     # The other ways (pissa, olora, corda, loftq, lora_ga) change the base's weights too, which are not in the adapter's files.
     "init_lora_weights": (True, "gaussian", "eva", "orthogonal"),
 }
+# What peft may call the head of a classifier. It names both in every adapter to one, whichever is there.
+_HEADS = ["classifier", "score"]
 
 
 def read_settings(directory: str | Path, config: DecoderConfig) -> LoraSettings:
     """What the adapter in a directory is, for a base model of ``config``. Dropout is training's affair, and 0 here.
 
-    Raises UserError where there is none, and for one that has more than lora_A and lora_B beside the linear modules of every layer, all of
-    one rank and alpha.
+    Raises UserError where there is none, for one that has more than lora_A and lora_B beside the linear modules of every layer, all of
+    one rank and alpha, and a score head, and for a score head where ``config`` has none.
     """
     path = Path(directory) / ADAPTER_CONFIG
     told = read_json_object(path)
+    with_head = brings_score_head(directory)
+    if with_head and config.head != "score":
+        raise UserError(f"{path}: this adapter is a reward model's. Give it to reward_main.py, evaluate.py rewards or export.")
     if told.get("peft_type") != "LORA":
         raise UserError(f"{path}: peft_type is {told.get('peft_type')!r}; only LORA is read. Give a LoRA adapter.")
     for key, allowed in _NEUTRAL.items():
         if told.get(key) and told[key] not in allowed:
             raise UserError(f"{path}: {key} is {told[key]!r}, which is not computed here. Give an adapter without it.")
+    if not set(told.get("modules_to_save") or ()) <= {*_HEADS}:
+        raise UserError(
+            f"{path}: modules_to_save is {told['modules_to_save']!r}; beside adapters only a reward model's head is read. Give an adapter "
+            "without it."
+        )
     rank, alpha = told.get("r"), told.get("lora_alpha")
     if type(rank) is not int or rank < 1 or not isinstance(alpha, int | float) or alpha <= 0:
         raise UserError(f"{path}: r is {rank!r} and lora_alpha {alpha!r}; a whole number and a number above 0 were expected.")
@@ -69,7 +79,14 @@ def read_settings(directory: str | Path, config: DecoderConfig) -> LoraSettings:
     found = read_header(Path(directory) / ADAPTER_WEIGHTS)
     possible = _names(config, LoraSettings(rank, alpha, False, 0.0, free))
     targets = {ours.split(".")[-2] for theirs, ours in possible.items() if theirs in found}
-    return LoraSettings(rank, alpha, bool(told.get("use_rslora")), 0.0, tuple(name for name in free if name in targets))
+    whole = (SCORE,) if with_head else ()
+    return LoraSettings(rank, alpha, bool(told.get("use_rslora")), 0.0, tuple(name for name in free if name in targets), whole)
+
+
+def brings_score_head(directory: str | Path) -> bool:
+    """Whether the adapter in a directory was trained with a score head, which lies in its file. Raises UserError where there is none."""
+    told = read_json_object(Path(directory) / ADAPTER_CONFIG)
+    return told.get("task_type") == "SEQ_CLS" or "score" in (told.get("modules_to_save") or ())
 
 
 def base_of(directory: str | Path) -> str | None:
@@ -78,8 +95,8 @@ def base_of(directory: str | Path) -> str | None:
     return base if isinstance(base, str) and base else None
 
 
-def read_values(directory: str | Path, config: DecoderConfig, settings: LoraSettings) -> Callable[[str], np.ndarray]:
-    """A function from our name of an adapter's parameter to its values, whole and in Paddle's layout.
+def read_values(directory: str | Path, config: DecoderConfig, settings: LoraSettings) -> Callable[[str], np.ndarray | None]:
+    """A function from our name of a parameter to its values, whole and in Paddle's layout; None for one that is not the adapter's.
 
     Names, shapes and dtypes are looked at first. Raises UserError.
     """
@@ -98,7 +115,9 @@ def read_values(directory: str | Path, config: DecoderConfig, settings: LoraSett
             )
     held = {ours: places[theirs] for theirs, ours in names.items()}
 
-    def values(name: str) -> np.ndarray:
+    def values(name: str) -> np.ndarray | None:
+        if name not in held:
+            return None
         array = read_all(held[name])
         if count_broken(array):
             raise UserError(f"{path}: {name} holds values that are NaN or infinite. Go back to an earlier checkpoint.")
@@ -134,7 +153,7 @@ def save_adapter(
         return
     for name, content in side_files.items():
         write_bytes(folder / name, content)
-    write_json(folder / ADAPTER_CONFIG, _config_to_write(adapter, sorted({name.split(".")[-3] for name in names})))
+    write_json(folder / ADAPTER_CONFIG, _config_to_write(adapter, names))
     for path in folder.iterdir():
         if OUR_FILES.match(path.name) or path.name == "config.json":
             path.unlink()
@@ -143,12 +162,14 @@ def save_adapter(
 def _names(config: DecoderConfig, settings: LoraSettings) -> dict[str, str]:
     """The name in files of each parameter of an adapter, to ours."""
     tensors = stored_tensors(adapter_shapes(config, settings), FAMILIES[config.family].layout, config.num_heads)
-    return {f"base_model.model.{tensor.name}.weight": tensor.parts[0] for tensor in tensors}
+    return {f"base_model.model.{tensor.name.removesuffix('.weight')}.weight": tensor.parts[0] for tensor in tensors}
 
 
-def _config_to_write(adapter: Adapter, modules: list[str]) -> dict[str, Any]:
-    """adapter_config.json; keys that peft has beyond these have its defaults."""
+def _config_to_write(adapter: Adapter, names: Mapping[str, str]) -> dict[str, Any]:
+    """adapter_config.json; keys that peft has beyond these have its defaults. names: see ``_names``."""
     settings = adapter.settings
+    modules = sorted({theirs.split(".")[-3] for theirs, ours in names.items() if ours.endswith(LORA_A)})
+    task = {"task_type": "SEQ_CLS", "modules_to_save": _HEADS} if SCORE in settings.whole else {"task_type": "CAUSAL_LM"}
     alpha = int(settings.alpha) if settings.alpha == int(settings.alpha) else settings.alpha
     return {
         "base_model_name_or_path": adapter.base,
@@ -160,6 +181,6 @@ def _config_to_write(adapter: Adapter, modules: list[str]) -> dict[str, Any]:
         "peft_type": "LORA",
         "r": settings.rank,
         "target_modules": modules,
-        "task_type": "CAUSAL_LM",
         "use_rslora": settings.rslora,
+        **task,
     }

@@ -11,7 +11,7 @@ from paddlealign.models.config import DecoderConfig
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.families import FAMILIES
 from paddlealign.models.linear import Adapter, Linear
-from paddlealign.models.parameters import LORA_A, LoraSettings, linear_modules, share_of, take_share
+from paddlealign.models.parameters import LORA_A, LORA_B, LoraSettings, linear_modules, share_of, take_share
 
 ALL_LINEAR = "all-linear"
 
@@ -45,28 +45,30 @@ def fused_modules(config: DecoderConfig) -> set[str]:
 
 
 def attach(model: Decoder, settings: LoraSettings, base: str) -> None:
-    """Put adapters of zeros beside the targets' weights, and freeze all else; the model computes what it computed before.
+    """Put adapters of zeros beside the targets' weights, and freeze all that is not trained; the model computes what it computed before.
 
     base: see ``Adapter``.
     """
-    for parameter in model.parameters():
-        parameter.stop_gradient = True
+    for name, parameter in model.named_parameters():
+        parameter.stop_gradient = name not in settings.whole
     adapter = model.model.adapter = Adapter(settings, base)
     for path, layer in model.named_sublayers():
         if isinstance(layer, Linear) and path.rpartition(".")[2] in settings.targets:
             layer.attach(adapter)
 
 
-def first_values(model: Decoder, seed: int) -> Callable[[str], np.ndarray]:
-    """A new adapter's values by name, float32: lora_B is zero, and lora_A uniform within 1 / sqrt(inputs), as in peft.
+def first_values(model: Decoder, seed: int) -> Callable[[str], np.ndarray | None]:
+    """A new adapter's values by name, float32: lora_B is zero, and lora_A uniform within 1 / sqrt(inputs), as in peft; for ``fill``.
 
     They depend on the seed and the parameter's name, not on what a process holds.
     """
     shapes = model.trained_shapes()
 
-    def values(name: str) -> np.ndarray:
-        if not name.endswith(LORA_A):
+    def values(name: str) -> np.ndarray | None:
+        if name.endswith(LORA_B):
             return np.zeros(shapes[name], "float32")
+        if not name.endswith(LORA_A):
+            return None
         bound = shapes[name][0] ** -0.5
         return np.random.default_rng([seed, zlib.crc32(name.encode())]).uniform(-bound, bound, shapes[name]).astype("float32")
 
@@ -74,12 +76,14 @@ def first_values(model: Decoder, seed: int) -> Callable[[str], np.ndarray]:
 
 
 @paddle.no_grad()
-def fill(model: Decoder, values: Callable[[str], np.ndarray]) -> None:
-    """Give the adapters that this process holds their share of ``values``, which gives a whole parameter by name, in Paddle's layout."""
+def fill(model: Decoder, values: Callable[[str], np.ndarray | None]) -> None:
+    """Give what is trained here its share of ``values``: a whole parameter by name, in Paddle's layout, or None for one that stays."""
     shapes = model.trained_shapes()
     for name, parameter in model.trained():
-        share = share_of(name, shapes[name], model.make.part, model.make.parts)
-        parameter.set_value(paddle.to_tensor(take_share(values(name), share).astype("float32")).astype(parameter.dtype))
+        value = values(name)
+        if value is not None:
+            share = share_of(name, shapes[name], model.make.part, model.make.parts)
+            parameter.set_value(paddle.to_tensor(take_share(value, share).astype("float32")).astype(parameter.dtype))
 
 
 @paddle.no_grad()

@@ -22,7 +22,8 @@ class LoraSettings:
     """Low-rank adapters (Hu et al. 2021) beside linear layers.
 
     rslora: whether the scale is alpha / sqrt(rank) (Kalajdzievski 2023) instead of alpha / rank. dropout: the share of its inputs that an
-    adapter does not see in training. targets: the modules that have one, by their own names in every layer ("q_proj").
+    adapter does not see in training. targets: the modules that have one, by their own names in every layer ("q_proj"). whole: parameters
+    of the decoder that are trained and saved with the adapters as they are, such as a score head (peft's modules_to_save).
     """
 
     rank: int
@@ -30,6 +31,7 @@ class LoraSettings:
     rslora: bool
     dropout: float
     targets: tuple[str, ...]
+    whole: tuple[str, ...] = ()
 
     @property
     def scale(self) -> float:
@@ -83,9 +85,11 @@ def linear_modules(config: DecoderConfig) -> tuple[str, ...]:
 
 
 def adapter_shapes(config: DecoderConfig, settings: LoraSettings) -> dict[str, tuple[int, ...]]:
-    """Every parameter of the whole decoder's adapters, in the order of their weights: name to shape."""
+    """What is trained of the whole decoder under adapters, in the order of the weights: name to shape."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name, shape in parameter_shapes(config).items():
+        if name in settings.whole:
+            shapes[name] = shape
         path, _, kind = name.rpartition(".")
         if kind == "weight" and len(shape) == 2 and path.rpartition(".")[2] in settings.targets:
             shapes |= {f"{path}.{LORA_A}": (shape[0], settings.rank), f"{path}.{LORA_B}": (settings.rank, shape[1])}

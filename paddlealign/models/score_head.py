@@ -28,14 +28,17 @@ class ScoreHead(nn.Layer):
             return paddle.matmul(hidden.astype("float32"), self.weight.astype("float32")).squeeze(1)
 
 
-def with_score_head(config: DecoderConfig, pad_token_id: int) -> DecoderConfig:
+def with_score_head(config: DecoderConfig, pad_token_id: int | None = None) -> DecoderConfig:
     """The same decoder with a score head, whatever head it has; its config.json is what transformers wants of a reward model.
 
-    pad_token_id: a token that ends no text. transformers reads the score at the last token that is not this one.
+    pad_token_id: a token that ends no text. transformers reads the score at the last token that is not this one. None: as config.json has
+    it, for a model that is not saved.
     """
     kept = {key: value for key, value in config.source.items() if key not in ("num_labels", "problem_type")}
     labels = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
-    source = {**kept, **labels, "architectures": [FAMILIES[config.family].score_architecture], "pad_token_id": pad_token_id}
+    source = {**kept, **labels, "architectures": [FAMILIES[config.family].score_architecture]}
+    if pad_token_id is not None:
+        source["pad_token_id"] = pad_token_id
     return replace(config, head="score", tie_embeddings=False, source=source)
 
 

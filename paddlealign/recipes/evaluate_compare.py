@@ -27,7 +27,7 @@ from paddlealign.data.template import Template, load_template
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.models.incremental import forward_whole
 from paddlealign.parallel.topology import SINGLE
-from paddlealign.recipes.adapter import tokenizer_folder
+from paddlealign.recipes.adapter import load_tokenizer
 from paddlealign.recipes.device import choose_device, say
 from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.predict import PromptRow, generation_settings, output_settings, predict_rows, read_prompts
@@ -87,7 +87,7 @@ def run(arguments: EvaluateCompareArguments) -> None:
 def open_side(name: str, model: ModelArguments, adapter: AdapterArguments, scorer: Scorer, ways: Sequence[Way]) -> Side:
     """A model's tokenizer and template, and the prompts in its tokens. Raises UserError for a prompt that it cannot answer."""
     say(f"{name}: {scorer.folder}")
-    tokenizer = Tokenizer.load(tokenizer_folder(model, adapter.lora_path))
+    tokenizer = load_tokenizer(model, adapter.lora_path)
     template = load_template(tokenizer, ways[0].generation.chat_template)
     longest = max(ways, key=lambda way: way.generation.max_length)
     rows = read_prompts(longest.generation, tokenizer, template, scorer.config, KEYS)

@@ -13,7 +13,7 @@ from paddlealign.data.example import Example, Record
 from paddlealign.data.records import read_rows
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.evaluation.perplexity import summarise_nll
-from paddlealign.recipes.adapter import tokenizer_folder
+from paddlealign.recipes.adapter import load_tokenizer
 from paddlealign.recipes.device import choose_device, say
 from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.scoring import Pace, encode_told, find_scorer, hold_to, refuse_taken, response_nlls, with_texts, write_lines
@@ -37,7 +37,7 @@ def run(arguments: EvaluatePerplexityArguments) -> None:
         device,
         arguments.adapter.lora_path,
     )
-    tokenizer = Tokenizer.load(tokenizer_folder(model, arguments.adapter.lora_path))
+    tokenizer = load_tokenizer(model, arguments.adapter.lora_path)
     found, examples = read_held_out(arguments, tokenizer)
     hold_to(scorer, examples, tokenizer)
     if scoring.check:

@@ -18,6 +18,7 @@ from paddlealign.data.example import Example, Record
 from paddlealign.data.records import read_rows
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.evaluation.rewards import summarise_pairs, summarise_rewards
+from paddlealign.recipes.adapter import load_tokenizer
 from paddlealign.recipes.device import choose_device, say
 from paddlealign.recipes.heads import need_score_head
 from paddlealign.recipes.scoring import Pace, encode_told, find_scorer, hold_to, refuse_taken, reward_scores, with_texts, write_lines
@@ -32,8 +33,11 @@ def run(arguments: EvaluateRewardsArguments) -> None:
         say(f"note: {note}")
     scoring, model = arguments.scoring, arguments.model
     device = choose_device(scoring.device)
-    scorer = find_scorer("model_name_or_path", model.model_name_or_path, need_score_head, model.allow_pickle, scoring.dtype, device)
-    tokenizer = Tokenizer.load(model.tokenizer_name_or_path or model.model_name_or_path)
+    lora_path = arguments.adapter.lora_path
+    scorer = find_scorer(
+        "model_name_or_path", model.model_name_or_path, need_score_head, model.allow_pickle, scoring.dtype, device, lora_path
+    )
+    tokenizer = load_tokenizer(model, lora_path)
     found, examples = read_answers(arguments, tokenizer)
     hold_to(scorer, examples, tokenizer)
     if scoring.check:

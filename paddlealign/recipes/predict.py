@@ -27,7 +27,7 @@ from paddlealign.models.sampling import GenerationSettings
 from paddlealign.models.weights import find_weights
 from paddlealign.parallel.collect import gather_values
 from paddlealign.parallel.topology import Topology
-from paddlealign.recipes.adapter import adapter_hash, load_adapted, read_adapter, tokenizer_folder
+from paddlealign.recipes.adapter import adapter_hash, load_adapted, load_tokenizer, read_adapter
 from paddlealign.recipes.chat import chat, prompt_limit
 from paddlealign.recipes.device import choose_device, choose_dtype, say
 from paddlealign.recipes.heads import need_language_head
@@ -63,7 +63,7 @@ def run(arguments: PredictArguments) -> None:
     find_weights(folder, arguments.model.allow_pickle)  # a missing or damaged file is told before the rows are read
     dtype = choose_dtype(generation.dtype, config, device)
     topology, chain = start_processes(arguments.parallel)
-    tokenizer = Tokenizer.load(tokenizer_folder(arguments.model, lora_path))
+    tokenizer = load_tokenizer(arguments.model, lora_path)
     template = load_template(tokenizer, generation.chat_template)
     settings = generation_settings(generation, tokenizer, template)
     if lora_path:

@@ -22,7 +22,7 @@ from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.errors import UserError
 from paddlealign.models.config import DecoderConfig
 from paddlealign.parallel.topology import Axis
-from paddlealign.recipes.adapter import tokenizer_folder
+from paddlealign.recipes.adapter import load_tokenizer
 from paddlealign.recipes.device import say
 from paddlealign.training.feed import Feed
 
@@ -48,7 +48,7 @@ class Rows:
 def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) -> Rows:
     """Read and encode the train and dev rows, and tell what became of them. kind: "sft", "preference" or "labelled"."""
     data = arguments.data
-    tokenizer = Tokenizer.load(tokenizer_folder(arguments.model, arguments.adapter.lora_path))
+    tokenizer = load_tokenizer(arguments.model, arguments.adapter.lora_path)
     template = load_template(tokenizer, data.chat_template)
     limits = Limits(data.max_length, data.src_length, data.truncation)
     progress = sys.stderr.isatty() and not arguments.training.disable_tqdm

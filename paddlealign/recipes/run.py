@@ -17,6 +17,7 @@ from paddlealign.models.config import DecoderConfig, read_config
 from paddlealign.models.config_values import read_json_object
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.parameters import LoraSettings
+from paddlealign.models.score_head import with_score_head
 from paddlealign.models.tensor_files import write_json
 from paddlealign.models.weight_files import GENERATION_FILE, files_beside
 from paddlealign.models.weights import find_weights
@@ -25,7 +26,7 @@ from paddlealign.parallel.pipeline import Chain
 from paddlealign.parallel.sharding import Sharding
 from paddlealign.parallel.stopping import STOP_CODES, StopRequest
 from paddlealign.parallel.topology import Topology
-from paddlealign.recipes.adapter import adapter_hash, generation_folder, start_adapter, trained_adapter
+from paddlealign.recipes.adapter import adapter_hash, describe_adapter, generation_folder, start_adapter, trained_adapter
 from paddlealign.recipes.device import choose_device, say
 from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.output_folder import check_shared, probe_folder
@@ -92,9 +93,11 @@ def begin(arguments: TrainArguments, request: StopRequest) -> Start:
     if resuming and resume is None:
         say(f"note: {output_dir} holds no checkpoint yet; this starts at the first step")
     config = read_config(arguments.model.model_name_or_path)  # a model that cannot be read is told before the rows are
-    lora = trained_adapter(arguments, config)
-    if arguments.command != "reward":
+    if arguments.command == "reward":
+        config = with_score_head(config)
+    else:
         need_language_head(config, "model_name_or_path")
+    lora = trained_adapter(arguments, config)
     check_cut(config, arguments.parallel, settings.sharding_parallel_degree, lora)
     find_weights(arguments.model.model_name_or_path, arguments.model.allow_pickle)
     device = choose_device(settings.device)
@@ -134,7 +137,7 @@ def load_policy(arguments: TrainArguments, start: Start, rows: Rows, config: Dec
     if start.lora is not None:
         count, held = (sum(it.size for it in parameters) for parameters in (dict(policy.trained()).values(), policy.parameters()))
         here = " that this process holds" if start.topology.world > 1 else ""
-        say(f"adapter: {count:,} of {held:,} parameters{here} are trained, beside {', '.join(start.lora.targets)}")
+        say(f"adapter: {count:,} of {held:,} parameters{here} are trained, {describe_adapter(start.lora)}")
     return policy, sharding
 
 

@@ -24,7 +24,7 @@ from paddlealign.models.config import DecoderConfig, read_config
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.tensor_files import write_bytes
 from paddlealign.models.weights import find_weights
-from paddlealign.recipes.adapter import load_adapted, read_adapter
+from paddlealign.recipes.adapter import load_adapted, read_adapter, with_adapter
 from paddlealign.recipes.device import choose_dtype, say
 from paddlealign.recipes.rows import Rows, check_shared_prompts, check_vocabulary, describe_rows, note_length
 from paddlealign.training.precision import Precision
@@ -69,8 +69,9 @@ def find_scorer(
     lora_path: str | None = None,
 ) -> Scorer:
     """Look at a model's files; what is missing, damaged or of another kind is told before the rows are read. dtype: as the user asked."""
-    config = read_config(folder)
-    need_head(config, key)
+    stored = read_config(folder)
+    config = with_adapter(stored, lora_path)
+    need_head(config, key if config.head == stored.head else "lora_path")
     find_weights(folder, allow_pickle)
     if lora_path:
         read_adapter(lora_path, folder, config)

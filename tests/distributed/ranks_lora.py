@@ -16,19 +16,20 @@ prepare()
 import numpy as np
 import paddle
 
-from paddlealign.models.config import read_config
+from paddlealign.models.config import DecoderConfig, read_config
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.lora import ALL_LINEAR, choose_targets, fill
-from paddlealign.models.parameters import LoraSettings
+from paddlealign.models.parameters import SCORE, LoraSettings
+from paddlealign.models.score_head import with_score_head
 from paddlealign.parallel.collect import everywhere
 from paddlealign.parallel.pipeline import Chain, connect
 from paddlealign.parallel.sharding import Sharding
 from paddlealign.parallel.topology import Topology, start
 from paddlealign.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from paddlealign.training.feed import Feed
-from paddlealign.training.objective import sft_objective
+from paddlealign.training.objective import reward_objective, sft_objective
 from paddlealign.training.optimizer import make_optimizer
-from paddlealign.training.reference import adapter_reference
+from paddlealign.training.reference import adapter_reference, table_reference
 from paddlealign.training.share import load_share
 from paddlealign.training.step import accumulate_gradients, apply_gradients
 from paddlealign.training.whole import whole_tensors
@@ -36,12 +37,12 @@ from tests.distributed.layouts import LAYOUTS, Layout
 from tests.small_runs import FLOAT32, GOLDEN, dpo_objective, examples
 
 MODEL = "qwen2_tied"
-OBJECTIVES = {"sft": 1, "dpo": 2}  # responses of an example
+OBJECTIVES = {"sft": 1, "dpo": 2, "reward": 2}  # responses of an example
 STEPS, SAVED_AT, ROWS_OF_A_STEP, EXAMPLES = 5, 3, 4, 11  # the last step of an epoch leaves one of two processes without a row
 
 
-def settings(dropout: float = 0.2) -> LoraSettings:
-    return LoraSettings(4, 8.0, False, dropout, choose_targets(read_config(GOLDEN / MODEL), [ALL_LINEAR], ""))
+def settings(config: DecoderConfig) -> LoraSettings:
+    return LoraSettings(4, 8.0, False, 0.2, choose_targets(config, [ALL_LINEAR], ""), (SCORE,) if config.head == "score" else ())
 
 
 def values(model: Decoder, name: str) -> np.ndarray:
@@ -53,12 +54,18 @@ def train(
     objective_name: str, layout: Layout, topology: Topology, chain: Chain, folder: Path, resume_from: Path | None = None
 ) -> dict[str, np.ndarray]:
     """Train one adapter, save a checkpoint at SAVED_AT, and give what the test compares."""
-    policy, sharding = load_share(GOLDEN / MODEL, "float32", 99, False, topology, layout.stage, layout.sequence, lora=settings())
+    config = read_config(GOLDEN / MODEL)
+    if objective_name == "reward":
+        config = with_score_head(config)
+    lora = settings(config)
+    policy, sharding = load_share(GOLDEN / MODEL, "float32", 99, False, topology, layout.stage, layout.sequence, config, lora)
     fill(policy, lambda name: values(policy, name))
     data = examples(OBJECTIVES[objective_name], EXAMPLES)
     objective = sft_objective()
     if objective_name == "dpo":
         objective = dpo_objective(adapter_reference(policy, None, FLOAT32, chain), 0.1, 0.0)
+    elif objective_name == "reward":
+        objective = reward_objective(table_reference(np.linspace(0, 1, EXAMPLES, dtype="float32")), 0.05)
     # epsilon: a gradient that is rounding alone does not move a weight
     optimizer = make_optimizer(sharding.own(policy), 0.9, 0.99, 1e-5, 0.01, lora_plus_scale=4.0)
     feed = Feed(

@@ -15,7 +15,7 @@ from paddlealign.recipes import merging
 from paddlealign.recipes.entry import main
 from tests.small_runs import CHARACTERS, character_checkpoint
 
-WEIGHTS = "adapter_model.safetensors"
+WEIGHTS, SCORE = "adapter_model.safetensors", "base_model.model.score.weight"
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     rows = [{"src": text(), "tgt": text()} for _ in range(12)]
     pairs = [{"prompt": text(), "chosen": text(), "rejected": text()} for _ in range(8)]
-    for name, lines in (("sft.jsonl", rows), ("dpo.jsonl", pairs), ("prompts.jsonl", rows[:3])):
+    for name, lines in (("sft.jsonl", rows), ("dpo.jsonl", pairs), ("reward.jsonl", pairs), ("prompts.jsonl", rows[:3])):
         (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return character_checkpoint(folder / "base")
 
@@ -54,6 +54,13 @@ def tuned(base: Path) -> Path:
     return base.parent / "sft"
 
 
+@pytest.fixture(scope="module")
+def scorer(base: Path) -> Path:
+    """A reward model's run with dropout."""
+    assert train("reward", base, base.parent / "reward", "--lora_dropout", 0.1) == 0
+    return base.parent / "reward"
+
+
 def test_what_is_left_is_the_adapter(base: Path, tuned: Path) -> None:
     for folder in (tuned, tuned / "checkpoint-2"):
         names = {path.name for path in folder.iterdir()}
@@ -66,20 +73,37 @@ def test_what_is_left_is_the_adapter(base: Path, tuned: Path) -> None:
     assert adapter["base_model.model.model.layers.1.mlp.down_proj.lora_B.weight"].shape == (32, 8)
 
 
-def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(base: Path, tuned: Path, tmp_path: Path) -> None:
-    again = shutil.copytree(tuned, tmp_path / "again")
+def test_of_a_reward_model_the_head_is_left_too(base: Path, scorer: Path) -> None:
+    told, adapter = json.loads((scorer / "adapter_config.json").read_text()), read_tensors(scorer / WEIGHTS)
+    assert (told["task_type"], told["modules_to_save"]) == ("SEQ_CLS", ["classifier", "score"])
+    assert len(adapter) == 29 and adapter[SCORE].shape == (1, 32) and not (scorer / "config.json").exists()
+    optimizer = read_tensors(scorer / "checkpoint-4" / "optimizer.safetensors")
+    assert optimizer["score.weight.moment2"].all() and len(optimizer) == 2 * 29 + 2
+    assert np.abs(adapter[SCORE] - read_tensors(scorer / "checkpoint-2" / WEIGHTS)[SCORE]).mean() > 1e-3
+    assert losses(scorer)[-1] < 0.5 * losses(scorer)[0]
+    assert json.loads((scorer / "tokenizer_config.json").read_text())["pad_token"] == "<unk>"
+
+
+@pytest.mark.parametrize("command", ["sft", "reward"])
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(base: Path, tuned: Path, scorer: Path, command: str, tmp_path: Path) -> None:
+    whole = {"sft": tuned, "reward": scorer}[command]
+    again = shutil.copytree(whole, tmp_path / "again")
     shutil.rmtree(again / "checkpoint-4")
-    assert train("sft", base, again, "--lora_dropout", 0.1, "--resume_from_checkpoint", "true") == 0
+    assert train(command, base, again, "--lora_dropout", 0.1, "--resume_from_checkpoint", "true") == 0
     for name in (WEIGHTS, "checkpoint-4/optimizer.safetensors"):
-        assert (again / name).read_bytes() == (tuned / name).read_bytes()
+        assert (again / name).read_bytes() == (whole / name).read_bytes()
 
 
-def test_a_resume_beside_another_base_is_refused(base: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    other, again = shutil.copytree(base, tmp_path / "base"), shutil.copytree(tuned, tmp_path / "again")
+@pytest.mark.parametrize("command", ["sft", "reward"])
+def test_a_resume_beside_another_base_is_refused(
+    base: Path, tuned: Path, scorer: Path, command: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    whole = {"sft": tuned, "reward": scorer}[command]
+    other, again = shutil.copytree(base, tmp_path / "base"), shutil.copytree(whole, tmp_path / "again")
     tensors = read_tensors(other / "model.safetensors")
     write_tensors(other / "model.safetensors", {**tensors, "model.norm.weight": tensors["model.norm.weight"] + 1}, {"format": "pt"})
-    shutil.copy(base.parent / "sft.jsonl", tmp_path / "sft.jsonl")
-    assert train("sft", other, again, "--lora_dropout", 0.1, "--resume_from_checkpoint", "true") == 1
+    shutil.copy(base.parent / f"{command}.jsonl", tmp_path)
+    assert train(command, other, again, "--lora_dropout", 0.1, "--resume_from_checkpoint", "true") == 1
     assert "sha256 of the base weights was" in capsys.readouterr().err
 
 
@@ -184,6 +208,53 @@ def test_the_template_of_training_goes_with_the_adapter(base: Path, tmp_path: Pa
     with contextlib.redirect_stdout(io.StringIO()) as said:
         assert train("sft", base, tmp_path / "on", "--lora_path", output, "--check", "true") == 0
     assert "tokens): <s><" in said.getvalue()
+
+
+def scores(base: Path, output: Path, *model: object) -> np.ndarray:
+    """What evaluate.py rewards gives the pairs: [pairs, 2]."""
+    words = ["--model_name_or_path", *model, "--data_file", base.parent / "reward.jsonl", "--output_file", output, "--device=cpu"]
+    assert main("evaluate_rewards", list(map(str, words))) == 0
+    return np.array([[row["chosen_score"], row["rejected_score"]] for row in map(json.loads, output.read_text().splitlines())])
+
+
+def test_a_merged_reward_model_scores_alike(base: Path, scorer: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main("export", list(map(str, ["--model_name_or_path", base, "--lora_path", scorer, "--output_dir", tmp_path / "merged"]))) == 0
+    assert "its rewards differ from those of base and adapter by" in capsys.readouterr().out
+    told = json.loads((tmp_path / "merged" / "config.json").read_text())
+    assert (told["architectures"], told["pad_token_id"]) == (["LlamaForSequenceClassification"], 0)
+    assert json.loads((tmp_path / "merged" / "tokenizer_config.json").read_text())["pad_token"] == "<unk>"
+    apart = scores(base, tmp_path / "apart.jsonl", base, "--lora_path", scorer)
+    assert np.abs(apart - scores(base, tmp_path / "merged.jsonl", tmp_path / "merged")).max() <= 5e-6
+    # Beside the merged model the adapter is at work twice, under its own head.
+    assert np.abs(apart - scores(base, tmp_path / "twice.jsonl", tmp_path / "merged", "--lora_path", scorer)).max() > 0.1
+
+
+@pytest.mark.parametrize("start", ["reward", "sft"])
+def test_a_reward_model_starts_from_an_adapter_with_a_head_or_without(
+    base: Path, tuned: Path, scorer: Path, start: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """After a step of a small rate the adapter is still nearly that of lora_path; its head, or a new one."""
+    folder = {"reward": scorer, "sft": tuned}[start]
+    words = ["--lora_path", folder, "--learning_rate", "1e-4", "--max_steps", 1, "--save_strategy", "no"]
+    assert train("reward", base, tmp_path / "out", *words) == 0
+    assert ("score head: new" in capsys.readouterr().out) == (start == "sft")
+    before, after = read_tensors(folder / WEIGHTS), read_tensors(tmp_path / "out" / WEIGHTS)
+    assert after.keys() == before.keys() | {SCORE}
+    assert all(np.abs(after[name] - before[name]).max() < 2e-4 for name in before)
+    assert np.abs(after[SCORE]).max() > 0.1
+    if start == "reward":
+        assert losses(tmp_path / "out")[0] < 0.5 * losses(scorer)[0]
+
+
+def test_an_adapter_with_the_other_head_is_refused(base: Path, tuned: Path, scorer: Path, tmp_path: Path, capsys) -> None:
+    for command in ("sft", "dpo"):
+        assert train(command, base, tmp_path / "out", "--lora_path", scorer) == 1
+        assert "this adapter is a reward model's" in capsys.readouterr().err
+    model = ["--model_name_or_path", str(base), "--data_file", str(base.parent / "prompts.jsonl")]
+    assert main("predict", [*model, "--lora_path", str(scorer), "--output_file", str(tmp_path / "out.json")]) == 1
+    assert "this adapter is a reward model's" in capsys.readouterr().err
+    assert main("evaluate_rewards", [*model, "--lora_path", str(tuned), "--output_file", str(tmp_path / "out.json")]) == 1
+    assert "this is a language model (LlamaForCausalLM), which has no score head" in capsys.readouterr().err
 
 
 def test_export_in_another_dtype_and_in_shards(base: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

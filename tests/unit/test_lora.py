@@ -8,19 +8,23 @@ import numpy as np
 import paddle
 import pytest
 
+from paddlealign.arguments.fields import ModelArguments
 from paddlealign.errors import UserError
 from paddlealign.models.adapter_files import read_settings, read_values
 from paddlealign.models.config import read_config
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.lora import ALL_LINEAR, attach, choose_targets, fill, first_values
-from paddlealign.models.parameters import LoraSettings, adapter_shapes, cut_problem
+from paddlealign.models.parameters import SCORE, LoraSettings, adapter_shapes, cut_problem
+from paddlealign.models.score_head import with_score_head
 from paddlealign.models.tensor_files import read_tensors, write_tensors
+from paddlealign.models.weight_files import files_beside
 from paddlealign.models.weights import load_model
+from paddlealign.recipes.adapter import load_tokenizer
 from paddlealign.training.objective import sft_objective
 from paddlealign.training.optimizer import make_optimizer
 from paddlealign.training.reference import adapter_reference
 from paddlealign.training.step import accumulate_gradients, apply_gradients, evaluate
-from tests.small_runs import FLOAT32, GOLDEN, MODEL, dpo_objective, micro_batches
+from tests.small_runs import FLOAT32, GOLDEN, MODEL, character_checkpoint, dpo_objective, micro_batches
 
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -159,7 +163,9 @@ def test_every_shard_must_keep_a_parameter_of_the_adapter() -> None:
         ({"use_dora": True}, "use_dora is True, which is not computed here"),
         ({"bias": "all"}, "bias is 'all'"),
         ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights is 'pissa_niter_4'"),
-        ({"modules_to_save": ["lm_head"]}, "modules_to_save is"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save is ['lm_head']; beside adapters only a reward model's head"),
+        ({"task_type": "SEQ_CLS"}, "this adapter is a reward model's"),
+        ({"modules_to_save": ["score"]}, "this adapter is a reward model's"),
         ({"rank_pattern": {"q_proj": 8}}, "rank_pattern is"),
         ({"r": 0}, "r is 0"),
         ({"r": 5}, "for this base model and rank it is a float of [5, 32]"),
@@ -191,3 +197,32 @@ def test_tensors_that_are_missing_or_left_over_or_broken_are_refused_by_name(tmp
     assert f"{name} is missing" in refusal({key: it for key, it in whole.items() if key != name})
     assert "lm_head.lora_A.weight is in it" in refusal({**whole, "base_model.model.lm_head.lora_A.weight": whole[name]})
     assert "NaN or infinite" in refusal({**whole, name: whole[name] * np.nan})
+
+
+def test_a_score_head_that_an_adapter_promises_must_be_there(tmp_path: Path) -> None:
+    folder, config = shutil.copytree(GOLDEN / "lora" / "reward_llama2_gqa", tmp_path / "adapter"), with_score_head(read_config(MODEL))
+    name, path = "base_model.model.score.weight", folder / "adapter_model.safetensors"
+    tensors = read_tensors(path)
+    assert read_settings(folder, config).whole == (SCORE,)
+    for held, told in (
+        ({key: it for key, it in tensors.items() if key != name}, f"{name} is missing"),
+        ({**tensors, name: np.ones((2, 32), "float32")}, f"{name} is float32 [2, 32]"),
+    ):
+        write_tensors(path, held)
+        with pytest.raises(UserError) as caught:
+            read_values(folder, config, read_settings(folder, config))
+        assert told in str(caught.value)
+    plain = GOLDEN / "lora" / "llama2_gqa"  # has none: the model's own, or a new one, stays
+    assert read_values(plain, config, read_settings(plain, config))(SCORE) is None
+
+
+def test_the_models_config_names_the_bos_that_lies_not_beside_the_adapter(tmp_path: Path) -> None:
+    base = character_checkpoint(tmp_path / "base")
+    (base / "tokenizer_config.json").write_text("{}")
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    for name, content in files_beside(base, base).items():
+        (adapter / name).write_bytes(content)
+    alone, beside = (load_tokenizer(ModelArguments(model_name_or_path=str(base)), path) for path in (None, str(adapter)))
+    assert beside.folder == adapter and beside.add_bos == alone.add_bos and beside.fingerprint == alone.fingerprint
+    assert beside.named_tokens == alone.named_tokens == {"bos_token": "<s>", "eos_token": "</s>"}

@@ -16,7 +16,7 @@ from paddlealign.models.parameters import SCORE, cut_axis, holding_stage, parame
 from paddlealign.models.score_head import ScoreHead, initialise_score, with_score_head
 from paddlealign.models.tensor_files import read_tensors, write_tensors
 from paddlealign.models.weights import load_model
-from paddlealign.recipes.reward import choose_pad_token, with_pad_token
+from paddlealign.recipes.padding import choose_pad_token, with_pad_token
 from tests.small_runs import GOLDEN, MODEL
 
 REWARD = GOLDEN / "reward" / "llama2_gqa"
@@ -107,11 +107,10 @@ def test_a_damaged_reward_model_is_refused(change: Callable, said: str, tmp_path
         load_model(folder, "float32")
 
 
-def rows_with(special: dict[str, int], named: dict[str, str], end_id: int) -> SimpleNamespace:
+def tokenizer_with(special: dict[str, int], named: dict[str, str]) -> SimpleNamespace:
     """What ``choose_pad_token`` looks at."""
-    model = SimpleNamespace(token_to_id=special.get)
     return SimpleNamespace(
-        end_id=end_id, tokenizer=SimpleNamespace(special_tokens=special, named_tokens=named, model=model, folder=Path("folder"))
+        special_tokens=special, named_tokens=named, model=SimpleNamespace(token_to_id=special.get), folder=Path("folder")
     )
 
 
@@ -131,18 +130,18 @@ SPECIAL = {"<unk>": 0, "<s>": 1, "</s>": 2, "<|end|>": 7, "<pad>": 9}
     ],
 )
 def test_padding_is_a_token_that_ends_no_answer(named: dict[str, str], end_id: int, stored: int | None, chosen: tuple[str, int]) -> None:
-    assert choose_pad_token(rows_with(SPECIAL, named, end_id), stored, 10) == chosen
+    assert choose_pad_token(tokenizer_with(SPECIAL, named), [end_id], stored, 10) == chosen
 
 
 def test_padding_lies_in_the_models_vocabulary_or_is_refused() -> None:
-    assert choose_pad_token(rows_with(SPECIAL, {"pad_token": "<pad>"}, 2), 9, 9) == ("<unk>", 0)
+    assert choose_pad_token(tokenizer_with(SPECIAL, {"pad_token": "<pad>"}), [2], 9, 9) == ("<unk>", 0)
     with pytest.raises(UserError, match=r"^folder: the only special token is the one that ends answers"):
-        choose_pad_token(rows_with({"</s>": 2}, {"pad_token": "</s>"}, 2), None, 10)
+        choose_pad_token(tokenizer_with({"</s>": 2}, {"pad_token": "</s>"}), [2], None, 10)
 
 
 def test_the_saved_tokenizer_names_the_padding() -> None:
     files = {"tokenizer_config.json": b'{"pad_token": "</s>", "x": "\xc3\xa9"}', "special_tokens_map.json": b"{}", "tokenizer.model": b"m"}
-    tokenizer = rows_with(SPECIAL, {"pad_token": "</s>"}, 2).tokenizer
+    tokenizer = tokenizer_with(SPECIAL, {"pad_token": "</s>"})
     assert with_pad_token(files, tokenizer, "</s>") == files
     changed = with_pad_token(files, tokenizer, "<unk>")
     assert json.loads(changed["tokenizer_config.json"]) == {"pad_token": "<unk>", "x": "é"}
