@@ -7,6 +7,10 @@ import numpy as np
 import pytest
 
 from paddlealign.arguments.fields import ParallelArguments
+from paddlealign.models.adapter_files import save_adapter
+from paddlealign.models.lora import attach, fill
+from paddlealign.models.parameters import LoraSettings, linear_modules
+from paddlealign.models.weights import load_model
 from paddlealign.recipes.entry import main
 from paddlealign.recipes.processes import start_processes
 from tests.distributed.launching import ROOT, launch, run_ranks
@@ -63,13 +67,26 @@ def test_every_process_gets_the_same_bits_and_those_are_the_single_ones_but_for_
             np.testing.assert_allclose(numbers, expected, rtol=0, atol=2e-6 * np.abs(expected).max())
 
 
-def test_predict_goes_on_in_four_processes_where_one_was_stopped(tmp_path: Path) -> None:
+def random_adapter(checkpoint: Path, folder: Path) -> Path:
+    """An adapter beside all of the layers' linear weights."""
+    model, rng = load_model(checkpoint, "float32"), np.random.default_rng(2)
+    attach(model, LoraSettings(2, 4.0, False, 0.0, linear_modules(model.config)), str(checkpoint))
+    assert model.adapter is not None
+    fill(model, lambda name: rng.normal(0, 0.2, model.trained_shapes()[name]).astype("float32"))
+    save_adapter(dict(model.trained()).__getitem__, model.config, model.adapter, folder, {}, "float32")
+    return folder
+
+
+def test_predict_goes_on_in_four_processes_where_one_was_stopped_with_an_adapter(tmp_path: Path) -> None:
     checkpoint, data = character_checkpoint(tmp_path / "model"), character_rows(tmp_path / "rows.jsonl")
-    whole, output = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    plain, whole, output = (tmp_path / f"{name}.jsonl" for name in ("plain", "whole", "out"))
     words = ["--model_name_or_path", checkpoint, "--data_file", data, "--max_length", "8", "--num_return_sequences", "2"]
+    assert main("predict", [*map(str, words), "--output_file", str(plain), "--batch_size", "8"]) == 0
+    words += ["--lora_path", random_adapter(checkpoint, tmp_path / "adapter")]
     for file in (whole, output):
         assert main("predict", [*map(str, words), "--output_file", str(file), "--batch_size", "8"]) == 0
     content = whole.read_bytes()
+    assert content != plain.read_bytes()
     rows = content.splitlines(keepends=True)
     output.write_bytes(b"".join(rows[:3]) + rows[3][:10])  # 17 rows are left: a window of 16, and one row for two processes
     command = [str(ROOT / "predict.py"), *map(str, words), "--output_file", str(output), "--tensor_parallel_degree", "2"]
