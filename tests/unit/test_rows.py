@@ -43,7 +43,11 @@ def test_the_saved_model_names_the_end_token_that_it_was_taught(tmp_path: Path, 
     (folder / "config.json").write_text(json.dumps({**source, "eos_token_id": 2 if said_in == "config.json" else None}))
     if said_in == "generation_config.json":
         (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [5, 2], "top_p": 0.9}))
-    arguments = SimpleNamespace(model=SimpleNamespace(model_name_or_path=str(folder)), data=SimpleNamespace(chat_template="auto"))
+    arguments = SimpleNamespace(
+        model=SimpleNamespace(model_name_or_path=str(folder)),
+        adapter=SimpleNamespace(lora_path=None),
+        data=SimpleNamespace(chat_template="auto"),
+    )
     rows = replace(rows_of(1, 1), tokenizer=SimpleNamespace(folder=folder))
     known, other = side_files(arguments, rows), side_files(arguments, replace(rows, end_id=7))
     written = json.loads(other["generation_config.json"])
