@@ -14,6 +14,7 @@ from paddlealign.arguments.lora_fields import LoraArguments, resolve_lora, unrea
 from paddlealign.arguments.objective_checks import resolve_objective, unread_objective_keys
 from paddlealign.arguments.objective_fields import ObjectiveArguments
 from paddlealign.arguments.plan_fields import PlanFields
+from paddlealign.arguments.sample_fields import SampleArguments, sample_problems, unread_sample_keys
 from paddlealign.arguments.scoring_fields import length_problems
 from paddlealign.arguments.values import show
 
@@ -177,6 +178,8 @@ def unread_keys(sections: Mapping[str, Any], sources: Mapping[str, str]) -> list
     objective, generation, lora = sections.get("objective"), sections.get("generation"), sections.get("adapter")
     if isinstance(lora, LoraArguments):
         rules += unread_lora_keys(lora)
+    if isinstance(sections.get("samples"), SampleArguments):
+        rules += unread_sample_keys(sections["samples"])
     if isinstance(objective, ObjectiveArguments):
         rules.append(
             (objective.reference_mode == "frozen" and not objective.reference_free, "reference_cache_dir", "reference_mode is frozen")
@@ -203,6 +206,10 @@ def resolve(command: str, sections: Mapping[str, Any], sources: Mapping[str, str
         parts["objective"] = Resolved(*resolve_objective(sections["objective"], sources))
     if isinstance(sections.get("adapter"), LoraArguments):
         parts["adapter"] = Resolved(*resolve_lora(sections["adapter"], sources), [])
+    if "samples" in sections:
+        training = sections["training"]
+        evaluates = training.do_eval or training.evaluation_strategy != "no"
+        parts["samples"] = Resolved(sample_problems(sections["samples"], evaluates), {}, [])
     if "generation" in sections:
         parts["generation"] = resolve_generation(sections["generation"], sections["parallel"])
     if "scoring" in sections:

@@ -17,6 +17,7 @@ from paddlealign.arguments.lora_fields import AdapterArguments, LoraArguments
 from paddlealign.arguments.objective_fields import ObjectiveArguments, SftObjectiveArguments
 from paddlealign.arguments.plan_fields import PlanFields
 from paddlealign.arguments.reward_fields import RewardObjectiveArguments
+from paddlealign.arguments.sample_fields import SampleArguments
 from paddlealign.arguments.scoring_fields import PerplexityArguments, ScoringArguments
 
 # A ~ at the start of these values is the user's home folder. chat_template and resume_from_checkpoint may be words, which have none.
@@ -25,6 +26,7 @@ PATH_KEYS = frozenset({
     "output_dir", "resume_from_checkpoint", "ref_model_name_or_path", "reference_cache_dir", "data_file", "output_file", "json",
     "lora_path",
     "answers_a", "answers_b", "reward_model_name_or_path", "policy_model_name_or_path", "baseline_model_name_or_path",
+    "sample_data_file", "sample_reward_model",
 })  # fmt: skip
 
 
@@ -90,8 +92,8 @@ class TrainingArguments:
 
     output_dir: str = _required("Folder for checkpoints, the run log and the final model.", "DIR")
     overwrite_output_dir: bool = _key(
-        "Start anew in an output_dir that already holds a run: its run.json, metrics.jsonl, curves.png and checkpoints are removed, its "
-        "model files are replaced at the end, and nothing else is touched.",
+        "Start anew in an output_dir that already holds a run: its run.json, metrics.jsonl, curves.png, samples and checkpoints are "
+        "removed, its model files are replaced at the end, and nothing else is touched.",
         False,
     )
     resize_vocab: bool = _key(
@@ -198,9 +200,9 @@ _TRAINING = {
     "parallel": ParallelArguments,
 }
 SECTIONS: dict[str, dict[str, type]] = {
-    "sft": {**_TRAINING, "objective": SftObjectiveArguments},
+    "sft": {**_TRAINING, "objective": SftObjectiveArguments, "samples": SampleArguments},
     "reward": {**_TRAINING, "objective": RewardObjectiveArguments},
-    "dpo": {**_TRAINING, "objective": ObjectiveArguments},
+    "dpo": {**_TRAINING, "objective": ObjectiveArguments, "samples": SampleArguments},
     "predict": {"model": ModelArguments, "adapter": AdapterArguments, "generation": GenerationArguments, "parallel": ParallelArguments},
     "evaluate_rewards": {"model": ModelArguments, "adapter": AdapterArguments, "scoring": ScoringArguments},
     "evaluate_perplexity": {

@@ -132,9 +132,9 @@ ONLY: dict[str, OnlyValue] = {
     "refined_recompute": OnlyValue(str, (), "a layer is recomputed as a whole or not at all (recompute)"),
     "no_recompute_layers": OnlyValue(str, (), "all layers are recomputed or none (recompute)"),
     "eval_with_do_generation": OnlyValue(
-        bool, (False,), "evaluation scores the dev rows and generates nothing; run predict.py on the checkpoint for texts"
+        bool, (False,), "evaluation scores the dev rows; sample_during_eval (sft, dpo) lets it answer prompts beside that"
     ),
-    "save_generation_output": OnlyValue(bool, (False,), "evaluation generates nothing; run predict.py on the checkpoint for texts"),
+    "save_generation_output": OnlyValue(bool, (False,), "sample_during_eval (sft, dpo) keeps the answers that evaluation generates"),
     "do_predict": OnlyValue(bool, (False,), "run predict.py on the checkpoint for texts"),
     "do_export": OnlyValue(bool, (False,), "checkpoints are written in HuggingFace's layout only"),
     "prediction_loss_only": OnlyValue(bool, (False,), _ALL_METRICS),

@@ -18,8 +18,10 @@ from paddlealign.arguments.results import (
     EvaluateRewardsArguments,
     ExportArguments,
     PredictArguments,
+    RewardArguments,
     TrainArguments,
 )
+from paddlealign.arguments.sample_fields import SampleArguments
 from paddlealign.arguments.scoring_fields import PerplexityArguments, ScoringArguments
 from paddlealign.errors import UserError
 
@@ -27,11 +29,12 @@ ROW_SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 # What a run writes into output_dir, as patterns of names: its own files and folders, and those of a model.
 # What a run writes into output_dir, beside its checkpoints and the final model.
 RUN_FILE, METRICS_FILE, CURVES_FILE, ERROR_FILE = "run.json", "metrics.jsonl", "curves.png", "errors.txt"
+SAMPLES_FOLDER = "samples"
 CHECKPOINT = "checkpoint-[0-9]*"
 ADAPTER_CONFIG = "adapter_config.json"
 WRITTEN = (
     RUN_FILE, METRICS_FILE, CURVES_FILE, CHECKPOINT, ERROR_FILE, "config.json", "generation_config.json", "*.safetensors", "*.index.json",
-    ADAPTER_CONFIG,
+    ADAPTER_CONFIG, SAMPLES_FOLDER,
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.*",
 )  # fmt: skip
 
@@ -88,11 +91,13 @@ def check_paths(arguments: Arguments) -> None:
             problems.append(f"output_dir: {output} holds a model already ({found}). Name another folder.")
     else:
         _check_template(arguments.data.chat_template, problems)
-        folders = {key: getattr(arguments.model, key) for key in ("model_name_or_path", "tokenizer_name_or_path")}
+        folders: dict[str, str | None] = {key: getattr(arguments.model, key) for key in ("model_name_or_path", "tokenizer_name_or_path")}
         folders["lora_path"] = arguments.adapter.lora_path
         if isinstance(arguments, DpoArguments) and arguments.objective.ref_model_name_or_path:
             folders["ref_model_name_or_path"] = arguments.objective.ref_model_name_or_path
             _check_checkpoint("ref_model_name_or_path", arguments.objective.ref_model_name_or_path, problems)
+        if not isinstance(arguments, RewardArguments) and arguments.samples.sample_during_eval:
+            folders |= _check_samples(arguments.samples, problems)
         try:
             files = dataset_files(arguments.data, arguments.training)
         except UserError as error:
@@ -194,6 +199,15 @@ def _check_judge(judging: JudgeArguments, problems: list[str]) -> None:
             _check_checkpoint(key, getattr(judging, key), problems)
     if judging.tokenizer_name_or_path:
         _check_folder("tokenizer_name_or_path", judging.tokenizer_name_or_path, problems)
+
+
+def _check_samples(samples: SampleArguments, problems: list[str]) -> dict[str, str | None]:
+    """What sampling reads, by its key."""
+    if samples.sample_data_file and not Path(samples.sample_data_file).is_file():
+        problems.append(f"sample_data_file: {samples.sample_data_file} is not a file.")
+    if samples.sample_reward_model:
+        _check_checkpoint("sample_reward_model", samples.sample_reward_model, problems)
+    return {"sample_data_file": samples.sample_data_file, "sample_reward_model": samples.sample_reward_model}
 
 
 def _check_template(template: str, problems: list[str]) -> None:

@@ -17,6 +17,7 @@ from paddlealign.arguments.judge_fields import JudgeArguments
 from paddlealign.arguments.lora_fields import AdapterArguments, LoraArguments
 from paddlealign.arguments.objective_fields import ObjectiveArguments, SftObjectiveArguments
 from paddlealign.arguments.reward_fields import RewardObjectiveArguments
+from paddlealign.arguments.sample_fields import SampleArguments
 from paddlealign.arguments.scoring_fields import PerplexityArguments, ScoringArguments
 
 Command = Literal[
@@ -61,6 +62,7 @@ class SftArguments:
     training: TrainingArguments
     parallel: ParallelArguments
     objective: SftObjectiveArguments
+    samples: SampleArguments
     sources: Mapping[str, str]
     notes: tuple[str, ...]
     file: str | None
@@ -95,6 +97,7 @@ class DpoArguments:
     training: TrainingArguments
     parallel: ParallelArguments
     objective: ObjectiveArguments
+    samples: SampleArguments
     sources: Mapping[str, str]
     notes: tuple[str, ...]
     file: str | None

@@ -73,7 +73,8 @@ def reference_page() -> str:
                 rows = [(key, item) for key, item in known_fields(command).items() if item.section == section]
                 keys = tuple(key for key, _ in rows)
                 if keys not in done:
-                    only = f" ({MAIN_SCRIPTS[command]})" if section == "objective" else ""
+                    having = [name for name in commands if SECTIONS[name].get(section) is SECTIONS[command][section]]
+                    only = f" ({', '.join(MAIN_SCRIPTS[name] for name in having)})" if len(having) < len(commands) else ""
                     parts.append(f"### {section}{only}\n\n| key | type | default | meaning |\n|---|---|---|---|")
                     parts += [_row(key, item) for key, item in rows]
                     parts.append("")

@@ -22,6 +22,7 @@ from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.processes import check_cut
 from paddlealign.recipes.rows import Rows, check_shared_prompts, check_vocabulary, prepare_rows, vocabulary_size
 from paddlealign.recipes.run import Start, adapter_hashes, agree_on_run, begin, check_resume, load_policy, make_task, read_share, train
+from paddlealign.recipes.sampling import ReferenceModel, Sampler, find_prompts
 from paddlealign.training.loop import Task
 from paddlealign.training.objective import Objective, Reference, kto_objective, preference_objective
 from paddlealign.training.reference import (
@@ -45,22 +46,26 @@ def run(arguments: DpoArguments, request: StopRequest) -> None:
     start = begin(arguments, request)
     rows = prepare_rows(arguments, "labelled" if arguments.objective.loss_type == "kto" else "preference", score_all_turns=False)
     check_shared_prompts(rows, read_config(arguments.model.model_name_or_path), "model_name_or_path")
+    prompts = find_prompts(arguments, rows)
+    sampled = prompts.hashes if prompts else {}
     references: tuple[Reference | None, Reference | None] = (None, None)
+    answering: ReferenceModel = "policy" if starts_as_reference(arguments) else None
     size = 0
     in_memory = keeps_copy(arguments)
     apart = start.lora is None or arguments.objective.ref_model_name_or_path is not None
     if arguments.objective.reference_free:
-        hashes = {**rows.hashes, **adapter_hashes(arguments)}
+        hashes = {**rows.hashes, **adapter_hashes(arguments), **sampled}
         agree_on_run(arguments, start, hashes)
     else:
         size, weights = check_reference(arguments, start, rows)
-        hashes = {**rows.hashes, **adapter_hashes(arguments), "reference weights": weights}
+        hashes = {**rows.hashes, **adapter_hashes(arguments), "reference weights": weights, **sampled}
         agree_on_run(arguments, start, hashes)
         if not in_memory:
             references = cached_references(arguments, start, rows, weights, size)
         elif apart:
-            model = model_reference(load_reference(arguments, start, size), start.precision, start.chain, arguments.objective.ld_alpha)
-            references = (model, model)
+            model = load_reference(arguments, start, size)
+            references = (model_reference(model, start.precision, start.chain, arguments.objective.ld_alpha),) * 2
+            answering = answering or model
     policy, sharding = load_policy(arguments, start, rows)
     if in_memory and not apart and not arguments.objective.reference_free:
         values = {name: it.clone() for name, it in policy.trained()} if starts_from_adapter(arguments) else None
@@ -69,6 +74,10 @@ def run(arguments: DpoArguments, request: StopRequest) -> None:
         make_objective(arguments.objective, it, labels) for it, labels in zip(references, (rows.train_labels, rows.dev_labels), strict=True)
     )
     task = make_task(arguments, start, rows, policy, sharding, objective, dev_objective)
+    if prompts:
+        if answering is None and not arguments.objective.reference_free:
+            say("samples: the reference's answers are left out, since only its log-probs are kept (reference_mode frozen keeps the model)")
+        task = replace(task, sample=Sampler(arguments, start, rows, policy, prompts, answering))
     if arguments.training.do_train and start.resume is None and references[0] is not None:
         check_start(arguments, task, references[0])
     if arguments.training.check:
@@ -157,13 +166,18 @@ def cached_references(arguments: DpoArguments, start: Start, rows: Rows, weights
     return table_reference(tables[0]), table_reference(tables[1])
 
 
+def starts_as_reference(arguments: DpoArguments) -> bool:
+    """Whether the policy is its reference before the first step: the same weights, and the same adapter where there is one."""
+    other = reference_dir(arguments).resolve() != Path(arguments.model.model_name_or_path).resolve()
+    return not (arguments.objective.reference_free or other or (arguments.adapter.lora_path and not starts_from_adapter(arguments)))
+
+
 def check_start(arguments: DpoArguments, task: Task, reference: Reference) -> None:
     """Before the first step the policy is the reference, so every margin is 0 and DPO's loss ln 2: look whether it is so.
 
     Nothing is asked of a reference with weights of its own.
     """
-    other = reference_dir(arguments).resolve() != Path(arguments.model.model_name_or_path).resolve()
-    if other or (arguments.adapter.lora_path and not starts_from_adapter(arguments)):
+    if not starts_as_reference(arguments):
         return
     batch = next(iter(task.feed.steps(first=0))).batches[0]
     policy = model_logps(task.policy, batch, task.precision, task.chain, arguments.objective.ld_alpha)

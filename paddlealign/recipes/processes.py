@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import paddle
 from paddle import Tensor
 
 from paddlealign.arguments.fields import ParallelArguments
@@ -49,22 +50,45 @@ def check_cut(config: DecoderConfig, parallel: ParallelArguments, shards: int = 
 def staged_forward(chain: Chain, dtype: str) -> Forward:
     """How generation runs a model whose layers the stages of the chain hold: what the last one finds is told to all. dtype: of the weights.
 
-    Every stage gets the same bits, and so takes the same decisions.
+    Every stage gets the same bits, and so takes the same decisions. Under sequence parallelism a single new token could not be cut, so the
+    rows lie one behind the other, as one, wherever attention is not concerned.
     """
     last = chain.axis.size - 1
 
     def forward(model: Decoder, input_ids: Tensor, position_ids: Tensor, attend: Attend) -> tuple[Tensor, Tensor]:
-        rows, length = input_ids.shape
-        shape = [rows, length, model.config.hidden_size]
+        (rows, length), cut, size = input_ids.shape, model.make.positions, model.config.hidden_size
+        if cut > 1:
+            input_ids, position_ids = (one_behind_the_other(it, cut) for it in (input_ids, position_ids))
+            attend = in_rows(attend, rows, length, cut)
+        shape = [*input_ids.shape, size]
         outputs: list[Tensor] = []
 
         def layers(_: int, received: Tensor | None) -> Tensor:
             outputs.append(model(input_ids if received is None else received, position_ids, attend))
             return outputs[0]
 
-        run_forward_only(chain, [tuple(shape)], dtype, layers)
+        run_forward_only(chain, [(shape[0], shape[1] // cut, size)], dtype, layers)
         hidden = from_holder(chain.axis, last, outputs[0], shape, dtype)
-        logits = model.logits(hidden[:, -1]) if chain.is_last else None
+        if cut > 1:
+            hidden = hidden[:, : rows * length].reshape([rows, length, size])
+        logits = model.logits(hidden[:, -1]).astype(getattr(paddle, dtype)) if chain.is_last else None
         return hidden, from_holder(chain.axis, last, logits, [rows, model.config.vocab_size], dtype)
 
     return forward
+
+
+def one_behind_the_other(tensor: Tensor, multiple: int) -> Tensor:
+    """[rows, length, ...] to [1, rows * length and more, ...]: zeros follow up to a multiple of ``multiple``."""
+    flat = tensor.reshape([1, tensor.shape[0] * tensor.shape[1], *tensor.shape[2:]])
+    spare = -flat.shape[1] % multiple
+    return paddle.concat([flat, paddle.zeros([1, spare, *flat.shape[2:]], flat.dtype)], axis=1) if spare else flat
+
+
+def in_rows(attend: Attend, rows: int, length: int, multiple: int) -> Attend:
+    """``attend`` for rows that lie ``one_behind_the_other``, and so do its results."""
+
+    def attend_flat(layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+        q, k, v = (it[:, : rows * length].reshape([rows, length, *it.shape[2:]]) for it in (q, k, v))
+        return one_behind_the_other(attend(layer, q, k, v, window), multiple)
+
+    return attend_flat

@@ -11,7 +11,7 @@ from paddlealign.arguments.paths import dataset_files
 from paddlealign.arguments.results import TrainArguments
 from paddlealign.data.encoding import Limits, encode_all, examples_hash
 from paddlealign.data.encoding_report import EncodingReport
-from paddlealign.data.example import Batch, Example
+from paddlealign.data.example import Batch, Example, Record
 from paddlealign.data.mismatched import with_mismatched
 from paddlealign.data.order import evaluation_plan
 from paddlealign.data.packing import idle_batch, make_batch
@@ -33,7 +33,7 @@ class Rows:
 
     end_id: the token that ends an answer.
     hashes: for run.json, by what they are of: the files of each split, and the training examples' tokens. train_labels, dev_labels: bool
-    [examples] of labelled rows, which are desirable; None for other kinds.
+    [examples] of labelled rows, which are desirable; None for other kinds. dev_records: what the dev examples were made of.
     """
 
     tokenizer: Tokenizer
@@ -43,6 +43,7 @@ class Rows:
     hashes: dict[str, str]
     train_labels: np.ndarray | None = None
     dev_labels: np.ndarray | None = None
+    dev_records: Sequence[Record] = ()
 
 
 def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) -> Rows:
@@ -54,6 +55,7 @@ def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) ->
     progress = sys.stderr.isatty() and not arguments.training.disable_tqdm
     sets: dict[str, list[Example]] = {"train": [], "dev": []}
     labels: dict[str, np.ndarray] = {}
+    dev_records: list[Record] = []
     hashes = {}
     for split, paths in dataset_files(data, arguments.training)._asdict().items():
         if paths:
@@ -62,6 +64,8 @@ def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) ->
                 records = [replace(record, score_all_turns=False) for record in records]
             encoded = encode_all(records, tokenizer, template, limits, progress)
             sets[split] = encoded.examples
+            if split == "dev":
+                dev_records = [records[index] for index in encoded.kept]
             if kind == "labelled":
                 sets[split] = with_mismatched(encoded.examples, data.max_length)
                 labels[split] = np.array([bool(records[index].desirable) for index in encoded.kept])
@@ -71,7 +75,7 @@ def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) ->
                 say(line)
     hashes["train tokens"] = examples_hash(sets["train"])
     end_id = tokenizer.special_tokens.get(template.end_token, tokenizer.eos_id)
-    return Rows(tokenizer, end_id, sets["train"], sets["dev"], hashes, labels.get("train"), labels.get("dev"))
+    return Rows(tokenizer, end_id, sets["train"], sets["dev"], hashes, labels.get("train"), labels.get("dev"), dev_records)
 
 
 def describe_rows(split: str, read: ReadReport, encoded: EncodingReport) -> list[str]:

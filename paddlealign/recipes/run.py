@@ -13,6 +13,7 @@ from paddlealign.arguments.paths import CURVES_FILE, RUN_FILE
 from paddlealign.arguments.results import TrainArguments
 from paddlealign.arguments.show import render
 from paddlealign.errors import UserError
+from paddlealign.evaluation.samples import drop_samples
 from paddlealign.models.config import DecoderConfig, read_config
 from paddlealign.models.config_values import read_json_object
 from paddlealign.models.decoder import Decoder
@@ -47,7 +48,7 @@ from paddlealign.training.checkpoint import (
     save_policy,
     set_aside_later,
 )
-from paddlealign.training.loop import Task, fit, run_evaluation
+from paddlealign.training.loop import Task, fit, run_evaluation, take_samples
 from paddlealign.training.objective import Objective
 from paddlealign.training.optimizer import make_optimizer
 from paddlealign.training.precision import Precision, choose_precision
@@ -221,6 +222,7 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
     state = resume_or_start(arguments, start, task, run)
     if is_main:
         output_dir.mkdir(parents=True, exist_ok=True)
+        drop_samples(output_dir, after=state.step)
         write_json(output_dir / RUN_FILE, {**run, "finished": False})
     if settings.evaluation_strategy == "steps" and (settings.eval_steps or settings.logging_steps) > task.feed.total_steps:
         say(f"note: nothing will be evaluated: eval_steps is above the run's {task.feed.total_steps} steps")
@@ -230,6 +232,8 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
     log = start_log(output_dir if is_main else None, state.step, settings.report_to, watch, progress)
     with start.request.heed(settings.save_on_stop and settings.do_train):  # to the end: the final model is written, too
         try:
+            if state.step == 0 or not settings.do_train:
+                take_samples(task, state, log, progress)
             if settings.do_train:
                 asked = (lambda: stop_code(start)) if settings.save_on_stop else (lambda: 0)
                 state = fit(task, settings, state, log, progress, asked)
@@ -276,6 +280,7 @@ def resume_or_start(arguments: TrainArguments, start: Start, task: Task, run: di
             everywhere(start.topology, True)  # by now all have read the model, which may lie in there
             if start.topology.is_main:
                 remove_run(output_dir)
+                drop_samples(output_dir, after=-1)
         return TrainState()
     old_steps = refuse_other_run(start.resume / RUN_FILE, run)
     state = load_checkpoint(start.resume, task.policy, task.optimizer, task.precision, task.sharding)

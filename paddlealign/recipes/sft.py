@@ -1,10 +1,13 @@
 """Supervised fine-tuning, from the arguments to the fine-tuned model."""
 
+from dataclasses import replace
+
 from paddlealign.arguments.results import SftArguments
 from paddlealign.parallel.stopping import StopRequest
 from paddlealign.recipes.check import check_run
 from paddlealign.recipes.rows import prepare_rows
 from paddlealign.recipes.run import adapter_hashes, agree_on_run, begin, check_resume, load_policy, make_task, train
+from paddlealign.recipes.sampling import Sampler, find_prompts
 from paddlealign.training.objective import sft_objective
 
 
@@ -12,11 +15,14 @@ def run(arguments: SftArguments, request: StopRequest) -> None:
     """Fine-tune on the responses' cross-entropy. request: what signals ask of this process. Raises UserError, and Stopped."""
     start = begin(arguments, request)
     rows = prepare_rows(arguments, "sft", arguments.objective.score_all_turns)
-    hashes = {**rows.hashes, **adapter_hashes(arguments)}
+    prompts = find_prompts(arguments, rows)
+    hashes = {**rows.hashes, **adapter_hashes(arguments), **(prompts.hashes if prompts else {})}
     agree_on_run(arguments, start, hashes)
     policy, sharding = load_policy(arguments, start, rows)
     objective = sft_objective()
     task = make_task(arguments, start, rows, policy, sharding, objective, objective)
+    if prompts:
+        task = replace(task, sample=Sampler(arguments, start, rows, policy, prompts, reference=None))
     if arguments.training.check:
         check_resume(arguments, start, hashes)
         check_run(arguments, task, rows.train or rows.dev, rows.tokenizer, reference=None)

@@ -18,6 +18,8 @@ _PANELS = {
     "cross-entropy of chosen answers": [("nll_loss", "train", _TRAIN), ("eval_nll_loss", "dev", _DEV)],
     "reward margin": [("rewards/margins", "train", _TRAIN), ("eval_rewards/margins", "dev", _DEV)],
     "rewards": [("rewards/chosen", "chosen", _TRAIN), ("rewards/rejected", "rejected", _SECOND)],
+    "length of sampled answers, tokens": [("samples/length", "policy", _DEV)],
+    "reward of sampled answers": [("samples/score", "policy", _DEV)],
     "gradient norm": [("grad_norm", "before clipping", _TRAIN)],
     "learning rate": [("learning_rate", "", _TRAIN)],
 }

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from paddle.optimizer import AdamW
 
@@ -31,12 +32,19 @@ MOST_SKIPPED = 24
 METRIC_NAMES = {"loss": ("loss",), "accuracy": ("accuracy", "rewards/accuracies"), "margin": ("margin", "rewards/margins")}
 
 
+class Sampled(NamedTuple):
+    """What the policy's answers at a step come to. metrics: for the run log. shown: lines for the screen."""
+
+    metrics: dict[str, float]
+    shown: list[str]
+
+
 @dataclass(frozen=True)
 class Task:
     """All that a run is made of, ready to start.
 
     feed: the training rows in their order. dev_batches: makes the evaluation batches, anew each time. side_files: what is copied beside
-    the weights, see ``checkpoint.save_policy``.
+    the weights, see ``checkpoint.save_policy``. sample: lets the policy answer prompts, given the step; None where that is not asked for.
     """
 
     policy: Decoder
@@ -50,6 +58,7 @@ class Task:
     topology: Topology = SINGLE
     chain: Chain = LONE_CHAIN
     sharding: Sharding = field(default_factory=unsharded)
+    sample: Callable[[int], Sampled] | None = None
 
 
 def fit(
@@ -113,9 +122,12 @@ def fit(
             carried, window, window_start = [], [], time.perf_counter()
         pause = time.perf_counter()
         saves = _is_due(settings.save_strategy, settings.save_steps, state.step, step.ends_epoch, last)
-        if _is_due(settings.evaluation_strategy, settings.eval_steps or settings.logging_steps, state.step, step.ends_epoch, last):
+        evaluates = _is_due(settings.evaluation_strategy, settings.eval_steps or settings.logging_steps, state.step, step.ends_epoch, last)
+        if evaluates:
             line = run_evaluation(task, state, log, progress)
             _note_best(state, line, settings, eligible=saves or last or not settings.load_best_model_at_end)
+        if evaluates or last:
+            take_samples(task, state, log, progress)
         stop = asked()
         if saves or stop:
             state.window = asdict(add_up([*carried, *window])) if carried or window else None
@@ -140,6 +152,16 @@ def run_evaluation(task: Task, state: TrainState, log: RunLog, progress: Progres
     progress.show(line)
     log.write(line)
     return line
+
+
+def take_samples(task: Task, state: TrainState, log: RunLog, progress: Progress) -> None:
+    """Let the policy answer the prompts, where that is asked for, and log what comes of it."""
+    if task.sample is None:
+        return
+    metrics, shown = task.sample(state.step)
+    log.write({"step": state.step, "epoch": round(state.epoch, 4), **metrics})
+    for line in shown:
+        progress.say(line)
 
 
 def _train_line(sums: Sums, state: TrainState, rate: float, norm: float) -> dict[str, float]:

@@ -2,7 +2,8 @@
 
     ranks_training.py LAYOUT FOLDER [RESUME_FROM]
 
-The main rank writes FOLDER/<model> <objective>.npz: losses, norms, evaluation, the first step's gradients and the last weights, all whole.
+The main rank writes FOLDER/<model> <objective>.npz: losses, norms, evaluation, the first step's gradients and the last weights, all whole;
+of SFT also what the trained model answers.
 """
 
 import sys
@@ -20,11 +21,13 @@ from paddlealign.data.packing import idle_batch, make_batch
 from paddlealign.models.config import read_config
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.parameters import parameter_shapes
+from paddlealign.models.sampling import GenerationSettings
 from paddlealign.models.score_head import initialise_score, with_score_head
 from paddlealign.parallel.collect import everywhere
 from paddlealign.parallel.pipeline import Chain, connect
 from paddlealign.parallel.sharding import Sharding
 from paddlealign.parallel.topology import Topology, start
+from paddlealign.recipes.sampling import answer_together, live_forward
 from paddlealign.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from paddlealign.training.feed import Feed
 from paddlealign.training.objective import Objective, reward_objective, sft_objective
@@ -37,6 +40,7 @@ from tests.distributed.layouts import LAYOUTS, RESPONSES, RUNS, Layout
 from tests.small_runs import FLOAT32, GOLDEN, dpo_objective, examples
 
 RATE, BETA = 5e-4, 0.1
+NEW_TOKENS = 8
 SAVED_AT = 9  # in the middle of the third epoch
 ROWS_OF_A_STEP, EXAMPLES, EPOCHS = 4, 13, 5  # the last step of an epoch leaves one of two processes without a row
 
@@ -101,7 +105,18 @@ def train(
     turns = [range(EXAMPLES)[first + topology.data.rank : first + topology.data.rank + 1] for first in range(0, EXAMPLES, size)]
     batches = [make_batch(data, [list(mine)], 0) if mine else idle_batch(0) for mine in turns]
     found["evaluation"] = np.array(list(evaluate(policy, batches, objective, FLOAT32, topology, chain).means().values()))
+    if objective_name == "sft":
+        found["answers"] = answers(policy, layout, topology, chain)
     return found | {"losses": np.array(losses), "norms": np.array(norms)} | whole(policy, topology, sharding, "weight")
+
+
+def answers(policy: Decoder, layout: Layout, topology: Topology, chain: Chain) -> np.ndarray:
+    """What the policy answers in the middle of its training: int64 [prompts, NEW_TOKENS], by draws that a wrong logit would change."""
+    together = layout.stage == 3
+    settings = GenerationSettings(max_new_tokens=NEW_TOKENS, do_sample=True, temperature=1.5, seed=3)
+    prompts = [[5, 6, 7, 8, 9], [10], [11, 12, 13], [14, 15], [16, 17, 18]]  # of four processes one has two, and rows end as one
+    forward = live_forward(FLOAT32, topology, chain, together)
+    return np.array(answer_together(policy, prompts, settings, 2, topology, forward, together))
 
 
 def whole(policy: Decoder, topology: Topology, sharding: Sharding, what: str) -> dict[str, np.ndarray]:

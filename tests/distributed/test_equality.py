@@ -26,11 +26,14 @@ def test_a_layout_trains_what_one_process_trains_as_the_page_says(folder: Path, 
     for run in RUNS:
         assert len(found[run]["losses"]) == 20
         assert found[run].keys() == single[run].keys()
+        assert np.array_equal(found[run].get("answers"), single[run].get("answers")), run
     figures = largest([difference(found[run], single[run]) for run in RUNS])
     assert not faults(layout, figures, read_table((ROOT / "docs" / "parallel.md").read_text("utf-8")))
 
 
 def test_training_changed_something(single: dict[str, Run]) -> None:
+    answers = [single[run]["answers"] for run in RUNS if "answers" in single[run]]
+    assert len(answers) == 3 and all(len(np.unique(it)) > 20 for it in answers)
     for run in RUNS:
         losses = single[run]["losses"][:, 0]
         assert losses[-4:].mean() < losses[:4].mean() - 0.05, run

@@ -1,5 +1,6 @@
 """A run that is asked to stop leaves a checkpoint, and trains from there what it would have; two machines train what one process does."""
 
+import json
 import os
 import signal
 import socket
@@ -24,6 +25,7 @@ from tests.distributed.test_faults import LIMIT, processes_of, wait_until
 from tests.small_runs import ROOT, make_checkpoint, write_rows
 
 STEPS = 45
+SAMPLED = ["--sample_max_length", "6", "--sample_temperature", "1.0"]
 SAYS = "which is saved; go on with --resume_from_checkpoint true"
 SFT = str(ROOT / "sft_main.py")
 Keys = Callable[..., list[str]]
@@ -52,8 +54,8 @@ def stop_words(keys: Keys, output: Path, processes: int) -> list[str]:
 
 
 def numbers(output: Path) -> list[dict[str, Any]]:
-    """The run log without what a clock decides."""
-    return [{key: value for key, value in line.items() if "per_second" not in key} for line in read_metrics(output)]
+    """The run log's training lines without what a clock decides."""
+    return [{key: value for key, value in line.items() if "per_second" not in key} for line in read_metrics(output) if "loss" in line]
 
 
 def wait_for_line(output: Path, process: subprocess.Popen[str]) -> None:
@@ -107,13 +109,15 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def machines(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two launchers that find each other, as on two machines, one process each: a run straight through."""
+    """Two launchers that find each other, as on two machines, one process each: a run straight through, with answers before and after."""
     folder = tmp_path_factory.mktemp("machines")
     port = free_port()
+    words = keys(folder / "output", 2)
+    words += ["--sample_during_eval", "true", "--sample_data_file", words[3], "--n_eval_model_samples", "3", *SAMPLED]
     launchers = []
     for rank in range(2):
         options = ["--nnodes", "2", "--master", f"127.0.0.1:{port}", "--rank", str(rank)]
-        launchers.append(start_launcher([SFT, *keys(folder / "output", 2)], 1, folder / f"log{rank}", options))
+        launchers.append(start_launcher([SFT, *words], 1, folder / f"log{rank}", options))
     try:
         screens = [launcher.communicate(timeout=2 * LIMIT)[0] for launcher in launchers]
     finally:
@@ -130,6 +134,18 @@ def test_two_machines_train_what_one_process_trains(machines: Path, alone: Path)
     for name in ("loss", "accuracy", "grad_norm", "tokens", "examples"):
         assert [line[name] for line in found] == pytest.approx([line[name] for line in expected], rel=1e-4), name
     assert found[-1]["loss"] < found[0]["loss"] - 0.5
+
+
+def test_two_machines_answer_what_the_saved_model_answers(keys: Keys, machines: Path, tmp_path: Path) -> None:
+    """The two take turns in the prompts, and the first writes all."""
+    written = [json.loads(line) for line in (machines / "samples" / f"step-{STEPS}.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = keys(tmp_path, 1)[3]
+    words = ["--model_name_or_path", machines, "--data_file", rows, "--output_file", tmp_path / "out.jsonl", "--dtype", "float32"]
+    assert main("predict", [str(word) for word in (*words, "--top_p", "1.0", "--temperature", "1.0", "--max_length", "6")]) == 0
+    predicted = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(row["prompt"], row["response"]) for row in written] == [(row["src"], row["output"]) for row in predicted[:3]]
+    assert len({row["response"] for row in written}) == 3
+    assert [line["step"] for line in read_metrics(machines) if "samples/length" in line] == [0, STEPS]
 
 
 def test_ctrl_c_at_the_launcher_leaves_a_checkpoint(keys: Keys, machines: Path, tmp_path: Path) -> None:

@@ -1,0 +1,104 @@
+"""Answers that a policy gave during training: the rows of ``output_dir/samples/step-<N>.jsonl``, and what is told of them.
+
+A row is {prompt, response, reference_response, score, length}. prompt: the user's text, or a list of messages where there are more;
+reference_response: in DPO, what the reference answered before the first step; score: a reward model's; length: tokens of the response
+without its end token. reference_response and score stand there where they are known.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from paddlealign.arguments.paths import SAMPLES_FOLDER
+from paddlealign.data.example import Record
+from paddlealign.models.tensor_files import write_bytes
+
+SHOWN_ROWS, _SHOWN_CHARACTERS = 3, 70
+
+
+def prompt_columns(record: Record) -> dict[str, Any]:
+    """A record's prompt as a row has it: ``prompt``, and ``tools`` where it has some."""
+    messages = record.messages
+    prompt: str | list[dict[str, Any]] | None = messages[0].content if [it.role for it in messages] == ["user"] else None
+    if prompt is None:
+        prompt = [{"role": it.role, "content": it.content} for it in messages]
+        for message, column in zip(messages, prompt, strict=True):
+            more = {"tool_calls": list(message.tool_calls), "tool_call_id": message.tool_call_id, "name": message.name}
+            column.update({key: value for key, value in more.items() if value})
+    return {"prompt": prompt} | ({"tools": list(record.tools)} if record.tools else {})
+
+
+def sample_rows(
+    prompts: Sequence[dict[str, Any]],
+    responses: Sequence[str],
+    lengths: Sequence[int],
+    references: Sequence[str] | None,
+    scores: Sequence[float | None] | None,
+) -> list[dict[str, Any]]:
+    """The rows of one step. prompts: of ``prompt_columns``. references, scores: None where there are none; a score of None is left out."""
+    rows = []
+    for place, (prompt, response, length) in enumerate(zip(prompts, responses, lengths, strict=True)):
+        row = {**prompt, "response": response}
+        if references is not None:
+            row["reference_response"] = references[place]
+        score = None if scores is None else scores[place]
+        if score is not None:
+            row["score"] = round(score, 6)
+        rows.append({**row, "length": length})
+    return rows
+
+
+def summarise_samples(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """For the run log: the mean length in tokens and, of the rows that have one, the mean score."""
+    scores = [row["score"] for row in rows if "score" in row]
+    found = {"samples/length": float(np.mean([row["length"] for row in rows]))}
+    return found | ({"samples/score": float(np.mean(scores))} if scores else {})
+
+
+def samples_file(output_dir: Path, step: int) -> Path:
+    """Where the rows of a step lie."""
+    return output_dir / SAMPLES_FOLDER / f"step-{step}.jsonl"
+
+
+def write_samples(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write the rows of a step, all at once; what an earlier start wrote of it is replaced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8", errors="replace"))
+
+
+def read_references(output_dir: Path, prompts: Sequence[dict[str, Any]]) -> list[str] | None:
+    """What the reference answered before the first step of the run in output_dir; None where it did not answer these prompts."""
+    path = samples_file(output_dir, 0)
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    same = [row["prompt"] for row in rows] == [row["prompt"] for row in prompts]
+    return [row["reference_response"] for row in rows] if same and all("reference_response" in row for row in rows) else None
+
+
+def drop_samples(output_dir: Path, after: int) -> None:
+    """Remove the answers of later steps than ``after``, which a run that goes on from there leaves behind."""
+    for path in (output_dir / SAMPLES_FOLDER).glob("step-*.jsonl"):
+        found = re.fullmatch(r"step-(\d+)\.jsonl", path.name)
+        if found and int(found[1]) > after:
+            path.unlink()
+
+
+def show_samples(path: Path, step: int, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Lines for the screen: the figures, and the first answers."""
+    figures = summarise_samples(rows)
+    score = f", mean score {figures['samples/score']:+.3f}" if "samples/score" in figures else ""
+    lines = [f"samples at step {step}: {len(rows)} answers of {figures['samples/length']:.1f} tokens{score}, in {path}"]
+    for row in rows[:SHOWN_ROWS]:
+        last = row["prompt"] if isinstance(row["prompt"], str) else row["prompt"][-1]["content"]
+        other = row.get("reference_response", row["response"])
+        beside = f" (reference: {_one_line(other)})" if other != row["response"] else ""
+        lines.append(f"  {_one_line(last)} -> {_one_line(row['response'])}{beside}")
+    return lines
+
+
+def _one_line(text: str) -> str:
+    words = " ".join(text.split()) or "(nothing)"
+    return words if len(words) <= _SHOWN_CHARACTERS else words[: _SHOWN_CHARACTERS - 3] + "..."
