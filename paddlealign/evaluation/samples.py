@@ -52,6 +52,11 @@ def sample_rows(
     return rows
 
 
+def response_length(answer: Sequence[int], stop_ids: Sequence[int]) -> int:
+    """Tokens of an answer without the stop id that may end it."""
+    return len(answer) - (bool(answer) and answer[-1] in stop_ids)
+
+
 def summarise_samples(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     """For the run log: the mean length in tokens and, of the rows that have one, the mean score."""
     scores = [row["score"] for row in rows if "score" in row]

@@ -24,6 +24,7 @@ from paddlealign.errors import UserError
 from paddlealign.evaluation.samples import (
     prompt_columns,
     read_references,
+    response_length,
     sample_rows,
     samples_file,
     show_samples,
@@ -169,7 +170,7 @@ class Sampler:
         if self._references is None and self._reference is not None:
             self._references = read_references(self._output_dir, self._columns)
         responses = [self._text(answer) for answer in answers]
-        lengths = [len(answer) - (answer[-1] in self._prompts.settings.stop_ids) for answer in answers]
+        lengths = [response_length(answer, self._prompts.settings.stop_ids) for answer in answers]
         scores = score_responses(self._reward_model, self._prompts.records, responses, self._batch_size) if self._reward_model else None
         rows = sample_rows(self._columns, responses, lengths, self._references, scores)
         path = samples_file(self._output_dir, step)
