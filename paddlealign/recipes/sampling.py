@@ -157,18 +157,17 @@ class Sampler:
         self._forward = live_forward(start.precision, start.topology, start.chain, self._together)
         self._reward_model = find_reward_model(arguments, start.device)
         self._columns = [prompt_columns(record) for record in prompts.records]
-        self._references: list[str] | None = None
+        self._references = read_references(self._output_dir, self._columns) if start.resume and reference is not None else None
+        if start.resume and reference == "policy" and self._references is None:
+            say("samples: the reference's answers are left out, since the policy is past its start and gave none to these prompts then")
 
     def __call__(self, step: int) -> Sampled:
         """Answer, write ``samples/step-<step>.jsonl`` and give its figures. All processes call it; only the first has figures to give."""
         answers = self._answer(self._policy)
-        if step == 0 and self._reference is not None:
-            other = answers if self._reference == "policy" else self._answer(self._reference)
-            self._references = [self._text(answer) for answer in other]
+        if self._references is None:
+            self._references = self._refer(answers if step == 0 else None)
         if not self._topology.is_main:
             return Sampled({}, [])
-        if self._references is None and self._reference is not None:
-            self._references = read_references(self._output_dir, self._columns)
         responses = [self._text(answer) for answer in answers]
         lengths = [response_length(answer, self._prompts.settings.stop_ids) for answer in answers]
         scores = score_responses(self._reward_model, self._prompts.records, responses, self._batch_size) if self._reward_model else None
@@ -176,6 +175,11 @@ class Sampler:
         path = samples_file(self._output_dir, step)
         write_samples(path, rows)
         return Sampled(summarise_samples(rows), show_samples(path, step, rows))
+
+    def _refer(self, first: list[list[int]] | None) -> list[str] | None:
+        """What the reference answers, where it can. first: the policy's answers before its first step, which may be the reference's."""
+        answers = first if self._reference == "policy" else self._answer(self._reference) if self._reference is not None else None
+        return None if answers is None else [self._text(answer) for answer in answers]
 
     def _answer(self, model: Decoder) -> list[list[int]]:
         ids, settings = self._prompts.ids, self._prompts.settings

@@ -159,9 +159,9 @@ def take_samples(task: Task, state: TrainState, log: RunLog, progress: Progress)
     if task.sample is None:
         return
     metrics, shown = task.sample(state.step)
-    log.write({"step": state.step, "epoch": round(state.epoch, 4), **metrics})
     for line in shown:
         progress.say(line)
+    log.write({"step": state.step, "epoch": round(state.epoch, 4), **metrics})
 
 
 def _train_line(sums: Sums, state: TrainState, rate: float, norm: float) -> dict[str, float]:

@@ -126,7 +126,9 @@ def test_sampling_changes_nothing_in_training(sampled: Path, words: Words, tmp_p
     assert not (plain / "samples").exists()
 
 
-def test_a_resumed_run_has_each_answer_and_figure_once(sampled: Path, words: Words, reward_model: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_has_each_answer_and_figure_once(
+    sampled: Path, words: Words, reward_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     cut = tmp_path / "cut"
     shutil.copytree(sampled, cut, ignore=shutil.ignore_patterns("checkpoint-4"))
     (cut / "samples" / "step-3.jsonl").write_text("of a run that went on otherwise")
@@ -135,6 +137,15 @@ def test_a_resumed_run_has_each_answer_and_figure_once(sampled: Path, words: Wor
     assert numbers(cut) == numbers(sampled)
     before, after = ({path.name: path.read_bytes() for path in (folder / "samples").iterdir()} for folder in (sampled, cut))
     assert after == before
+    # Without the file of the start nobody knows what the reference would have answered.
+    for path in (cut / "samples").iterdir():
+        path.unlink()
+    shutil.rmtree(cut / "checkpoint-4")
+    capsys.readouterr()
+    assert main("dpo", words("dpo", cut, *keys)) == 0
+    assert "the reference's answers are left out, since the policy is past its start" in capsys.readouterr().out
+    assert [row["response"] for row in rows_of(cut, 5)] == [row["response"] for row in rows_of(sampled, 5)]
+    assert not any("reference_response" in row for row in rows_of(cut, 5))
     # A run in its place leaves none of them behind.
     assert main("dpo", words("dpo", cut, "--overwrite_output_dir", "true", "--max_steps", "1")) == 0
     assert not list((cut / "samples").iterdir())

@@ -14,11 +14,15 @@ from paddle import Tensor, nn
 
 from paddlealign.models import attention
 from paddlealign.models.attention import packed_attention
+from paddlealign.models.incremental import RunningBatch
 from paddlealign.models.lora import attach, fill, first_values
 from paddlealign.models.parameters import LoraSettings
 from paddlealign.models.tensor_files import read_tensors
 from paddlealign.models.weights import load_model
+from paddlealign.parallel.pipeline import LONE_CHAIN
 from paddlealign.parallel.sharding import unsharded
+from paddlealign.parallel.topology import SINGLE
+from paddlealign.recipes.sampling import live_forward
 from paddlealign.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from paddlealign.training.objective import sft_objective
 from paddlealign.training.optimizer import make_optimizer
@@ -241,6 +245,24 @@ def test_o1_learns_what_float32_learns(autocast: HalfKernels):
     losses = train(mixed, optimizer_of(mixed), BF16_O1, 5)
     assert losses == pytest.approx(train(wide, optimizer_of(wide), FLOAT32, 5), rel=4 * EPS)
     assert losses[-1] < losses[0] - 1
+
+
+@pytest.mark.parametrize("precision", [BF16_O1, BF16_O2])
+def test_a_policy_answers_in_the_precision_of_its_training(autocast: HalfKernels, attended: list, precision: Precision):
+    """What stages and shards are told is in the weights' dtype, as they expect it, under O1 too, where the head multiplies in half."""
+    prompts = [[5, 6, 7], [8]]
+    model, wide = load_model(MODEL, precision.weights_dtype), load_model(MODEL, "float32")
+    found, exact = (
+        RunningBatch(it, prompts, live_forward(kind, SINGLE, LONE_CHAIN, False)) for it, kind in ((model, precision), (wide, FLOAT32))
+    )
+    exact_logits = [exact.read_prompts()[1], exact.read_tokens([9, 10])[1]]
+    attended.clear()
+    autocast.outputs.clear()
+    logits = [found.read_prompts()[1], found.read_tokens([9, 10])[1]]
+    assert autocast.outputs == {paddle.bfloat16} and set(attended) == {(paddle.bfloat16,) * 4}
+    assert dtypes(logits) == {getattr(paddle, precision.weights_dtype)}
+    for left, right in zip(logits, exact_logits, strict=True):
+        assert_near({"logits": left.astype("float32").numpy()}, {"logits": right.numpy()})
 
 
 def test_half_precision_on_a_cpu_becomes_float32_and_is_said_once():
