@@ -181,9 +181,6 @@ def unread_keys(sections: Mapping[str, Any], sources: Mapping[str, str]) -> list
     if isinstance(sections.get("samples"), SampleArguments):
         rules += unread_sample_keys(sections["samples"])
     if isinstance(objective, ObjectiveArguments):
-        rules.append(
-            (objective.reference_mode == "frozen" and not objective.reference_free, "reference_cache_dir", "reference_mode is frozen")
-        )
         rules += unread_objective_keys(objective)
     if isinstance(generation, GenerationArguments):
         rules += [(True, key, why) for key, why in unread_decoding_keys(generation)]

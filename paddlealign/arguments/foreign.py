@@ -64,6 +64,7 @@ ALIASES: dict[str, Alias] = {
     "task_name_or_path": Alias("dataset_name_or_path"),
     "intokens": Alias("zero_padding"),
     "ref_model": Alias("ref_model_name_or_path"),
+    "ref_model_adapters": Alias("ref_lora_path"),
     "actor_model_name_or_path": Alias("model_name_or_path"),
     "gradient_checkpointing": Alias("recompute"),
     "activation_checkpointing": Alias("recompute"),
@@ -100,7 +101,11 @@ _PLAIN_PREDICT = "predict runs the plain decoder only; leave the key out"
 _ALL_METRICS = "evaluation always reports loss and accuracy"
 
 ONLY: dict[str, OnlyValue] = {
-    "ref_model_update_steps": OnlyValue(int, (-1, 0), "the reference model stays as it is in this version"),
+    "ref_model_update_steps": OnlyValue(
+        int,
+        (-1, 0),
+        "it counts micro-batches in PaddleNLP; set sync_ref_model, ref_model_mixup_alpha 1, and optimizer steps as ref_model_sync_steps",
+    ),
     "pissa": OnlyValue(bool, (False,), "an adapter starts from zero here, not from the weights' singular vectors"),
     "lora_merge_weights": OnlyValue(bool, (False,), "training keeps the adapter apart; python -m paddlealign.export --lora_path merges it"),
     "lora_use_mixer": OnlyValue(bool, (False,), _FULL),

@@ -9,7 +9,10 @@ from paddlealign.arguments.losses import LOSS_ALIASES, LOSSES, UNPAIRED_LOSSES, 
 from paddlealign.arguments.objective_fields import ObjectiveArguments
 
 _EVERY = {**LOSSES, **UNPAIRED_LOSSES}
-_REFERENCE_KEYS = ("ref_model_name_or_path", "reference_mode", "reference_cache_dir")
+_MOVING_KEYS = ("ref_model_mixup_alpha", "ref_model_sync_steps")
+_REFERENCE_KEYS = (
+    "ref_model_name_or_path", "ref_lora_path", "reference_dtype", "reference_mode", "reference_cache_dir", "sync_ref_model", *_MOVING_KEYS,
+)  # fmt: skip
 
 
 class ObjectiveFound(NamedTuple):
@@ -59,18 +62,24 @@ def resolve_objective(objective: ObjectiveArguments, sources: Mapping[str, str])
     if found.problems:
         return found
     if any(name in UNPAIRED_LOSSES for name in names):
-        found.problems.extend(_unpaired_problems(objective, names))
+        found.problems.extend(_unpaired_problems(objective, names) + _reference_problems(objective))
         return found
     rules = {name: LOSSES[name] for name in loss_mixture(replace(objective, **found.changes))}
     if not rules:
         found.problems.append("pref_loss_ratio and sft_loss_ratio leave nothing to train on: raise one of them above 0.")
     if not objective.reference_free and all(rule.compares == "policy" for rule in rules.values()):
         found.changes["reference_free"] = True
-    found.problems.extend(_combination_problems(objective, rules))
+    found.problems.extend(_combination_problems(objective, rules) + _reference_problems(replace(objective, **found.changes)))
     if objective.f_divergence_type == "alpha_divergence":
         told = f"f_alpha_divergence_coef {objective.f_alpha_divergence_coef:g}: 1 is the reverse KL, 0 the forward KL, as in TRL since 1.0."
         found.notes.append(f"{told} Before that, and in the paper, it was the other way round (1 - alpha).")
     return found
+
+
+def _reference_problems(objective: ObjectiveArguments) -> list[str]:
+    if objective.sync_ref_model and objective.reference_mode == "cached" and not objective.reference_free:
+        return ["sync_ref_model: cached log-probabilities are those of a reference that stays as it is. Set reference_mode to frozen."]
+    return []
 
 
 def _weight_problems(objective: ObjectiveArguments, losses: int) -> list[str]:
@@ -144,4 +153,6 @@ def unread_objective_keys(objective: ObjectiveArguments) -> list[tuple[bool, str
     found.append((all(name.startswith("sft") for name in mixture), "ld_alpha", why))
     found.append((objective.f_divergence_type != "alpha_divergence", "f_alpha_divergence_coef", "f_divergence_type is another"))
     found.append((set(loss_names(objective)) == {"sft"}, "pref_loss_ratio", "loss_type is sft"))
-    return found + [(not has_reference, key, "the loss has no reference") for key in _REFERENCE_KEYS]
+    found += [(not has_reference, key, "the loss has no reference") for key in _REFERENCE_KEYS]
+    found.append((has_reference and objective.reference_mode == "frozen", "reference_cache_dir", "reference_mode is frozen"))
+    return found + [(has_reference and not objective.sync_ref_model, key, "sync_ref_model is false") for key in _MOVING_KEYS]

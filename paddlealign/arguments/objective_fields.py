@@ -82,11 +82,29 @@ class ObjectiveArguments:
     ref_model_name_or_path: Optional[str] = _key(
         "Folder of the reference model; unset: the model that training starts from.", None, metavar="DIR"
     )
+    ref_lora_path: Optional[str] = _key(
+        "Folder of a LoRA adapter that belongs to the reference, beside ref_model_name_or_path or beside the model that training starts "
+        "from; unset: where ref_model_name_or_path is unset too, the adapter that training starts from (lora_path).",
+        None,
+        metavar="DIR",
+    )
+    reference_dtype: str = _key(
+        "In what the reference's weights are held and multiplied; auto: as the policy's. A CPU has float32 only.",
+        "auto",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
     reference_mode: str = _key(
         "cached: the reference's log-probabilities are computed once and kept on disk; frozen: a frozen copy stays in memory.",
         "cached",
         choices=("cached", "frozen"),
     )
     reference_cache_dir: Optional[str] = _key(
-        "Folder of the cached log-probabilities (reference_mode cached); unset: output_dir/reference.", None, metavar="DIR"
+        "Folder of the cached log-probabilities (reference_mode cached), which runs may share; unset: output_dir/reference.",
+        None,
+        metavar="DIR",
     )
+    sync_ref_model: bool = _key("Let the reference follow the policy while it trains (TR-DPO; reference_mode frozen).", False)
+    ref_model_mixup_alpha: float = _key(
+        "Share of the policy in the reference after a sync, above 0 to 1; 1 makes it a copy of the policy.", 0.6, metavar="SHARE"
+    )
+    ref_model_sync_steps: int = _key("Optimizer steps from one sync of the reference to the next.", 512, metavar="STEPS")

@@ -66,7 +66,7 @@ def check_paths(arguments: Arguments) -> None:
         if arguments.model.tokenizer_name_or_path:
             _check_folder("tokenizer_name_or_path", arguments.model.tokenizer_name_or_path, problems)
         if arguments.adapter.lora_path:
-            _check_adapter(arguments.adapter.lora_path, problems)
+            _check_adapter("lora_path", arguments.adapter.lora_path, problems)
     if isinstance(arguments, PredictArguments):
         generation = arguments.generation
         _check_template(generation.chat_template, problems)
@@ -98,6 +98,9 @@ def check_paths(arguments: Arguments) -> None:
             _check_checkpoint("ref_model_name_or_path", arguments.objective.ref_model_name_or_path, problems)
         if not isinstance(arguments, RewardArguments) and arguments.samples.sample_during_eval:
             folders |= _check_samples(arguments.samples, problems)
+        if isinstance(arguments, DpoArguments) and arguments.objective.ref_lora_path:
+            folders["ref_lora_path"] = arguments.objective.ref_lora_path
+            _check_adapter("ref_lora_path", arguments.objective.ref_lora_path, problems)
         try:
             files = dataset_files(arguments.data, arguments.training)
         except UserError as error:
@@ -173,9 +176,9 @@ def _check_checkpoint(key: str, path: str, problems: list[str]) -> None:
         problems.append(f"{key}: {path} holds no config.json, so it is no HuggingFace checkpoint.")
 
 
-def _check_adapter(path: str, problems: list[str]) -> None:
-    if _check_folder("lora_path", path, problems) and not (Path(path) / ADAPTER_CONFIG).is_file():
-        problems.append(f"lora_path: {path} holds no {ADAPTER_CONFIG}, so it is no adapter in peft's layout.")
+def _check_adapter(key: str, path: str, problems: list[str]) -> None:
+    if _check_folder(key, path, problems) and not (Path(path) / ADAPTER_CONFIG).is_file():
+        problems.append(f"{key}: {path} holds no {ADAPTER_CONFIG}, so it is no adapter in peft's layout.")
 
 
 def _check_scoring(

@@ -69,6 +69,8 @@ RANGES: dict[str, Range] = {
     "ld_alpha": Range(0, 1),
     "pref_loss_ratio": Range(0),
     "sft_loss_ratio": Range(0),
+    "ref_model_mixup_alpha": Range(0, 1, low_included=False),
+    "ref_model_sync_steps": Range(1),
     "lora_rank": Range(1),
     "lora_alpha": Range(-1),
     "lora_dropout": Range(0, 1, high_included=False),

@@ -1,8 +1,5 @@
 """The decoder's linear layers, cut over the processes of a tensor axis, and the low-rank adapters that may stand beside their weights."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import paddle
 from paddle import Tensor, nn
@@ -14,7 +11,7 @@ _ZEROS = nn.initializer.Constant(0.0)
 
 
 class Adapter:
-    """What the adapters beside one decoder's layers have in common: their settings, and whether they are at work.
+    """What the adapters beside one decoder's layers have in common.
 
     base: the folder of the model that they were put to. draw: the numbers that a micro-batch's dropout is drawn from; None outside
     training, where nothing is dropped.
@@ -22,17 +19,7 @@ class Adapter:
 
     def __init__(self, settings: LoraSettings, base: str) -> None:
         self.settings, self.base = settings, base
-        self.active = True
         self.draw: tuple[int, ...] | None = None
-
-    @contextmanager
-    def off(self) -> Iterator[None]:
-        """The decoder without its adapter."""
-        self.active = False
-        try:
-            yield
-        finally:
-            self.active = True
 
     @property
     def drops(self) -> bool:
@@ -65,10 +52,21 @@ class Linear(nn.Layer):
 
     def attach(self, adapter: Adapter) -> None:
         """Put an adapter of zeros beside the weight."""
-        self.adapter = adapter
-        (inputs, outputs), rank, dtype = self.weight.shape, adapter.settings.rank, self.weight.dtype
-        self.lora_A = self.create_parameter([inputs, rank], dtype=dtype, default_initializer=_ZEROS)
-        self.lora_B = self.create_parameter([rank, outputs], dtype=dtype, default_initializer=_ZEROS)
+        self.stand_beside(adapter, self.zero_pair(adapter.settings.rank))
+
+    def zero_pair(self, rank: int) -> tuple[Tensor, Tensor]:
+        """lora_A and lora_B of zeros for this weight."""
+        (inputs, outputs), dtype = self.weight.shape, self.weight.dtype
+        first = self.create_parameter([inputs, rank], dtype=dtype, default_initializer=_ZEROS)
+        return first, self.create_parameter([rank, outputs], dtype=dtype, default_initializer=_ZEROS)
+
+    def stand_beside(self, adapter: Adapter | None, pair: tuple[Tensor, Tensor] | None) -> None:
+        """Put an adapter's lora_A and lora_B beside the weight in the place of what stands there; None: nothing."""
+        self.adapter = None if pair is None else adapter
+        if pair is not None:
+            self.lora_A, self.lora_B = pair
+        elif hasattr(self, "lora_A"):
+            del self.lora_A, self.lora_B
 
     def forward(self, x: Tensor) -> Tensor:
         """Cut outputs: [rows, length, inputs] to [rows, length, outputs / parts].
@@ -76,7 +74,7 @@ class Linear(nn.Layer):
         Cut inputs: [rows, length, inputs / parts] to [rows, length / positions, outputs].
         """
         result = nn.functional.linear(x, self.weight, None if self.cut_inputs else self.bias)
-        if self.adapter is not None and self.adapter.active:
+        if self.adapter is not None:
             low = paddle.matmul(self._dropped(x, self.adapter), self.lora_A)
             result = result + paddle.matmul(low, self.lora_B) * self.adapter.settings.scale
         if not self.cut_inputs:

@@ -48,7 +48,7 @@ class Job:
 
     reference: the config of a reference model that stays in memory (DPO, frozen), or None. dtype, level: see ``training.precision``.
     longest: the row that memory is counted for. usual: the row that time is counted for. on_cpu: whether attention runs in blocks
-    instead of on flash-mask's kernel.
+    instead of on flash-mask's kernel. reference_bytes: of one held weight of the reference; None: as many as of a trained one.
     """
 
     config: DecoderConfig
@@ -58,6 +58,7 @@ class Job:
     longest: Row
     usual: Row
     on_cpu: bool = False
+    reference_bytes: int | None = None
 
     @property
     def weight_bytes(self) -> int:

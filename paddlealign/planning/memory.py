@@ -144,7 +144,7 @@ def stage_memory(
     else:
         held_at += [(0.0, 0.0, 0.0)] * 3
     held_at.append((sums + 4.0 * holding.largest, 0.0, 0.0))
-    resident = held * reference.total if reference else 0.0
+    resident = (job.reference_bytes or held) * reference.total if reference else 0.0
     gradients, activations, logits, moment = max(((*parts, moment) for parts, moment in zip(held_at, MOMENTS, strict=True)), key=_sum)
     return Memory(weights, optimizer, resident, gradients, activations, logits, moment)
 

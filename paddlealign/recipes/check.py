@@ -12,10 +12,10 @@ from paddlealign.arguments.results import DpoArguments, TrainArguments
 from paddlealign.data.describe import describe
 from paddlealign.data.example import Batch, Example
 from paddlealign.data.tokenizer import Tokenizer
-from paddlealign.models.config import DecoderConfig
 from paddlealign.parallel.collect import gather_values
-from paddlealign.planning.layout import Job, Layout, Row, hold
+from paddlealign.planning.layout import NUMBER_BYTES, Job, Layout, Row, hold
 from paddlealign.planning.memory import stage_memory
+from paddlealign.recipes.references import ReferenceModel
 from paddlealign.training.loop import Task
 from paddlealign.training.step import evaluate
 
@@ -23,12 +23,12 @@ _GB = 1e9
 
 
 def check_run(
-    arguments: TrainArguments, task: Task, examples: Sequence[Example], tokenizer: Tokenizer, reference: DecoderConfig | None
+    arguments: TrainArguments, task: Task, examples: Sequence[Example], tokenizer: Tokenizer, reference: ReferenceModel | None
 ) -> None:
     """Print what a run would do: an example as the model sees it, steps, tokens a step, memory, and the first micro-batch's loss.
 
-    All processes call it. Rows, tokens and padding are this one's, memory that of the fullest, the loss that of all. reference: of the
-    reference model that would stay in memory, or None.
+    All processes call it. Rows, tokens and padding are this one's, memory that of the fullest, the loss that of all. reference: the one
+    that would stay in memory, or None.
     """
     rewards = task.policy.config.head == "score"
     title = "one example; each response is scored at its last token" if rewards else "one example, scored tokens marked"
@@ -71,18 +71,19 @@ def check_run(
     print("check passed")
 
 
-def memory_line(arguments: TrainArguments, task: Task, batches: Sequence[Batch], reference: DecoderConfig | None) -> tuple[float, str]:
+def memory_line(arguments: TrainArguments, task: Task, batches: Sequence[Batch], reference: ReferenceModel | None) -> tuple[float, str]:
     """The estimated peak of a step in this process, in bytes, and a line with what it is made of. See ``planning.memory``."""
     recompute, precision = arguments.training.recompute, task.precision
     largest = max(batches, key=lambda batch: batch.input_ids.size)
     targets = len(largest.last_at if task.policy.config.head == "score" else largest.target_ids)
     row = Row(1.0, 1.0, 1)  # rows are counted here by the batch itself
     on_cpu = paddle.get_device() == "cpu"
-    job = Job(task.policy.config, reference, precision.dtype, precision.level, row, row, on_cpu)
+    config, of_reference = (None, None) if reference is None else (reference.config, NUMBER_BYTES[reference.precision.weights_dtype])
+    job = Job(task.policy.config, config, precision.dtype, precision.level, row, row, on_cpu, of_reference)
     axes, stage, cut = task.topology, task.topology.pipeline.rank, task.policy.make.positions > 1
     degrees = (axes.tensor.size, axes.pipeline.size, axes.data.size, task.sharding.stage, axes.shards.size)
     layout = Layout(*degrees, cut, recompute, len(largest.example_ids), len(batches))
-    holding, kept = hold(job.config, layout, stage), hold(reference, layout, stage) if reference else None
+    holding, kept = hold(job.config, layout, stage), hold(config, layout, stage) if config else None
     memory = stage_memory(job, layout, stage, holding, kept, largest.input_ids.size, targets)
     if task.policy.adapter is not None:  # only the adapter has gradients and an optimizer
         count = sum(parameter.size for _, parameter in task.policy.trained())

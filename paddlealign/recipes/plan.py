@@ -12,7 +12,7 @@ from paddlealign.errors import UserError
 from paddlealign.models.config import read_config
 from paddlealign.models.parameters import cut_problem, parameter_shapes
 from paddlealign.models.score_head import with_score_head
-from paddlealign.planning.layout import Job, Layout, Row
+from paddlealign.planning.layout import NUMBER_BYTES, Job, Layout, Row
 from paddlealign.planning.search import Search, search
 from paddlealign.planning.step import GIB, Figures, Plan, plan_step
 from paddlealign.recipes.device import say
@@ -72,11 +72,12 @@ def describe_job(arguments: Planned) -> Job:
     training = run.training
     if training.fp16:
         raise UserError("fp16: plans are made for bf16 and float32. Set bf16 in its place; fp16 takes as much memory and time")
-    config, reference = read_config(run.model.model_name_or_path), None
+    config, reference, of_reference = read_config(run.model.model_name_or_path), None, None
     responses = 1 if run.command == "sft" else 2
     if isinstance(run, DpoArguments):
         if run.objective.reference_mode == "frozen" and not run.objective.reference_free:
             reference = read_config(run.objective.ref_model_name_or_path or run.model.model_name_or_path)
+            of_reference = NUMBER_BYTES.get("float32" if training.device == "cpu" else run.objective.reference_dtype)  # none of "auto"
     elif run.command == "reward":
         config = with_score_head(config, pad_token_id=0)
     on_cpu = training.device == "cpu"
@@ -87,7 +88,7 @@ def describe_job(arguments: Planned) -> Job:
         raise UserError(
             f"tokens_per_row {usual.tokens}: the longest row has {longest.tokens:,} tokens, {responses} x max_length {run.data.max_length}"
         )
-    return Job(config, reference, dtype, training.fp16_opt_level if dtype != "float32" else "O1", longest, usual, on_cpu)
+    return Job(config, reference, dtype, training.fp16_opt_level if dtype != "float32" else "O1", longest, usual, on_cpu, of_reference)
 
 
 def describe_devices(arguments: Planned) -> Figures:

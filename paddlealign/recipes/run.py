@@ -149,12 +149,13 @@ def read_share(
     vocab_size: int,
     config: DecoderConfig | None = None,
     lora: LoraSettings | None = None,
+    dtype: str | None = None,
 ) -> tuple[Decoder, Sharding]:
-    """See ``share.load_share``."""
+    """See ``share.load_share``. dtype: of the weights; None: that in which the trained ones are held."""
     settings = arguments.training
     stage = int(settings.sharding.removeprefix("stage") or 0)
-    allow_pickle, dtype = arguments.model.allow_pickle, start.precision.weights_dtype
-    return load_share(folder, dtype, vocab_size, allow_pickle, start.topology, stage, settings.sequence_parallel, config, lora)
+    allow_pickle, held = arguments.model.allow_pickle, dtype or start.precision.weights_dtype
+    return load_share(folder, held, vocab_size, allow_pickle, start.topology, stage, settings.sequence_parallel, config, lora)
 
 
 def make_task(
@@ -283,7 +284,7 @@ def resume_or_start(arguments: TrainArguments, start: Start, task: Task, run: di
                 drop_samples(output_dir, after=-1)
         return TrainState()
     old_steps = refuse_other_run(start.resume / RUN_FILE, run)
-    state = load_checkpoint(start.resume, task.policy, task.optimizer, task.precision, task.sharding)
+    state = load_checkpoint(start.resume, task.policy, task.optimizer, task.precision, task.sharding, task.moving)
     if state.step > task.feed.total_steps:
         raise UserError(
             f"max_steps, num_train_epochs: the run would end at step {task.feed.total_steps}, but {start.resume} is past that. "

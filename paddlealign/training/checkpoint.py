@@ -1,7 +1,8 @@
 """Checkpoints: HuggingFace's layout, the optimizer's state beside the weights under the same names, and nothing half-written.
 
-``output_dir/checkpoint-<step>/`` holds what HuggingFace would write for the model (or peft for its adapter), ``optimizer.safetensors`` and
-``trainer_state.json``. A folder is written beside under another name and then renamed, so a checkpoint that exists is whole.
+``output_dir/checkpoint-<step>/`` holds what HuggingFace would write for the model (or peft for its adapter), ``optimizer.safetensors``,
+``trainer_state.json``, and where the reference moves, ``reference/``: that model or adapter in the same layout. A folder is written beside
+under another name and then renamed, so a checkpoint that exists is whole.
 """
 
 import json
@@ -27,12 +28,14 @@ from paddlealign.models.tensor_places import read_all
 from paddlealign.models.weights import load_weights, save_model
 from paddlealign.parallel.sharding import Sharding, unsharded
 from paddlealign.parallel.topology import SINGLE, Topology
+from paddlealign.training.moving_reference import MovingReference
 from paddlealign.training.optimizer import load_optimizer_state, optimizer_state
 from paddlealign.training.precision import Precision
 from paddlealign.training.whole import own_share, parameter_of, whole_tensors
 
 STATE_FILE = "trainer_state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
+REFERENCE_DIR = "reference"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -72,10 +75,12 @@ def save_checkpoint(
     side_files: Mapping[str, bytes],
     topology: Topology = SINGLE,
     sharding: Sharding | None = None,
+    moving: MovingReference | None = None,
 ) -> Path:
     """Write ``checkpoint-<step>``, with a copy of the run's run.json. side_files: see ``save_policy``. Returns the folder.
 
-    All processes call it; the first one writes, the others of its copy of the model give it their shares. sharding: of the policy.
+    All processes call it; the first one writes, the others of its copy of the model give it their shares. sharding: of the policy. moving:
+    the reference, where it follows the policy.
     """
     sharding = sharding or unsharded()
     final = output_dir / f"checkpoint-{state.step}"
@@ -84,6 +89,12 @@ def save_checkpoint(
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     save_policy(partial, policy, side_files, topology, sharding)
+    if moving is not None:
+        moving.sharding.leave()
+        if topology.is_main:
+            (partial / REFERENCE_DIR).mkdir()
+        with moving.standing():
+            save_policy(partial / REFERENCE_DIR, moving.model, {}, topology, moving.sharding)
     if topology.replicas.rank == 0:
         _save_optimizer(partial / OPTIMIZER_FILE, optimizer, policy, topology, sharding)
     if not topology.is_main:
@@ -140,9 +151,20 @@ def _save_optimizer(path: Path, optimizer: AdamW, policy: Decoder, topology: Top
     write_streamed(path if topology.is_main else None, specs, stored, {"format": "paddlealign"})
 
 
-def load_checkpoint(folder: Path, policy: Decoder, optimizer: AdamW, precision: Precision, sharding: Sharding | None = None) -> TrainState:
-    """Put weights, optimizer, loss scaler and state back as they were saved. sharding: of the policy."""
+def load_checkpoint(
+    folder: Path,
+    policy: Decoder,
+    optimizer: AdamW,
+    precision: Precision,
+    sharding: Sharding | None = None,
+    moving: MovingReference | None = None,
+) -> TrainState:
+    """Put weights, optimizer, loss scaler and state back as they were saved. sharding, moving: see ``save_checkpoint``."""
     load_trained(policy, folder)
+    if moving is not None:
+        moving.sharding.leave()
+        with moving.standing():
+            load_trained(moving.model, folder / REFERENCE_DIR)
     try:
         places = read_header(folder / OPTIMIZER_FILE)
         load_optimizer_state(optimizer, (sharding or unsharded()).own(policy), own_share(lambda name: read_all(places[name]), policy))

@@ -19,6 +19,7 @@ from paddlealign.parallel.sharding import Sharding, unsharded
 from paddlealign.parallel.topology import SINGLE, Topology
 from paddlealign.training.checkpoint import TrainState, load_trained, prune_checkpoints, save_checkpoint
 from paddlealign.training.feed import Feed
+from paddlealign.training.moving_reference import MovingReference, follow
 from paddlealign.training.objective import Objective
 from paddlealign.training.optimizer import learning_rate_at
 from paddlealign.training.precision import Precision
@@ -45,6 +46,7 @@ class Task:
 
     feed: the training rows in their order. dev_batches: makes the evaluation batches, anew each time. side_files: what is copied beside
     the weights, see ``checkpoint.save_policy``. sample: lets the policy answer prompts, given the step; None where that is not asked for.
+    moving: the reference, where it follows the policy.
     """
 
     policy: Decoder
@@ -59,6 +61,7 @@ class Task:
     chain: Chain = LONE_CHAIN
     sharding: Sharding = field(default_factory=unsharded)
     sample: Callable[[int], Sampled] | None = None
+    moving: MovingReference | None = None
 
 
 def fit(
@@ -108,6 +111,8 @@ def fit(
                 f"were. Lower learning_rate ({settings.learning_rate:g}), or look at the rows of this step; checkpoints are in {output_dir}"
             )
         state.step += 1
+        if task.moving is not None:
+            follow(task.moving, task.policy, state.step)
         state.epoch = step.epoch
         state.tokens += sums.tokens
         state.examples += sums.examples
@@ -205,7 +210,7 @@ def _note_best(state: TrainState, line: dict[str, float], settings: TrainingArgu
 def _save(task: Task, state: TrainState, settings: TrainingArguments, output_dir: Path, progress: Progress) -> None:
     """Write a checkpoint, then let the oldest go."""
     state.scaler = task.precision.scaler_state()
-    path = save_checkpoint(output_dir, task.policy, task.optimizer, state, task.side_files, task.topology, task.sharding)
+    path = save_checkpoint(output_dir, task.policy, task.optimizer, state, task.side_files, task.topology, task.sharding, task.moving)
     if task.topology.is_main:
         prune_checkpoints(output_dir, settings.save_total_limit, state.best_step if settings.load_best_model_at_end else None)
     progress.say(f"saved {path}")

@@ -17,7 +17,8 @@ import pytest
 from paddlealign.parallel.topology import SINGLE, Topology, start
 from paddlealign.training.optimizer import make_optimizer, optimizer_state
 from paddlealign.training.precision import Precision
-from paddlealign.training.reference import compute_logps, table_reference
+from paddlealign.training.reference import table_reference
+from paddlealign.training.reference_cache import compute_logps
 from paddlealign.training.share import load_share
 from paddlealign.training.step import accumulate_gradients, apply_gradients
 from paddlealign.training.whole import whole_tensors

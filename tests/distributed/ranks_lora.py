@@ -19,6 +19,7 @@ import paddle
 from paddlealign.models.config import DecoderConfig, read_config
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.lora import ALL_LINEAR, choose_targets, fill
+from paddlealign.models.other_adapter import NO_ADAPTER
 from paddlealign.models.parameters import SCORE, LoraSettings
 from paddlealign.models.score_head import with_score_head
 from paddlealign.parallel.collect import everywhere
@@ -29,7 +30,7 @@ from paddlealign.training.checkpoint import TrainState, load_checkpoint, save_ch
 from paddlealign.training.feed import Feed
 from paddlealign.training.objective import reward_objective, sft_objective
 from paddlealign.training.optimizer import make_optimizer
-from paddlealign.training.reference import adapter_reference, table_reference
+from paddlealign.training.reference import model_reference, table_reference
 from paddlealign.training.share import load_share
 from paddlealign.training.step import accumulate_gradients, apply_gradients
 from paddlealign.training.whole import whole_tensors
@@ -63,7 +64,7 @@ def train(
     data = examples(OBJECTIVES[objective_name], EXAMPLES)
     objective = sft_objective()
     if objective_name == "dpo":
-        objective = dpo_objective(adapter_reference(policy, None, FLOAT32, chain), 0.1, 0.0)
+        objective = dpo_objective(model_reference(policy, FLOAT32, chain, other=NO_ADAPTER), 0.1, 0.0)
     elif objective_name == "reward":
         objective = reward_objective(table_reference(np.linspace(0, 1, EXAMPLES, dtype="float32")), 0.05)
     # epsilon: a gradient that is rounding alone does not move a weight

@@ -32,7 +32,8 @@ from paddlealign.training.checkpoint import TrainState, load_checkpoint, save_ch
 from paddlealign.training.feed import Feed
 from paddlealign.training.objective import Objective, reward_objective, sft_objective
 from paddlealign.training.optimizer import make_optimizer
-from paddlealign.training.reference import compute_logps, model_reference, table_reference
+from paddlealign.training.reference import model_reference, table_reference
+from paddlealign.training.reference_cache import compute_logps
 from paddlealign.training.share import load_share
 from paddlealign.training.step import accumulate_gradients, apply_gradients, evaluate
 from paddlealign.training.whole import whole_tensors

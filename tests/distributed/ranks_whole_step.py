@@ -23,7 +23,8 @@ from paddlealign.parallel.topology import Topology, start
 from paddlealign.training.feed import Feed
 from paddlealign.training.objective import Objective, Reference, kto_objective, preference_objective
 from paddlealign.training.optimizer import make_optimizer
-from paddlealign.training.reference import compute_logps, model_reference, table_reference
+from paddlealign.training.reference import model_reference, table_reference
+from paddlealign.training.reference_cache import compute_logps
 from paddlealign.training.share import load_share
 from paddlealign.training.step import accumulate_gradients, apply_gradients, evaluate
 from tests.small_runs import FLOAT32, MODEL, examples

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from paddlealign.models.linear import Linear
 from paddlealign.models.tensor_files import read_tensors, write_tensors
 from paddlealign.models.weights import find_weights
 from paddlealign.recipes import merging
@@ -143,7 +144,7 @@ def test_each_key_changes_the_run(base: Path, tuned: Path, tmp_path: Path, words
 def test_an_adapter_off_is_the_frozen_copy_and_the_cache(base: Path, tmp_path: Path) -> None:
     ways = {
         "off": ["--reference_mode", "frozen"],
-        "copy": ["--reference_mode", "frozen", "--ref_model_name_or_path", base],
+        "copy": ["--reference_mode", "frozen", "--ref_model_name_or_path", shutil.copytree(base, tmp_path / "base")],
         "cached": [],
     }
     for name, words in ways.items():
@@ -279,7 +280,7 @@ def test_a_merge_that_was_written_wrong_is_refused(
     monkeypatch.setattr(merging, "load_weights", damaged)
     assert main("export", [*map(str, words), str(tmp_path / "written")]) == 1
     assert "does not compute what base and adapter do" in capsys.readouterr().err
-    monkeypatch.setattr(merging, "merge", lambda model: setattr(model.adapter, "active", False))
+    monkeypatch.setattr(merging, "merge", lambda model: [it.stand_beside(None, None) for it in model.sublayers() if isinstance(it, Linear)])
     assert main("export", [*map(str, words), str(tmp_path / "unmerged")]) == 1
     assert "before they were written" in capsys.readouterr().err and not (tmp_path / "unmerged").exists()
 

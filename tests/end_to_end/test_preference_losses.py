@@ -13,7 +13,7 @@ from paddlealign.arguments.losses import LOSSES
 from paddlealign.data.example import Example
 from paddlealign.data.packing import make_batch
 from paddlealign.models.weights import load_model
-from paddlealign.recipes import dpo
+from paddlealign.recipes import dpo, references
 from paddlealign.recipes import run as run_recipe
 from paddlealign.recipes.entry import main
 from paddlealign.recipes.rows import prepare_rows
@@ -100,7 +100,7 @@ def test_a_step_is_the_oracles(
     alone = "reference_free" in options or all(LOSSES[name].compares == "policy" for name in weights)
     if alone:
         monkeypatch.setattr(dpo, "load_reference", never)
-        monkeypatch.setattr(dpo, "weights_hash", never)
+        monkeypatch.setattr(references, "weights_hash", never)
     monkeypatch.setattr(run_recipe, "draw_curves", lambda *arguments: True)  # a third of the test's time
     keys = words(folder, tmp_path / "out", ["--loss_type", *options.split()], with_reference=not alone)
     assert main("dpo", keys) == 0

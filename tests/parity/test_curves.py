@@ -17,7 +17,8 @@ from paddlealign.training.loop import Task, fit
 from paddlealign.training.objective import Objective, preference_objective, sft_objective
 from paddlealign.training.optimizer import make_optimizer
 from paddlealign.training.progress import Progress
-from paddlealign.training.reference import compute_logps, table_reference
+from paddlealign.training.reference import table_reference
+from paddlealign.training.reference_cache import compute_logps
 from paddlealign.training.run_log import RunLog, read_metrics
 from tests.small_runs import FLOAT32, MODEL
 

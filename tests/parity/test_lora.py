@@ -140,5 +140,5 @@ def test_a_layer_is_the_float64_formula(cut_inputs: bool, rslora: bool, scale: f
         (layer.lora_B.grad, scale * (flat @ a).T @ upstream),
     ):
         np.testing.assert_allclose(found.numpy(), wanted, rtol=2e-5, atol=2e-5)
-    layer.adapter.active = False
+    layer.stand_beside(None, None)
     np.testing.assert_allclose(layer(given).numpy(), x @ weight + bias, rtol=1e-5, atol=1e-5)

@@ -14,7 +14,8 @@ from paddlealign.objectives.pairs import Coefficients
 from paddlealign.objectives.response import response_logps
 from paddlealign.training.objective import Objective, kto_objective, preference_objective, sft_objective
 from paddlealign.training.precision import Precision
-from paddlealign.training.reference import compute_logps, table_reference
+from paddlealign.training.reference import table_reference
+from paddlealign.training.reference_cache import compute_logps
 from paddlealign.training.score import run_head, run_layers
 from paddlealign.training.step import accumulate_gradients, evaluate
 from tests.small_runs import dpo_objective

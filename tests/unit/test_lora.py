@@ -14,6 +14,7 @@ from paddlealign.models.adapter_files import read_settings, read_values
 from paddlealign.models.config import read_config
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.lora import ALL_LINEAR, attach, choose_targets, fill, first_values
+from paddlealign.models.other_adapter import NO_ADAPTER, worn, zero_adapter
 from paddlealign.models.parameters import SCORE, LoraSettings, adapter_shapes, cut_problem
 from paddlealign.models.score_head import with_score_head
 from paddlealign.models.tensor_files import read_tensors, write_tensors
@@ -22,7 +23,7 @@ from paddlealign.models.weights import load_model
 from paddlealign.recipes.adapter import load_tokenizer
 from paddlealign.training.objective import sft_objective
 from paddlealign.training.optimizer import make_optimizer
-from paddlealign.training.reference import adapter_reference
+from paddlealign.training.reference import model_reference
 from paddlealign.training.step import accumulate_gradients, apply_gradients, evaluate
 from tests.small_runs import FLOAT32, GOLDEN, MODEL, character_checkpoint, dpo_objective, micro_batches
 
@@ -98,24 +99,51 @@ def test_nothing_is_dropped_in_evaluation_or_by_the_reference() -> None:
     losses = [evaluate(it, micro_batches(), sft_objective(), FLOAT32).values["tokens"]["loss"] for it in (adapted(0.5), adapted())]
     assert losses[0] == losses[1]
     model = adapted(dropout=0.5)
-    reference = adapter_reference(model, None, FLOAT32)
+    reference = model_reference(model, FLOAT32, other=NO_ADAPTER)
     before = reference(micro_batches(2)[0]).numpy()
     accumulate_gradients(model, micro_batches(2), dpo_objective(reference, 0.1, 0.0), FLOAT32, False, draw=(3,))
     assert np.array_equal(before, reference(micro_batches(2)[0]).numpy())
 
 
-def test_a_reference_from_the_start_leaves_the_trained_values_alone() -> None:
-    model, other = adapted(), adapted()
-    start = {name: parameter.clone() for name, parameter in model.trained()}
-    reference = adapter_reference(model, start, FLOAT32)
-    batch = micro_batches(2)[0]
-    before = reference(batch).numpy()
-    for _, parameter in model.trained():
-        parameter.set_value(parameter * 1.5)
-    moved = {name: parameter.numpy() for name, parameter in model.trained()}
-    assert np.array_equal(reference(batch).numpy(), before)
-    assert all(np.array_equal(parameter.numpy(), moved[name]) for name, parameter in model.trained())
-    assert not np.array_equal(adapter_reference(other, None, FLOAT32)(batch).numpy(), before)
+OTHERS = {
+    "of the same form": LoraSettings(4, 8.0, False, 0.0, ALL),
+    "of another rank, scale and modules": LoraSettings(2, 3.0, True, 0.0, ("q_proj", "down_proj")),
+}
+
+
+@pytest.mark.parametrize("trained", [ALL, ("v_proj", "down_proj")], ids=str)
+@pytest.mark.parametrize("settings", OTHERS.values(), ids=OTHERS)
+def test_another_adapter_is_worn_for_a_while(settings: LoraSettings, trained: tuple[str, ...]) -> None:
+    policy, wanted = (load_model(MODEL, "float32") for _ in range(2))
+    attach(policy, LoraSettings(4, 8.0, False, 0.5, trained), "base")
+    attach(wanted, settings, "base")
+    rng = np.random.default_rng(4)
+    values = {name: rng.normal(0, 0.1, shape).astype("float32") for name, shape in wanted.trained_shapes().items()}
+    fill(policy, first_values(policy, 3))
+    fill(wanted, values.__getitem__)
+    other, batch = zero_adapter(policy, settings, "base"), micro_batches(2)[0]
+    with worn(policy, other):
+        fill(policy, values.__getitem__)
+    before = {name: parameter.numpy() for name, parameter in policy.named_parameters()}
+    reference = model_reference(policy, FLOAT32, other=other)
+    found = reference(batch).numpy()
+    assert np.array_equal(found, model_reference(wanted, FLOAT32)(batch).numpy())
+    bare = model_reference(policy, FLOAT32, other=NO_ADAPTER)(batch).numpy()
+    assert np.array_equal(bare, model_reference(load_model(MODEL, "float32"), FLOAT32)(batch).numpy())
+    assert np.abs(found - bare).max() > 1e-3
+    after = {name: parameter.numpy() for name, parameter in policy.named_parameters()}
+    assert list(after) == list(before) and same(after, before)
+    assert [name for name, _ in policy.trained()] == [name for name in before if "lora" in name]
+    for _, parameter in policy.trained():
+        parameter.set_value(parameter + 1.0)
+    assert np.array_equal(reference(batch).numpy(), found)
+
+
+def test_a_worn_adapter_is_taken_off_after_a_mistake() -> None:
+    model = adapted()
+    with pytest.raises(RuntimeError), worn(model, NO_ADAPTER):
+        raise RuntimeError
+    assert {name for name, _ in model.trained()} == set(model.trained_shapes())
 
 
 @pytest.mark.parametrize("factor", [1.0, 5.0])

@@ -27,7 +27,8 @@ from paddlealign.training.checkpoint import TrainState, load_checkpoint, save_ch
 from paddlealign.training.objective import sft_objective
 from paddlealign.training.optimizer import make_optimizer
 from paddlealign.training.precision import Precision, choose_precision
-from paddlealign.training.reference import compute_logps, table_reference
+from paddlealign.training.reference import table_reference
+from paddlealign.training.reference_cache import compute_logps
 from paddlealign.training.score import run_head, run_layers
 from paddlealign.training.step import accumulate_gradients, apply_gradients
 from tests.half_precision import HalfKernels, install

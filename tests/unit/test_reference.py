@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 
 from paddlealign.data.example import Example, Response
+from paddlealign.errors import UserError
 from paddlealign.models.tensor_files import read_tensors, write_tensors
 from paddlealign.models.weights import load_model
 from paddlealign.recipes.entry import main
-from paddlealign.training.reference import compute_logps, fingerprint, read_cache, weights_hash, write_cache
+from paddlealign.training import reference_cache
+from paddlealign.training.reference import weights_hash
+from paddlealign.training.reference_cache import compute_logps, fingerprint, write_cache
 from paddlealign.training.run_log import read_metrics
 from tests.small_runs import FLOAT32, MODEL, examples, make_checkpoint, write_rows
 
@@ -89,27 +92,11 @@ def test_the_name_depends_on_the_model_and_the_dtype_but_not_on_paths(model_dir:
     assert fingerprint(pairs, weights_hash(elsewhere), "float32 O1") != name
 
 
-def test_only_a_whole_cache_of_the_right_length_is_used(tmp_path: Path):
-    logps = np.random.default_rng(0).standard_normal((5, 2)).astype("float32")
-    assert read_cache(tmp_path, "name", 5) is None
-    write_cache(tmp_path / "made", "name", logps)
-    assert (read_cache(tmp_path / "made", "name", 5) == logps).all()
-    assert read_cache(tmp_path / "made", "other", 5) is None
-    assert read_cache(tmp_path / "made", "name", 4) is None
-    (path,) = (tmp_path / "made").iterdir()
-    whole = path.read_bytes()
-    for content in (b"", whole[:20], whole[:-1], b"not a tensor file"):
-        path.write_bytes(content)
-        assert read_cache(tmp_path / "made", "name", 5) is None
-    write_tensors(path, {"something": logps})
-    assert read_cache(tmp_path / "made", "name", 5) is None
-
-
 def test_logps_do_not_depend_on_how_the_rows_are_packed(monkeypatch: pytest.MonkeyPatch):
     model, pairs = load_model(MODEL, "float32"), examples(2)
     together = compute_logps(model, pairs, 0, FLOAT32, "test", False)
     assert together.shape == (6, 2) and together.dtype == np.float32 and (together < 0).all()
-    monkeypatch.setattr("paddlealign.training.reference.ROW_TOKENS", 1)
+    monkeypatch.setattr("paddlealign.training.reference_cache.ROW_TOKENS", 1)
     assert np.abs(compute_logps(model, pairs, 0, FLOAT32, "test", False) - together).max() <= 1e-4
     one = compute_logps(model, pairs[3:4], 0, FLOAT32, "test", False)
     assert np.abs(one - together[3:4]).max() <= 1e-4
@@ -170,16 +157,68 @@ def test_the_cache_is_used_again_from_another_run(setting: Setting, plain: Path,
     assert {path.name: path.stat().st_mtime_ns for path in cache.iterdir()} == held
 
 
-def test_a_damaged_cache_is_computed_again(setting: Setting, plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+@pytest.mark.parametrize("harm", [lambda content: content[:-5], lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]])
+def test_a_damaged_cache_is_told_and_computed_again(
+    setting: Setting, plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture, harm: Callable[[bytes], bytes]
+):
     cache = tmp_path / "cache"
     shutil.copytree(plain / "reference", cache)
     for path in cache.iterdir():
-        path.write_bytes(path.read_bytes()[:-5])
+        path.write_bytes(harm(path.read_bytes()))
     assert dpo(setting, tmp_path / "out", "--reference_cache_dir", str(cache)) == 0
-    assert "12 train pairs computed" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "12 train pairs computed" in said and said.count("note: reference: ") == 2 and said.count("computed again") == 2
     assert losses(tmp_path / "out") == losses(plain)
     for path in cache.iterdir():
         assert path.read_bytes() == (plain / "reference" / path.name).read_bytes()
+
+
+def test_a_build_that_was_broken_off_goes_on(
+    setting: Setting, plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(reference_cache, "ROW_TOKENS", 1)
+    monkeypatch.setattr(reference_cache, "PART_ROWS", 3)
+    real, rows = reference_cache.model_logps, []
+
+    def failing(*arguments: Any) -> np.ndarray:
+        rows.append(1)
+        if len(rows) == 8:
+            raise UserError("the machine went down")
+        return real(*arguments)
+
+    monkeypatch.setattr(reference_cache, "model_logps", failing)
+    assert dpo(setting, tmp_path / "out") == 1
+    assert len(list((tmp_path / "out" / "reference").iterdir())) == 2
+    rows.clear()
+    rows.extend([1] * 100)
+    assert dpo(setting, tmp_path / "out") == 0
+    assert "6 of 12 train rows were done before" in capsys.readouterr().out
+    assert len(rows) == 100 + 6 + 5
+    assert {path.name for path in (tmp_path / "out" / "reference").iterdir()} == {path.name for path in (plain / "reference").iterdir()}
+    assert losses(tmp_path / "out") == pytest.approx(losses(plain), abs=1e-6)
+
+
+def test_a_stale_cache_is_never_used(setting: Setting, plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    def said(output: str, changed: Setting, *words: str) -> str:
+        capsys.readouterr()
+        cache = ["--reference_cache_dir", str(plain / "reference")]
+        assert dpo(changed, tmp_path / output, *cache, "--max_steps", "1", "--evaluation_strategy", "no", *words) == 0
+        return capsys.readouterr().out
+
+    assert "12 train pairs read" in said("same", setting)
+    model = tmp_path / "model"
+    shutil.copytree(setting.model, model)
+    (path,) = model.glob("*.safetensors")
+    tensors = read_tensors(path)
+    tensors["model.norm.weight"] = tensors["model.norm.weight"] + np.eye(1, 32, dtype="float32")[0] * 1e-3
+    write_tensors(path, tensors, {"format": "pt"})
+    assert "12 train pairs computed" in said("weight", setting._replace(model=model))
+    assert "12 train pairs computed" in said("ld_alpha", setting, "--ld_alpha", "0.5")
+    rows = tmp_path / "train.jsonl"
+    text = setting.train.read_text(encoding="utf-8")
+    place = text.index('"chosen": "') + len('"chosen": "')
+    rows.write_text(text[:place] + "Q" + text[place + 1 :], encoding="utf-8")
+    assert "12 train pairs computed" in said("token", setting._replace(train=rows))
 
 
 @pytest.mark.parametrize("mode", ["cached", "frozen"])
@@ -201,14 +240,14 @@ def test_the_objective_s_keys_change_the_loss(setting: Setting, plain: Path, tmp
     assert all(abs(a - b) > 1e-5 for a, b in zip(losses(tmp_path / "out")[1:], losses(plain)[1:], strict=True))
 
 
-@pytest.mark.parametrize("wrong", [lambda logps: logps + 1, lambda logps: logps[:, ::-1], lambda logps: logps * np.nan])
+@pytest.mark.parametrize("wrong", [lambda logps: logps + 1, lambda logps: logps[:, ::-1]])
 def test_wrong_numbers_under_the_right_name_stop_the_run(
     setting: Setting, plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture, wrong: Callable[[np.ndarray], Any]
 ):
     cache = tmp_path / "cache"
     shutil.copytree(plain / "reference", cache)
     for path in cache.iterdir():
-        write_tensors(path, {"logps": np.ascontiguousarray(wrong(read_tensors(path)["logps"]))})
+        write_cache(cache, path.stem, np.ascontiguousarray(wrong(read_tensors(path)["logps"])))
     assert dpo(setting, tmp_path / "out", "--reference_cache_dir", str(cache)) == 1
     message = capsys.readouterr().err
     assert message.startswith("error: before the first step the policy's log-probs differ from the reference's")
