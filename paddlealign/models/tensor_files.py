@@ -7,6 +7,7 @@ both are done here; tests hold the files to be the library's byte for byte, and 
 import json
 import math
 import os
+import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -192,7 +193,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def _write_atomically(path: Path, write: Callable[[Any], Any]) -> None:
     """Write beside the file, bring it to the disk, then rename it and bring the name to the disk."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")  # process numbers repeat where several machines share a disk
     try:
         with open(beside, "wb") as file:
             write(file)

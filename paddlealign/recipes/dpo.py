@@ -102,9 +102,10 @@ def check_start(arguments: DpoArguments, task: Task, reference: Reference, chose
         return
     worst = float((np.abs(policy - wanted) / (1.0 + np.abs(wanted))).max())
     allowed = max(TOLERANCE[task.precision.dtype], TOLERANCE[chosen.precision.dtype])
+    beside = f" with the adapter {chosen.lora_path}" if chosen.lora_path else ""
     if not math.isfinite(worst) or worst > allowed:
         raise UserError(
             f"before the first step the policy's log-probs differ from the reference's by {worst:.1e} of their size (allowed: "
-            f"{allowed:.0e}), though both are {arguments.model.model_name_or_path}. Remove the cached log-probs in "
+            f"{allowed:.0e}), though both are {chosen.folder}{beside}. Remove the cached log-probs in "
             "reference_cache_dir; if that does not help, this is a fault of PaddleAlign: please report it"
         )

@@ -17,7 +17,7 @@ import paddle
 
 from paddlealign.models.config import read_config
 from paddlealign.models.decoder import Decoder
-from paddlealign.models.lora import ALL_LINEAR, choose_targets, fill, first_values
+from paddlealign.models.lora import ALL_LINEAR, choose_targets, fill
 from paddlealign.models.other_adapter import worn, zero_adapter
 from paddlealign.models.parameters import LoraSettings
 from paddlealign.parallel.collect import everywhere
@@ -34,6 +34,7 @@ from paddlealign.training.share import load_share
 from paddlealign.training.step import accumulate_gradients, apply_gradients
 from paddlealign.training.whole import whole_tensors
 from tests.distributed.layouts import LAYOUTS, Layout
+from tests.distributed.ranks_lora import values
 from tests.small_runs import FLOAT32, GOLDEN, dpo_objective, examples
 
 MODEL = "qwen2_tied"
@@ -62,15 +63,16 @@ def train(
     options = (GOLDEN / MODEL, "float32", 99, False, topology, layout.stage, layout.sequence)
     policy, sharding = load_share(*options, lora=settings if run == "adapter" else None)
     if run == "adapter":
-        fill(policy, first_values(policy, 1))
+        fill(policy, lambda name: values(policy, name))
         other = zero_adapter(policy, settings, "")
         with worn(policy, other):
-            fill(policy, first_values(policy, 1))
+            fill(policy, lambda name: values(policy, name))
         moving = MovingReference(EVERY, SHARE, policy, sharding, other)
     else:
         moving = MovingReference(EVERY, SHARE, *load_share(*options))
-    objective = dpo_objective(model_reference(moving.model, FLOAT32, chain, other=moving.other), 0.5, 0.0)
-    optimizer = make_optimizer(sharding.own(policy), 0.9, 0.99, 1e-5, 0.01)
+    objective = dpo_objective(model_reference(moving.model, FLOAT32, chain, other=moving.other), 0.1, 0.0)
+    # epsilon: a gradient that is rounding alone does not move a weight
+    optimizer = make_optimizer(sharding.own(policy), 0.9, 0.99, 1e-4, 0.01)
     feed = Feed(
         examples(2, EXAMPLES), pad_id=0, seed=1, max_length=64, micro_batch_size=1, accumulation=ROWS_OF_A_STEP // topology.data.size,
         packing="micro_batch", epochs=1, max_steps=STEPS, rank=topology.data.rank, ranks=topology.data.size,

@@ -137,5 +137,15 @@ def test_a_frozen_reference_must_be_cut_as_well(llama: Path, tmp_path: Path, cap
     assert code == 1 and "the model has 2 layers, and every stage needs one" in said
 
 
+def test_a_reference_in_half_precision_takes_half_the_memory(llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    words = ["--reference_mode", "frozen", "--devices", 2, "--tensor_parallel_degree", 2, "--bf16", "false", "--device", "gpu"]
+    found: list[float] = []
+    for dtype in ("auto", "bfloat16"):
+        assert plan(capsys, "dpo", llama, *words, "--reference_dtype", dtype, "--json", tmp_path / f"{dtype}.json")[0] == 0
+        (written,) = json.loads((tmp_path / f"{dtype}.json").read_text())["plans"]
+        found.append(written["memory_bytes"]["reference"])
+    assert found[1] == pytest.approx(found[0] / 2)
+
+
 def test_the_page_of_layouts_says_what_the_command_plans():
     assert write_page(ROOT / "docs" / "parallel.md", check=True) == 0

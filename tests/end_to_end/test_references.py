@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import paddle
 import pytest
 
 from paddlealign.models.lora import attach, fill
@@ -15,8 +17,10 @@ from paddlealign.models.weights import load_model
 from paddlealign.recipes import dpo, references
 from paddlealign.recipes.entry import main
 from paddlealign.recipes.merging import merged_model
+from paddlealign.recipes.references import choose_reference_precision as precision
 from paddlealign.training.checkpoint import save_policy
 from paddlealign.training.run_log import read_metrics
+from tests import half_precision
 from tests.small_runs import CHARACTERS, character_checkpoint
 
 SETTINGS = {  # of the adapters that are there; the first is that which lora_rank 4 and all modules make
@@ -124,6 +128,19 @@ def test_a_dtype_that_a_cpu_lacks_is_refused_and_float32_is_a_copy(folder: Path,
     assert losses(tmp_path / "auto") == losses(tmp_path / "float32")
 
 
+@pytest.mark.parametrize("mode", ["cached", "frozen"])
+def test_a_reference_of_another_dtype_computes_in_it(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str):
+    kernels = half_precision.install(monkeypatch)  # as on a GPU
+    monkeypatch.setattr(references, "choose_reference_precision", lambda wanted, start: precision(wanted, replace(start, device="gpu")))
+    words = ["--reference_mode", mode, "--lora", "true"]
+    assert train(folder, tmp_path / "auto", *words) == 0
+    assert kernels.outputs == {paddle.float32}
+    assert train(folder, tmp_path / "half", *words, "--reference_dtype", "bfloat16") == 0
+    assert kernels.outputs == {paddle.float32, paddle.bfloat16} and not kernels.mixed
+    found, wanted = (np.array(losses(tmp_path / name)) for name in ("half", "auto"))
+    assert 1e-6 < np.abs(found - wanted).max() < 3e-2
+
+
 SYNC = ["--reference_mode", "frozen", "--sync_ref_model", "true", "--ref_model_sync_steps", 2]
 KINDS = {
     "copy": [],
@@ -143,9 +160,16 @@ def test_a_moved_reference_is_the_policy_at_the_sync(folder: Path, tmp_path: Pat
     assert train(folder, tmp_path / "out", *words, "--eval_steps", 1) == 0
     found = losses(tmp_path / "out")
     assert found[2] == LN2 and found[4] == LN2 and all(abs(found[step] - np.log(2)) > 1e-3 for step in (1, 3, 5))
-    assert (found[0] == LN2) is (kind != "copy from an adapter")
+    assert bool(found[0] == LN2) is (kind != "copy from an adapter")
     margins = [line["eval_rewards/margins"] for line in read_metrics(tmp_path / "out") if "eval_loss" in line]
     assert [abs(margin) < 1e-5 for margin in margins] == [False, True] * 3  # the sync comes before the evaluation
+
+
+def test_ktos_reference_moves_too(folder: Path, tmp_path: Path):
+    words = [*SYNC, "--ref_model_mixup_alpha", 1, "--loss_type", "kto", "--train_dataset_path", folder / "labelled.jsonl"]
+    assert train(folder, tmp_path / "out", *words, "--dev_dataset_path", folder / "labelled.jsonl", "--max_steps", 4) == 0
+    found = losses(tmp_path / "out")  # sigmoid(0) where the policy is the reference
+    assert found[0] == found[2] == pytest.approx(0.5, abs=1e-6) and all(abs(found[step] - 0.5) > 1e-3 for step in (1, 3))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -73,6 +73,19 @@ def test_keys_of_divergences_and_mixtures_are_told_where_nothing_reads_them(tmp_
     assert "reference_cache_dir (the loss has no reference)" in told(reference_free=True, reference_cache_dir="c")
 
 
+def test_keys_of_references_are_told_where_nothing_reads_them(tmp_path):
+    def told(**keys):
+        return " ".join(run(tmp_path, "dpo", dev_dataset_path=None, **keys).notes)
+
+    moving = {"sync_ref_model": True, "ref_model_mixup_alpha": 0.5, "ref_model_sync_steps": 3}
+    assert told(reference_mode="frozen", ref_lora_path="a", reference_dtype="float32", **moving) == ""
+    for key in moving:
+        assert f"{key} (the loss has no reference)" in told(loss_type="simpo", **moving)
+    still = told(ref_model_mixup_alpha=0.5, ref_model_sync_steps=3)
+    assert "ref_model_mixup_alpha (sync_ref_model is false), ref_model_sync_steps (sync_ref_model is false)" in still
+    assert "reference_cache_dir (reference_mode is frozen)" in told(reference_mode="frozen", reference_cache_dir="c")
+
+
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
@@ -92,6 +105,11 @@ def test_keys_of_divergences_and_mixtures_are_told_where_nothing_reads_them(tmp_
         ({"loss_type": "kto", "use_weighting": True}, "use_weighting: kto trains"),
         ({"loss_type": "aot,sigmoid", "use_weighting": True}, "use_weighting: aot pairs answers by rank"),
         ({"loss_type": "sft", "use_weighting": True}, "there is no loss over pairs"),
+        ({"ref_model_mixup_alpha": 0}, "ref_model_mixup_alpha 0"),
+        ({"ref_model_mixup_alpha": 1.1}, "ref_model_mixup_alpha 1.1"),
+        ({"ref_model_sync_steps": 0}, "ref_model_sync_steps 0"),
+        ({"reference_dtype": "int8"}, "reference_dtype"),
+        ({"sync_ref_model": True}, "sync_ref_model: cached log-probabilities are those of a reference that stays as it is"),
         ({"desirable_weight": 0}, "desirable_weight"),
         ({"undesirable_weight": 0}, "undesirable_weight"),
         ({"loss_weights": "a lot"}, "numbers above 0 are needed"),

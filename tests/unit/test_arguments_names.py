@@ -23,6 +23,7 @@ from tests.least_arguments import BASE, refused, run
         ("dpo", "max_seq_len", 4000, "data", "max_length"),
         ("dpo", "max_prompt_len", 500, "data", "src_length"),
         ("dpo", "max_prompt_length", 500, "data", "src_length"),
+        ("dpo", "ref_model_adapters", "a", "objective", "ref_lora_path"),
         ("sft", "gradient_checkpointing", True, "training", "recompute"),
         ("sft", "intokens", True, "data", "zero_padding"),
         ("sft", "eval_strategy", "epoch", "training", "evaluation_strategy"),

@@ -244,6 +244,8 @@ def test_the_moments_of_half_precision_by_hand():
     assert two.moment == "in the first layer's backward of a later micro-batch"
     assert two.gradients == 4 * whole.total + 2 * whole.total + 2 * 80
     assert two.activations == layer + work and two.reference == 2 * whole.total
+    wide = stage_memory(replace(job, reference_bytes=4), replace(ALONE, micro_batches=2), 0, whole, whole, 6, 6)
+    assert replace(wide, reference=two.reference) == two and wide.reference == 4 * whole.total
 
 
 def test_where_the_head_is_the_highest():
