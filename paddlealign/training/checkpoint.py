@@ -162,6 +162,10 @@ def load_checkpoint(
     """Put weights, optimizer, loss scaler and state back as they were saved. sharding, moving: see ``save_checkpoint``."""
     load_trained(policy, folder)
     if moving is not None:
+        if not (folder / REFERENCE_DIR).is_dir():
+            raise UserError(
+                f"{folder}: its folder {REFERENCE_DIR} is missing, without which this run cannot go on; name another checkpoint"
+            )
         moving.sharding.leave()
         with moving.standing():
             load_trained(moving.model, folder / REFERENCE_DIR)

@@ -78,9 +78,13 @@ def never(*_: Any) -> None:
     raise AssertionError("a second model was asked for")
 
 
-@pytest.mark.parametrize("mode", ["cached", "frozen"])
-@pytest.mark.parametrize("lora", [False, True], ids=["all weights", "lora"])
-@pytest.mark.parametrize("below", ["base", "second"])
+@pytest.mark.parametrize(
+    ("mode", "lora", "below"),
+    [
+        ("cached", False, "base"), ("frozen", False, "second"), ("cached", True, "second"), ("frozen", True, "base"),
+        ("frozen", True, "second"),
+    ],
+)  # fmt: skip
 def test_an_adapter_as_reference_is_the_model_with_it_merged(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, lora: bool, below: str
 ):
@@ -173,7 +177,9 @@ def test_ktos_reference_moves_too(folder: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_resumed_run_with_a_moving_reference_is_the_uninterrupted_one(folder: Path, tmp_path: Path, kind: str):
+def test_a_resumed_run_with_a_moving_reference_is_the_uninterrupted_one(
+    folder: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture
+):
     words = [*words_of(folder, kind), *SYNC, "--max_steps", 5, "--save_strategy", "steps", "--save_steps", 3, "--lora_dropout", 0.1]
     assert train(folder, tmp_path / "whole", *words) == 0
     again = shutil.copytree(tmp_path / "whole", tmp_path / "again")
@@ -187,6 +193,7 @@ def test_a_resumed_run_with_a_moving_reference_is_the_uninterrupted_one(folder: 
     assert moved.keys() == trained.keys() and any(not np.array_equal(moved[it], trained[it]) for it in moved)
     shutil.rmtree(again / "checkpoint-3" / "reference")
     assert train(folder, again, *words, "--resume_from_checkpoint", again / "checkpoint-3") == 1
+    assert "checkpoint-3: its folder reference is missing" in capsys.readouterr().err
 
 
 def test_each_key_of_a_moving_reference_changes_the_run(folder: Path, tmp_path: Path):
