@@ -24,7 +24,7 @@ from paddlealign.arguments.scoring_fields import PerplexityArguments, ScoringArg
 PATH_KEYS = frozenset({
     "model_name_or_path", "tokenizer_name_or_path", "dataset_name_or_path", "train_dataset_path", "dev_dataset_path", "chat_template",
     "output_dir", "resume_from_checkpoint", "ref_model_name_or_path", "reference_cache_dir", "data_file", "output_file", "json",
-    "lora_path",
+    "lora_path", "ref_lora_path",
     "answers_a", "answers_b", "reward_model_name_or_path", "policy_model_name_or_path", "baseline_model_name_or_path",
     "sample_data_file", "sample_reward_model",
 })  # fmt: skip
