@@ -10,13 +10,13 @@ import numpy as np
 import paddle
 import pytest
 
-from paddlealign.models.lora import attach, fill
+from paddlealign.models.adapter_files import read_values
+from paddlealign.models.lora import attach, fill, merge
 from paddlealign.models.parameters import LoraSettings
 from paddlealign.models.tensor_files import read_tensors, write_tensors
 from paddlealign.models.weights import load_model
 from paddlealign.recipes import dpo, references
 from paddlealign.recipes.entry import main
-from paddlealign.recipes.merging import merged_model
 from paddlealign.recipes.references import choose_reference_precision as precision
 from paddlealign.training.checkpoint import save_policy
 from paddlealign.training.run_log import read_metrics
@@ -53,7 +53,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fill(model, lambda it: rng.normal(0, 0.1, model.trained_shapes()[it]).astype("float32"))  # noqa: B023 - called at once
         save_policy(root / name, model, {})
         for below in (base, second):
-            merged, _ = merged_model(str(below), str(root / name), settings, allow_pickle=False)
+            merged = load_model(below, "float32")
+            attach(merged, settings, str(below))
+            fill(merged, read_values(root / name, merged.config, settings))
+            merge(merged)
             for parameter in merged.parameters():
                 parameter.stop_gradient = False  # a merged model is saved as one that was trained
             save_policy(shutil.copytree(below, root / f"{below.name} and {name}"), merged, {})
