@@ -17,6 +17,7 @@ from paddlealign.recipes.device import say
 from paddlealign.recipes.references import ReferenceModel, cached_references, choose_reference, frozen_reference, load_reference
 from paddlealign.recipes.rows import Rows, check_shared_prompts, prepare_rows
 from paddlealign.recipes.run import adapter_hashes, agree_on_run, begin, check_resume, load_policy, make_task, train
+from paddlealign.recipes.sampling import ReferenceModel as Answering
 from paddlealign.recipes.sampling import Sampler, find_prompts
 from paddlealign.training.loop import Task
 from paddlealign.training.objective import Objective, Reference, kto_objective, preference_objective
@@ -54,7 +55,7 @@ def run(arguments: DpoArguments, request: StopRequest) -> None:
     )
     task = replace(make_task(arguments, start, rows, policy, sharding, objective, dev_objective), moving=moving)
     if prompts:
-        answering = "policy" if chosen is not None and chosen.like_policy else None if copy is None else copy[0]
+        answering: Answering = "policy" if chosen is not None and chosen.like_policy else None if copy is None else copy[0]
         if answering is None and chosen is not None:
             say("samples: the reference's answers are left out, since only its log-probs are kept (reference_mode frozen keeps the model)")
         task = replace(task, sample=Sampler(arguments, start, rows, policy, prompts, answering))

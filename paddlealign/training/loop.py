@@ -111,8 +111,7 @@ def fit(
                 f"were. Lower learning_rate ({settings.learning_rate:g}), or look at the rows of this step; checkpoints are in {output_dir}"
             )
         state.step += 1
-        if task.moving is not None:
-            follow(task.moving, task.policy, state.step)
+        follow(task.moving, task.policy, state.step)
         state.epoch = step.epoch
         state.tokens += sums.tokens
         state.examples += sums.examples

@@ -29,13 +29,13 @@ class MovingReference:
 
 
 @paddle.no_grad()
-def follow(moving: MovingReference, policy: Decoder, step: int) -> None:
+def follow(moving: MovingReference | None, policy: Decoder, step: int) -> None:
     """Let the reference follow the policy where it is time: after optimizer step number ``step`` (1 is the first), as TRL does.
 
     Each process moves what it holds of the tensors, those of the policy being as they are after an update: at sharding's stage 3 each has
     its own layers' alone. The mean is computed in float32, whatever the dtypes.
     """
-    if step % moving.every:
+    if moving is None or step % moving.every:
         return
     moving.sharding.leave()
     trained = dict(policy.trained())
