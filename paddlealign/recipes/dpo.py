@@ -17,8 +17,7 @@ from paddlealign.recipes.device import say
 from paddlealign.recipes.references import ReferenceModel, cached_references, choose_reference, frozen_reference, load_reference
 from paddlealign.recipes.rows import Rows, check_shared_prompts, prepare_rows
 from paddlealign.recipes.run import adapter_hashes, agree_on_run, begin, check_resume, load_policy, make_task, train
-from paddlealign.recipes.sampling import ReferenceModel as Answering
-from paddlealign.recipes.sampling import Sampler, find_prompts
+from paddlealign.recipes.sampling import Answering, Sampler, find_prompts
 from paddlealign.training.loop import Task
 from paddlealign.training.objective import Objective, Reference, kto_objective, preference_objective
 from paddlealign.training.reference import model_logps
@@ -57,7 +56,9 @@ def run(arguments: DpoArguments, request: StopRequest) -> None:
     if prompts:
         answering: Answering = "policy" if chosen is not None and chosen.like_policy else None if copy is None else copy[0]
         if answering is None and chosen is not None:
-            say("samples: the reference's answers are left out, since only its log-probs are kept (reference_mode frozen keeps the model)")
+            cached = "only its log-probs are kept (reference_mode frozen keeps the model)"
+            why = "it is the policy with another adapter" if in_memory else cached
+            say(f"samples: the reference's answers are left out, since {why}")
         task = replace(task, sample=Sampler(arguments, start, rows, policy, prompts, answering))
     if arguments.training.do_train and start.resume is None and chosen is not None and references[0] is not None:
         check_start(arguments, task, references[0], chosen)

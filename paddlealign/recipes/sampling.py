@@ -53,7 +53,7 @@ from paddlealign.training.loop import Sampled
 from paddlealign.training.precision import Precision
 
 # Who answers as the reference: a model, the policy before its first step, or nobody.
-ReferenceModel = Decoder | Literal["policy"] | None
+Answering = Decoder | Literal["policy"] | None
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Sampler:
     """Lets the policy answer the prompts at a step, and writes, scores and sums up its answers."""
 
     def __init__(
-        self, arguments: SftArguments | DpoArguments, start: Start, rows: Rows, policy: Decoder, prompts: Prompts, reference: ReferenceModel
+        self, arguments: SftArguments | DpoArguments, start: Start, rows: Rows, policy: Decoder, prompts: Prompts, reference: Answering
     ) -> None:
         """Look at all that is needed. Raises UserError where something is missing."""
         if policy.make.positions > 1 and policy.config.rope.kind == "dynamic":
