@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Optional
 
 from paddlealign.arguments.declare import key
+from paddlealign.arguments.judge_fields import split_judge
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,21 @@ class SampleArguments:
         None,
         metavar="DIR",
     )
+    sample_judge: Optional[str] = key(
+        "Python function that judges each answer against the reference's (dpo), as evaluate.py judge calls it: FUNCTION(prompt, answer, "
+        "reference_answer). samples/judge is the share that it prefers, ties as half.",
+        None,
+        metavar="FILE.py:FUNCTION",
+    )
 
 
 def sample_problems(samples: SampleArguments, evaluates: bool) -> list[str]:
     """What is wrong with the keys together. evaluates: whether the run reads dev rows."""
+    if samples.sample_judge:
+        try:
+            split_judge(samples.sample_judge)
+        except ValueError as error:
+            return [f"sample_judge: {error}"]
     if samples.sample_during_eval and not samples.sample_data_file and not evaluates:
         return [
             "sample_during_eval has no prompts: do_eval is false and evaluation_strategy no. Set evaluation_strategy to steps or epoch, or "

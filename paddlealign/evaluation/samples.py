@@ -1,8 +1,9 @@
 """Answers that a policy gave during training: the rows of ``output_dir/samples/step-<N>.jsonl``, and what is told of them.
 
-A row is {prompt, response, reference_response, score, length}. prompt: the user's text, or a list of messages where there are more;
-reference_response: in DPO, what the reference answered before the first step; score: a reward model's; length: tokens of the response
-without its end token. reference_response and score stand there where they are known.
+A row is {prompt, response, reference_response, score, verdict, length}. prompt: the user's text, or a list of messages where there are
+more; reference_response: in DPO, what the reference answered before the first step; score: a reward model's; verdict: 1 where a judge
+prefers the response to the reference's, 0 where it is the other way round, 0.5 for a tie; length: tokens of the response without its end
+token. reference_response, score and verdict stand there where they are known.
 """
 
 import json
@@ -38,8 +39,12 @@ def sample_rows(
     lengths: Sequence[int],
     references: Sequence[str] | None,
     scores: Sequence[float | None] | None,
+    verdicts: Sequence[float] | None = None,
 ) -> list[dict[str, Any]]:
-    """The rows of one step. prompts: of ``prompt_columns``. references, scores: None where there are none; a score of None is left out."""
+    """The rows of one step. prompts: of ``prompt_columns``.
+
+    references, scores, verdicts: None where there are none; a score of None is left out.
+    """
     rows = []
     for place, (prompt, response, length) in enumerate(zip(prompts, responses, lengths, strict=True)):
         row = {**prompt, "response": response}
@@ -48,6 +53,8 @@ def sample_rows(
         score = None if scores is None else scores[place]
         if score is not None:
             row["score"] = round(score, 6)
+        if verdicts is not None:
+            row["verdict"] = verdicts[place]
         rows.append({**row, "length": length})
     return rows
 
@@ -58,10 +65,10 @@ def response_length(answer: Sequence[int], stop_ids: Sequence[int]) -> int:
 
 
 def summarise_samples(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """For the run log: the mean length in tokens and, of the rows that have one, the mean score."""
-    scores = [row["score"] for row in rows if "score" in row]
-    found = {"samples/length": float(np.mean([row["length"] for row in rows]))}
-    return found | ({"samples/score": float(np.mean(scores))} if scores else {})
+    """For the run log: the mean length in tokens, the mean score of the rows that have one, and the mean verdict."""
+    named = {"samples/length": "length", "samples/score": "score", "samples/judge": "verdict"}
+    known = {name: [row[column] for row in rows if column in row] for name, column in named.items()}
+    return {name: float(np.mean(values)) for name, values in known.items() if values}
 
 
 def samples_file(output_dir: Path, step: int) -> Path:
@@ -95,7 +102,8 @@ def show_samples(path: Path, step: int, rows: Sequence[dict[str, Any]]) -> list[
     """Lines for the screen: the figures, and the first answers."""
     figures = summarise_samples(rows)
     score = f", mean score {figures['samples/score']:+.3f}" if "samples/score" in figures else ""
-    lines = [f"samples at step {step}: {len(rows)} answers of {figures['samples/length']:.1f} tokens{score}, in {path}"]
+    judged = f", {figures['samples/judge']:.1%} preferred to the reference's" if "samples/judge" in figures else ""
+    lines = [f"samples at step {step}: {len(rows)} answers of {figures['samples/length']:.1f} tokens{score}{judged}, in {path}"]
     for row in rows[:SHOWN_ROWS]:
         last = row["prompt"] if isinstance(row["prompt"], str) else row["prompt"][-1]["content"]
         other = row.get("reference_response", row["response"])

@@ -20,16 +20,16 @@ Judge = Callable[[Prompt, str, str], object]
 _RETURNS = "a judge returns a number (above 0 where A is better, 0 for a tie, below 0 where B is), or two numbers, the scores of A and B"
 
 
-def load_judge(judge: str) -> Judge:
-    """The function that ``judge`` names, FILE.py:FUNCTION; the file is run. Raises UserError."""
+def load_judge(judge: str, key: str = "judge") -> Judge:
+    """The function that ``judge`` names, FILE.py:FUNCTION; the file is run. key: which names it, for messages. Raises UserError."""
     path, name = split_judge(judge)
-    function = getattr(_run_file(Path(path)), name, None)
+    function = getattr(_run_file(Path(path), key), name, None)
     if not callable(function):
-        raise UserError(f"judge: {path} has no function {name}.")
+        raise UserError(f"{key}: {path} has no function {name}.")
     return function
 
 
-def _run_file(path: Path) -> ModuleType:
+def _run_file(path: Path, key: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"judge_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -37,7 +37,7 @@ def _run_file(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # noqa: BLE001 - whatever the user's file does
-        raise UserError(f"judge: {path} cannot be run: {_told(error, path)}.") from None
+        raise UserError(f"{key}: {path} cannot be run: {_told(error, path)}.") from None
     return module
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from paddle import Tensor
 
 from paddlealign.arguments.results import DpoArguments, SftArguments
@@ -31,6 +32,7 @@ from paddlealign.evaluation.samples import (
     summarise_samples,
     write_samples,
 )
+from paddlealign.evaluation.winners import outcomes_of
 from paddlealign.models.attention import Attend
 from paddlealign.models.config import read_config
 from paddlealign.models.decoder import Decoder
@@ -44,6 +46,7 @@ from paddlealign.parallel.topology import Topology
 from paddlealign.recipes.chat import prompt_limit
 from paddlealign.recipes.device import say
 from paddlealign.recipes.heads import need_score_head
+from paddlealign.recipes.judge_function import call_judge, load_judge
 from paddlealign.recipes.predict import decode_answer
 from paddlealign.recipes.processes import staged_forward
 from paddlealign.recipes.rows import Rows, vocabulary_size
@@ -156,6 +159,13 @@ class Sampler:
         self._together = arguments.training.sharding == "stage3"
         self._forward = live_forward(start.precision, start.topology, start.chain, self._together)
         self._reward_model = find_reward_model(arguments, start.device)
+        self._judge_name = arguments.samples.sample_judge
+        self._judge = load_judge(self._judge_name, "sample_judge") if self._judge_name else None
+        if self._judge and reference is None:
+            raise UserError(
+                "sample_judge judges against the reference's answers, and this run has none: in DPO reference_mode frozen keeps the model, "
+                "in SFT there is no reference. Leave it out, or compare files of answers with evaluate.py judge."
+            )
         self._columns = [prompt_columns(record) for record in prompts.records]
         self._references = read_references(self._output_dir, self._columns) if start.resume and reference is not None else None
         if start.resume and reference == "policy" and self._references is None:
@@ -171,7 +181,7 @@ class Sampler:
         responses = [self._text(answer) for answer in answers]
         lengths = [response_length(answer, self._prompts.settings.stop_ids) for answer in answers]
         scores = score_responses(self._reward_model, self._prompts.records, responses, self._batch_size) if self._reward_model else None
-        rows = sample_rows(self._columns, responses, lengths, self._references, scores)
+        rows = sample_rows(self._columns, responses, lengths, self._references, scores, self._verdicts(responses))
         path = samples_file(self._output_dir, step)
         write_samples(path, rows)
         return Sampled(summarise_samples(rows), show_samples(path, step, rows))
@@ -180,6 +190,14 @@ class Sampler:
         """What the reference answers, where it can. first: the policy's answers before its first step, which may be the reference's."""
         answers = first if self._reference == "policy" else self._answer(self._reference) if self._reference is not None else None
         return None if answers is None else [self._text(answer) for answer in answers]
+
+    def _verdicts(self, responses: Sequence[str]) -> list[float] | None:
+        """Of each response whether the judge prefers it to the reference's, see ``evaluation.winners.outcomes_of``."""
+        if self._judge is None or self._judge_name is None or self._references is None:
+            return None
+        called = zip(self._prompts.records, responses, self._references, strict=True)
+        margins = [call_judge(self._judge, self._judge_name, *answers)[0] for answers in called]
+        return outcomes_of(np.array(margins), tie_margin=0.0).tolist()
 
     def _answer(self, model: Decoder) -> list[list[int]]:
         ids, settings = self._prompts.ids, self._prompts.settings

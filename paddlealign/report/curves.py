@@ -20,6 +20,7 @@ _PANELS = {
     "rewards": [("rewards/chosen", "chosen", _TRAIN), ("rewards/rejected", "rejected", _SECOND)],
     "length of sampled answers, tokens": [("samples/length", "policy", _DEV)],
     "reward of sampled answers": [("samples/score", "policy", _DEV)],
+    "answers that the judge prefers to the reference's": [("samples/judge", "policy", _DEV)],
     "gradient norm": [("grad_norm", "before clipping", _TRAIN)],
     "learning rate": [("learning_rate", "", _TRAIN)],
 }

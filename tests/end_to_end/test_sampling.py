@@ -187,6 +187,28 @@ def test_a_reference_of_its_own_answers_where_it_is_in_memory(
     assert all("reference_response" not in row for row in rows_of(cached, 1))
 
 
+def test_a_judge_of_ones_own_holds_each_answer_to_the_references(words: Words, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    judge, output = tmp_path / "judges.py", tmp_path / "out"
+    judge.write_text("def later(prompt, answer, reference):\n    return (answer > reference) - (answer < reference)\n")
+    keys = ["--save_strategy", "no", *SAMPLES, *DRAWN, "--sample_judge"]
+    assert main("dpo", words("dpo", output, *keys, f"{judge}:later")) == 0
+    assert "preferred to the reference's" in capsys.readouterr().out
+    logged = {line["step"]: line["samples/judge"] for line in read_metrics(output) if "samples/judge" in line}
+    for step in (0, 2, 5):
+        rows = rows_of(output, step)
+        pairs = [(row["response"], row["reference_response"]) for row in rows]
+        assert [row["verdict"] for row in rows] == [0.5 if a == b else float(a > b) for a, b in pairs]
+        assert logged[step] == pytest.approx(sum(row["verdict"] for row in rows) / len(rows))
+    assert logged[0] == 0.5 != logged[5]
+    for command, word, told in (
+        ("sft", f"{judge}:later", "sample_judge judges against the reference's answers"),
+        ("dpo", f"{judge}:other", f"sample_judge: {judge} has no function other"),
+        ("dpo", "judges", "sample_judge: "),
+    ):
+        assert main(command, words(command, tmp_path / "no", *keys, word)) == 1
+        assert told in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("extra", "told"),
     [

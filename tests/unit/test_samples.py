@@ -58,6 +58,9 @@ def test_rows_hold_what_is_known_and_figures_count_what_they_hold() -> None:
     assert scored[0] == {**ROWS[0], "response": "5", "reference_response": "a", "score": 0.123457, "length": 1}
     assert "score" not in scored[1] and scored[2]["reference_response"] == "c"
     assert summarise_samples(scored) == {"samples/length": 3.0, "samples/score": pytest.approx((0.123457 - 1) / 2)}
+    judged = sample_rows(ROWS[:2], ["5", "6"], [1, 2], ["a", "b"], None, [1.0, 0.5])
+    assert judged[1] == {**ROWS[1], "response": "6", "reference_response": "b", "verdict": 0.5, "length": 2}
+    assert summarise_samples(judged) == {"samples/length": 1.5, "samples/judge": 0.75}
     assert [response_length(answer, (2, 7)) for answer in ([5, 2], [5, 2, 5], [7], [])] == [1, 3, 0, 0]
 
 
