@@ -13,7 +13,7 @@ from typing import Any
 from paddlealign.data.columns import mapped, with_values
 from paddlealign.data.example import Message, Record
 from paddlealign.data.message_rows import BadRowError, read_tools, type_of
-from paddlealign.data.row_forms import ROW_FORMS, RowForm, detect, form_named, forms_of, usual_form
+from paddlealign.data.row_forms import PLAIN_PAIRS, ROW_FORMS, RowForm, detect, form_named, forms_of, usual_form
 from paddlealign.data.row_parts import Parsed
 from paddlealign.data.sources import DoubledKey, read_source
 from paddlealign.errors import UserError
@@ -153,9 +153,10 @@ def _other_command(row: object, kind: str) -> str:
     """Which command reads a row that has the form of another kind."""
     if not isinstance(row, dict):
         return ""
-    pair = {"response", "sort"} <= row.keys() or {"chosen", "rejected"} <= row.keys()
-    if kind == "sft" and pair:
-        return " Use dpo_main.py or reward_main.py for such rows. (To train on the chosen answers alone, set row_form to pairs.)"
+    pair = detect(forms_of("preference", "best_worst"), row) if kind == "sft" else None
+    if pair:
+        name = "pairs" if pair.name in PLAIN_PAIRS else pair.name
+        return f" Use dpo_main.py or reward_main.py for such rows. (To train on the chosen answers alone, set row_form to {name}.)"
     if kind in ("sft", "preference") and {"completion", "label"} <= row.keys():
         return " Use dpo_main.py with loss_type kto for such rows."
     if kind == "preference" and not row.keys() & {"chosen", "rejected", "response", "sort"} and row.keys() & {"tgt", "messages"}:

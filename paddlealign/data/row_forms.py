@@ -70,7 +70,7 @@ def form_named(name: str, kind: str, pairs: str) -> RowForm:
         known += [replace(form, parse=pairs_of.as_answer(form.parse)) for form in _pair_forms("best_worst") if form.name not in own]
     fitting = [form for form in known if form.name == name]
     if name == "pairs" and kind != "prompt":
-        plain = [form for form in _pair_forms(pairs) if form.name in _PLAIN_PAIRS]
+        plain = [form for form in _pair_forms(pairs) if form.name in PLAIN_PAIRS]
         wrap = {"sft": pairs_of.as_answer, "labelled": pairs_of.as_labelled}
         fitting = [replace(form, parse=wrap[kind](form.parse) if kind in wrap else form.parse) for form in plain]
     if not fitting:
@@ -93,8 +93,8 @@ def _first_that_fits(forms: Sequence[RowForm], row: Row, where: str) -> Parsed:
     return (detect(forms, row) or forms[-1]).parse(row, where)
 
 
-_PLAIN_PAIRS = ("alpaca", "sharegpt", "messages", "chatpair", "plaintext")
-_SIDE_BY_SIDE = ("paddlenlp", "hh", *_PLAIN_PAIRS)
+PLAIN_PAIRS = ("alpaca", "sharegpt", "messages", "chatpair", "plaintext")
+_SIDE_BY_SIDE = ("paddlenlp", "hh", *PLAIN_PAIRS)
 _USUAL = {
     "sft": "src_tgt",
     "answered": "src_tgt",

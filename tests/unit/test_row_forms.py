@@ -195,8 +195,12 @@ def test_the_form_that_a_user_asks_for_is_taken(tmp_path):
         read(tmp_path, "preference", row, row_form="alpaca")
     with pytest.raises(UserError, match=r'row_form: "src_tgt" is no form of the rows of this run; allowed: auto, paddlenlp, hh, alpaca'):
         read(tmp_path, "preference", row, row_form="src_tgt")
-    with pytest.raises(UserError, match=r"set row_form to pairs"):
+    with pytest.raises(UserError, match=r"set row_form to hh\."):
         read(tmp_path, "sft", row)
+    with pytest.raises(UserError, match=r"no 'src' and no 'tgt'.* set row_form to shp\."):
+        read(tmp_path, "sft", shp(4, 2, 1))
+    with pytest.raises(UserError, match=r"set row_form to pairs\."):
+        read(tmp_path, "sft", PAIR)
     assert read(tmp_path, "sft", PAIR, row_form="pairs")[0][0].responses == ("c",)
 
 
