@@ -1,6 +1,5 @@
 """What values may be together, and what follows from them. Pure functions of the filled dataclasses."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import astuple, replace
 from typing import Any, NamedTuple
@@ -8,15 +7,16 @@ from typing import Any, NamedTuple
 from paddlealign.arguments.comparing import comparison_problems, unread_comparison_keys
 from paddlealign.arguments.comparison_fields import ComparisonArguments
 from paddlealign.arguments.decoding import decoding_problems, unread_decoding_keys
-from paddlealign.arguments.fields import DataArguments, GenerationArguments, ParallelArguments, TargetArguments, TrainingArguments
+from paddlealign.arguments.export_fields import target_problems
+from paddlealign.arguments.fields import DataArguments, GenerationArguments, ParallelArguments, TrainingArguments
 from paddlealign.arguments.judge_fields import JudgeArguments, judge_problems, unread_judge_keys
 from paddlealign.arguments.lora_fields import LoraArguments, resolve_lora, unread_lora_keys
 from paddlealign.arguments.objective_checks import resolve_objective, unread_objective_keys
 from paddlealign.arguments.objective_fields import ObjectiveArguments
-from paddlealign.arguments.plan_fields import PlanFields
+from paddlealign.arguments.plan_fields import plan_problems
+from paddlealign.arguments.row_fields import row_problems, rows_kind, unread_row_keys
 from paddlealign.arguments.sample_fields import SampleArguments, sample_problems, unread_sample_keys
 from paddlealign.arguments.scoring_fields import length_problems
-from paddlealign.arguments.values import show
 
 
 class Resolved(NamedTuple):
@@ -125,30 +125,7 @@ def resolve_generation(generation: GenerationArguments, parallel: ParallelArgume
     return found
 
 
-def shard_bytes(text: str) -> int:
-    """A size such as 5GB, 500 MB or 1000000 in bytes; ValueError where it is none. Units are powers of 1000, as HuggingFace's."""
-    match = re.fullmatch(r"0*([1-9]\d*)\s*(KB|MB|GB|)", text.strip(), re.ASCII | re.IGNORECASE)
-    if not match:
-        raise ValueError(f"{show(text)} is not allowed; allowed: a number with KB, MB or GB, such as 5GB, or of bytes.")
-    return int(match[1]) * 1000 ** ("", "KB", "MB", "GB").index(match[2].upper())
-
-
-def resolve_target(target: TargetArguments) -> Resolved:
-    """The size of a shard must be one."""
-    try:
-        shard_bytes(target.max_shard_size)
-    except ValueError as error:
-        return Resolved([f"max_shard_size: {error}"], {}, [])
-    return Resolved([], {}, [])
-
-
-def resolve_plan(plan: PlanFields) -> Resolved:
-    """A layout must have some memory."""
-    problem = f"reserve_gib {plan.reserve_gib:g} leaves nothing of device_memory_gib {plan.device_memory_gib:g}."
-    return Resolved([problem] if plan.reserve_gib >= plan.device_memory_gib else [], {}, [])
-
-
-def unread_keys(sections: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:
+def unread_keys(command: str, sections: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:
     """One note about keys that the user set and that another key makes void; empty where there are none."""
     rules: list[tuple[bool, str, str]] = []
     training, data = sections.get("training"), sections.get("data")
@@ -172,6 +149,8 @@ def unread_keys(sections: Mapping[str, Any], sources: Mapping[str, str]) -> list
             (not training.do_eval, "dev_dataset_path", "do_eval is false and evaluation_strategy no"),
             (not training.do_train, "train_dataset_path", "do_train is false"),
         ]
+        kind = rows_kind(command, getattr(sections["objective"], "loss_type", ""))
+        rules += unread_row_keys(sections["rows"], kind, training.do_train, training.do_eval)
     if isinstance(data, DataArguments):
         both = bool(data.train_dataset_path and data.dev_dataset_path)
         rules.append((both, "dataset_name_or_path", "train_dataset_path and dev_dataset_path are set"))
@@ -199,6 +178,8 @@ def resolve(command: str, sections: Mapping[str, Any], sources: Mapping[str, str
     if "training" in sections:
         parts["training"] = resolve_training(command, sections["training"], sources)
         parts["data"] = resolve_data(sections["data"], sections["training"], sources)
+        paths = sections["data"].train_dataset_path or sections["data"].dataset_name_or_path or []
+        parts["rows"] = Resolved(row_problems(sections["rows"], command, len(paths)), {}, [])
     if isinstance(sections.get("objective"), ObjectiveArguments):
         parts["objective"] = Resolved(*resolve_objective(sections["objective"], sources))
     if isinstance(sections.get("adapter"), LoraArguments):
@@ -216,9 +197,9 @@ def resolve(command: str, sections: Mapping[str, Any], sources: Mapping[str, str
     if "comparison" in sections:
         parts["comparison"] = Resolved(comparison_problems(sections["comparison"]), {}, [])
     if "target" in sections:
-        parts["target"] = resolve_target(sections["target"])
+        parts["target"] = Resolved(target_problems(sections["target"]), {}, [])
     if "plan" in sections:
-        parts["plan"] = resolve_plan(sections["plan"])
+        parts["plan"] = Resolved(plan_problems(sections["plan"]), {}, [])
     resolved = {name: replace(section, **parts[name].changes) if name in parts else section for name, section in sections.items()}
     found = Resolved([], {}, [])
     for part in parts.values():
@@ -226,5 +207,5 @@ def resolve(command: str, sections: Mapping[str, Any], sources: Mapping[str, str
         found.changes.update(part.changes)
         found.notes.extend(part.notes)
     if not found.problems:
-        found.notes.extend(unread_keys(resolved, {**sources, **dict.fromkeys(found.changes, "derived")}))
+        found.notes.extend(unread_keys(command, resolved, {**sources, **dict.fromkeys(found.changes, "derived")}))
     return resolved, found

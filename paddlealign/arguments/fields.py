@@ -17,6 +17,7 @@ from paddlealign.arguments.lora_fields import AdapterArguments, LoraArguments
 from paddlealign.arguments.objective_fields import ObjectiveArguments, SftObjectiveArguments
 from paddlealign.arguments.plan_fields import PlanFields
 from paddlealign.arguments.reward_fields import RewardObjectiveArguments
+from paddlealign.arguments.row_fields import RowArguments
 from paddlealign.arguments.sample_fields import SampleArguments
 from paddlealign.arguments.scoring_fields import PerplexityArguments, ScoringArguments
 
@@ -51,16 +52,21 @@ class DataArguments:
 
     _argument_group_name = "data"
 
-    dataset_name_or_path: Optional[str] = _key(
-        "Folder with train.json and dev.json (or .jsonl), or with train/*.json and dev/*.json; or one file of training rows.",
+    dataset_name_or_path: Optional[list[str]] = _key(
+        "Where the rows are, one path or several (a list, or commas): a folder with train.json and dev.json (or train/*.json and "
+        "dev/*.json), a data set's folder as it was downloaded from a hub (see split and subset), or a file or pattern of training rows.",
         None,
         metavar="PATH",
     )
     train_dataset_path: Optional[list[str]] = _key(
-        "Files of training rows, one or several (a list, or commas); wins over dataset_name_or_path.", None, metavar="FILE"
+        "Files, patterns or folders of training rows, one or several (a list, or commas); wins over dataset_name_or_path.",
+        None,
+        metavar="FILE",
     )
     dev_dataset_path: Optional[list[str]] = _key(
-        "Files of evaluation rows, one or several (a list, or commas); wins over dataset_name_or_path.", None, metavar="FILE"
+        "Files, patterns or folders of evaluation rows, one or several (a list, or commas); wins over dataset_name_or_path.",
+        None,
+        metavar="FILE",
     )
     src_length: int = _key("Longest prompt, in tokens.", 1024, metavar="TOKENS")
     max_length: int = _key(
@@ -196,6 +202,7 @@ _TRAINING = {
     "model": ModelArguments,
     "adapter": LoraArguments,
     "data": DataArguments,
+    "rows": RowArguments,
     "training": TrainingArguments,
     "parallel": ParallelArguments,
 }

@@ -63,6 +63,8 @@ ALIASES: dict[str, Alias] = {
     "diversity_penalty": Alias("diversity_rate", commands=_GENERATING),
     "task_name_or_path": Alias("dataset_name_or_path"),
     "intokens": Alias("zero_padding"),
+    "prompt_type": Alias("row_form"),
+    "subset_name": Alias("subset"),
     "ref_model": Alias("ref_model_name_or_path"),
     "ref_model_adapters": Alias("ref_lora_path"),
     "actor_model_name_or_path": Alias("model_name_or_path"),

@@ -41,6 +41,8 @@ _AS_TEXT = {
     "loss_type": comma_text,
     "loss_weights": comma_text,
     "ways": comma_text,
+    "dataset_weights": comma_text,
+    "data_split": comma_text,
 }  # what they make of another JSON value
 _RESULT: dict[str, type] = {it.command: it for it in (*get_args(Arguments), PlanArguments)}
 # What a command's argument file is called.

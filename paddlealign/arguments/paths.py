@@ -1,12 +1,11 @@
-"""Do the files and folders that the arguments name exist, and which files hold the rows? Looked at before anything slow starts."""
+"""Do the files and folders that the arguments name exist, and is nothing in the way? Looked at before anything slow starts."""
 
 from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import NamedTuple
 
 from paddlealign.arguments.comparison_fields import ComparisonArguments
-from paddlealign.arguments.fields import DataArguments, TrainingArguments
+from paddlealign.arguments.fields import TrainingArguments
 from paddlealign.arguments.given import list_problems
 from paddlealign.arguments.judge_fields import JudgeArguments, split_judge
 from paddlealign.arguments.results import (
@@ -21,12 +20,11 @@ from paddlealign.arguments.results import (
     RewardArguments,
     TrainArguments,
 )
+from paddlealign.arguments.row_files import DatasetFiles, dataset_files
 from paddlealign.arguments.sample_fields import SampleArguments
 from paddlealign.arguments.scoring_fields import PerplexityArguments, ScoringArguments
 from paddlealign.errors import UserError
 
-ROW_SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
-# What a run writes into output_dir, as patterns of names: its own files and folders, and those of a model.
 # What a run writes into output_dir, beside its checkpoints and the final model.
 RUN_FILE, METRICS_FILE, CURVES_FILE, ERROR_FILE = "run.json", "metrics.jsonl", "curves.png", "errors.txt"
 SAMPLES_FOLDER = "samples"
@@ -37,25 +35,6 @@ WRITTEN = (
     ADAPTER_CONFIG, SAMPLES_FOLDER,
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.*",
 )  # fmt: skip
-
-
-class DatasetFiles(NamedTuple):
-    """The files of training and of evaluation rows, in the order in which they are read."""
-
-    train: tuple[Path, ...]
-    dev: tuple[Path, ...]
-
-
-def dataset_files(data: DataArguments, training: TrainingArguments) -> DatasetFiles:
-    """The files that the run reads: training rows under do_train, dev rows under do_eval, else none.
-
-    train_dataset_path and dev_dataset_path are files (or folders of row files). Under the folder dataset_name_or_path the rows are
-    train.json or train.jsonl, or else every .json and .jsonl in train/; dev likewise. A file there holds training rows. Raises UserError.
-    """
-    root = Path(data.dataset_name_or_path) if data.dataset_name_or_path else None
-    train = _split("train", data.train_dataset_path, root) if training.do_train else ()
-    dev = _split("dev", data.dev_dataset_path, root) if training.do_eval else ()
-    return DatasetFiles(train, dev)
 
 
 def check_paths(arguments: Arguments) -> None:
@@ -102,7 +81,7 @@ def check_paths(arguments: Arguments) -> None:
             folders["ref_lora_path"] = arguments.objective.ref_lora_path
             _check_adapter("ref_lora_path", arguments.objective.ref_lora_path, problems)
         try:
-            files = dataset_files(arguments.data, arguments.training)
+            files = dataset_files(arguments.data, arguments.rows, arguments.training)
         except UserError as error:
             problems.append(str(error))
             files = DatasetFiles((), ())
@@ -119,40 +98,6 @@ def check_model(arguments: TrainArguments) -> None:
         _check_checkpoint("ref_model_name_or_path", arguments.objective.ref_model_name_or_path, problems)
     if problems:
         raise UserError(list_problems(problems))
-
-
-def _split(split: str, files: list[str] | None, root: Path | None) -> tuple[Path, ...]:
-    key = f"{split}_dataset_path"
-    if files:
-        return tuple(found for name in files for found in _files_at(key, Path(name)))
-    key = "dataset_name_or_path"
-    if root is None:
-        raise UserError(f"{split}_dataset_path is not set, and no dataset_name_or_path either.")
-    if root.is_file():
-        if split == "dev":
-            raise UserError(f"{key}: {root} is one file, of training rows. Set dev_dataset_path too, or switch evaluation off.")
-        return (root,)
-    if not root.is_dir():
-        raise UserError(f"{key}: {root} is neither a folder nor a file.")
-    single = [root / f"{split}{suffix}" for suffix in ROW_SUFFIXES if (root / f"{split}{suffix}").is_file()]
-    if len(single) > 1:
-        raise UserError(f"{key}: {root} holds {single[0].name} and {single[1].name}. Keep one, or set {split}_dataset_path.")
-    if single:
-        return tuple(single)
-    if (root / split).is_dir():
-        return _files_at(key, root / split)
-    raise UserError(f"{key}: {root} holds neither {split}.json, {split}.jsonl nor a folder {split}. Set {split}_dataset_path to the file.")
-
-
-def _files_at(key: str, path: Path) -> tuple[Path, ...]:
-    if path.is_file():
-        return (path,)
-    if not path.is_dir():
-        raise UserError(f"{key}: {path} does not exist.")
-    found = tuple(sorted(entry for entry in path.iterdir() if entry.is_file() and entry.name.endswith(ROW_SUFFIXES)))
-    if not found:
-        raise UserError(f"{key}: {path} holds no .json or .jsonl file.")
-    return found
 
 
 def _check_folder(key: str, path: str, problems: list[str]) -> bool:

@@ -53,6 +53,13 @@ class PlanFields:
     json: Optional[str] = _key("File that the plans are written to as JSON.", None, metavar="FILE")
 
 
+def plan_problems(plan: PlanFields) -> list[str]:
+    """A layout must have some memory."""
+    if plan.reserve_gib < plan.device_memory_gib:
+        return []
+    return [f"reserve_gib {plan.reserve_gib:g} leaves nothing of device_memory_gib {plan.device_memory_gib:g}."]
+
+
 @dataclass(frozen=True)
 class PlanArguments:
     """The plan's own keys; see ``results.SftArguments``. ``plan.Planned`` has those of the planned run beside them."""

@@ -17,6 +17,7 @@ from paddlealign.arguments.judge_fields import JudgeArguments
 from paddlealign.arguments.lora_fields import AdapterArguments, LoraArguments
 from paddlealign.arguments.objective_fields import ObjectiveArguments, SftObjectiveArguments
 from paddlealign.arguments.reward_fields import RewardObjectiveArguments
+from paddlealign.arguments.row_fields import RowArguments
 from paddlealign.arguments.sample_fields import SampleArguments
 from paddlealign.arguments.scoring_fields import PerplexityArguments, ScoringArguments
 
@@ -59,6 +60,7 @@ class SftArguments:
     model: ModelArguments
     adapter: LoraArguments
     data: DataArguments
+    rows: RowArguments
     training: TrainingArguments
     parallel: ParallelArguments
     objective: SftObjectiveArguments
@@ -77,6 +79,7 @@ class RewardArguments:
     model: ModelArguments
     adapter: LoraArguments
     data: DataArguments
+    rows: RowArguments
     training: TrainingArguments
     parallel: ParallelArguments
     objective: RewardObjectiveArguments
@@ -94,6 +97,7 @@ class DpoArguments:
     model: ModelArguments
     adapter: LoraArguments
     data: DataArguments
+    rows: RowArguments
     training: TrainingArguments
     parallel: ParallelArguments
     objective: ObjectiveArguments

@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import suppress
 from typing import Any
 
 from paddlealign.data.example import Message
@@ -68,8 +69,11 @@ def _tool_calls(value: object, key: str) -> tuple[dict[str, Any], ...]:
 
 def read_tools(value: object) -> tuple[dict[str, Any], ...] | None:
     """The functions that may be called, as a row's ``tools``: JSON schemas in OpenAI's form, or with the name at their top."""
-    if value is None:
+    if value is None or value == "":
         return None
+    if isinstance(value, str):  # as tables have it
+        with suppress(ValueError):
+            value = json.loads(value)
     return _functions(value, "tools", 'a tool is {"type": "function", "function": {"name": text, "description", "parameters"}}', True)
 
 
@@ -108,9 +112,13 @@ def read_text(value: object, key: str, may_be_empty: bool = False) -> str:
 
 def read_number(value: object, key: str) -> float:
     """A finite number. Raises BadRowError."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    try:
+        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # a whole number beyond any float
+        number = math.inf
+    if not math.isfinite(number):
         raise BadRowError(f"{key} is {shown(value)}; it must be a number.")
-    return float(value)
+    return number
 
 
 def type_of(value: object) -> str:

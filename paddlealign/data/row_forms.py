@@ -1,245 +1,180 @@
-"""What each kind of row may look like: from a row to its records.
+"""The forms of rows that each kind of reading knows, and which of them a row has.
 
-A row that is malformed raises BadRowError. A row that is well formed but cannot teach anything (chosen equals rejected, equal sort) gives
+A row that is malformed raises BadRowError. A row that is well formed but cannot teach anything (chosen equals rejected, equal scores) gives
 no record and a reason, since such rows are common in collected data.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from paddlealign.data.example import Message, Record
-from paddlealign.data.message_rows import BadRowError, read_messages, read_number, read_text, read_texts, shown
+from paddlealign.data import answer_forms as answers
+from paddlealign.data import pair_forms as pairs_of
+from paddlealign.data import ranked_forms as rankings
+from paddlealign.data.message_rows import BadRowError, read_texts
+from paddlealign.data.row_parts import Parsed, has, is_messages, need
+from paddlealign.data.transcripts import is_transcript, transcript_answer, transcript_pair
+from paddlealign.errors import UserError
 
-ASKING = ("user", "tool")  # the roles after which a model answers
+Row = dict[str, Any]
+Parse = Callable[[Row, str], Parsed]
 ROW_FORMS = {
-    "sft": '{"src", "tgt"} (texts, or lists of turns) or {"messages": [{"role", "content"}, ...]}; "tools": [...] beside them',
-    "preference": '{"prompt", "chosen", "rejected"} (texts or messages) or {"src", "tgt", "response": [a, b], "sort": [1, 0]}',
+    "sft": '{"src", "tgt"} (texts, or lists of turns), {"prompt", "response"} or {"messages": [{"role", "content"}, ...]}; '
+    '"tools": [...] beside them; other forms stand in data/README.md',
+    "preference": '{"prompt", "chosen", "rejected"} (texts or messages), {"src", "tgt", "response": [a, b], "sort": [1, 0]} or '
+    '{"prompt", "completions": [...], "scores": [...]}; other forms stand in data/README.md',
     "labelled": '{"prompt", "completion", "label": true or false}, {"src", "tgt", "response": [a], "sort": [1 or 0]}, or a pair',
-    "prompt": '{"src"}, {"prompt"} or {"messages": [{"role", "content"}, ...]}',
+    "prompt": '{"src"}, {"prompt"} or {"messages": [{"role", "content"}, ...]}; other forms stand in data/README.md',
     "answered": 'a prompt ({"src"}, {"prompt"} or {"messages"}) with its answer in "response" or "output" (a text or several), in "tgt" '
     'or as the last message; or a pair, {"prompt", "chosen", "rejected"}',
     "held_out": '{"src", "tgt"} (texts, or lists of turns) or {"messages": [{"role", "content"}, ...]}; or a pair, {"prompt", "chosen", '
     '"rejected"}',
 }
-Parsed = tuple[list[Record], list[str]]  # the records of a row, and a reason for each that was left out
 
 
-def _sft_records(row: dict[str, Any], where: str) -> Parsed:
-    """{messages}, or {src, tgt}: one record."""
-    if "messages" in row:
-        messages = _with_system(row, read_messages(row["messages"], "messages"), "messages")
-        if messages[-1].role != "assistant":
-            raise BadRowError(f'the last message has role "{messages[-1].role}"; in an SFT row it must be "assistant".')
-        return [Record(messages[:-1], (_answer(messages[-1]),), True, where)], []
-    _need(row, ("src", "tgt"))
-    sources, targets = read_texts(row["src"], "src", may_be_empty=True), read_texts(row["tgt"], "tgt")
-    if len(sources) != len(targets):
-        raise BadRowError(f"src has {len(sources)} turns and tgt has {len(targets)}; they must be as many.")
-    turns = _interleave(sources, targets[:-1])
-    if len(sources) == 1 and not sources[0]:
-        turns = ()  # no prompt: the response is the whole text
-    return [Record(_system(row) + turns, (targets[-1],), len(targets) > 1, where)], []
+@dataclass(frozen=True)
+class RowForm:
+    """A form that rows may have. fits: whether a row has it, by its keys. parse: from a row and its place to records and reasons."""
+
+    name: str
+    fits: Callable[[Row], bool]
+    parse: Parse
 
 
-def _preference_records(row: dict[str, Any], where: str) -> Parsed:
-    """As ``_pairs``, with the row's ``margin``, which is that of all its pairs."""
-    records, reasons = _pairs(row, where)
-    margin = 0.0 if row.get("margin") is None else read_number(row["margin"], "margin")
-    return [replace(record, margin=margin) for record in records], reasons
+def forms_of(kind: str, pairs: str) -> tuple[RowForm, ...]:
+    """The forms of a kind, in the order in which a row is held against them. pairs: see ``ranked_forms.ranked``."""
+    if kind == "sft":
+        return _ANSWERS
+    if kind == "prompt":
+        return _PROMPTS
+    both = _pair_forms(pairs)
+    if kind == "preference":
+        return both
+    side_by_side = [replace(form, fits=partial(_is_scored_pair, form.fits)) for form in both if form.name in _SIDE_BY_SIDE]
+    if kind == "held_out":
+        return (*(replace(form, parse=pairs_of.as_answer(form.parse)) for form in side_by_side), *_ANSWERS)
+    if kind == "answered":
+        whole = [replace(form, parse=_last_turn_only(form.parse)) for form in _ANSWERS]
+        return (*side_by_side, RowForm("answered", lambda row: bool(row.keys() & {"response", "output"}), _answered), *whole)
+    labelled = RowForm("labelled", lambda row: bool(row.keys() & {"completion", "label"}), answers.labelled_answer)
+    single = RowForm("paddlenlp", lambda row: "sort" in row and pairs_of.has_one_answer(row), pairs_of.sorted_label)
+    return (labelled, single, *(replace(form, parse=pairs_of.as_labelled(form.parse)) for form in both))
 
 
-def _pairs(row: dict[str, Any], where: str) -> Parsed:
-    """{prompt, chosen, rejected} with texts or messages, n paired answers: n records; {src, tgt, response, sort}: one."""
-    if "response" in row or "sort" in row:
-        return _sorted_record(row, where)
-    _need(row, ("chosen", "rejected"))
-    if any(isinstance(row[key], list) and any(isinstance(item, dict) for item in row[key]) for key in ("chosen", "rejected")):
-        return _message_pair(row, where)
-    _need(row, ("prompt",))
-    messages = _prompt_messages(row, "prompt")
-    chosen, rejected = read_texts(row["chosen"], "chosen"), read_texts(row["rejected"], "rejected")
-    if len(chosen) != len(rejected):
-        raise BadRowError(f"{len(chosen)} chosen and {len(rejected)} rejected answers; they are paired in order and must be as many.")
-    records = [Record(messages, pair, False, where) for pair in zip(chosen, rejected, strict=True) if pair[0] != pair[1]]
-    return records, ["chosen equals rejected"] * (len(chosen) - len(records))
+def form_named(name: str, kind: str, pairs: str) -> RowForm:
+    """The form that a user asks for; for SFT also one of pairs, of which the chosen answers are taken. Raises UserError."""
+    known = list(forms_of(kind, pairs))
+    if kind == "sft":
+        own = {form.name for form in known} - {"hh"}
+        known += [replace(form, parse=pairs_of.as_answer(form.parse)) for form in _pair_forms("best_worst") if form.name not in own]
+    fitting = [form for form in known if form.name == name]
+    if name == "pairs" and kind != "prompt":
+        plain = [form for form in _pair_forms(pairs) if form.name in PLAIN_PAIRS]
+        wrap = {"sft": pairs_of.as_answer, "labelled": pairs_of.as_labelled}
+        fitting = [replace(form, parse=wrap[kind](form.parse) if kind in wrap else form.parse) for form in plain]
+    if not fitting:
+        names = dict.fromkeys(["auto", *(form.name for form in known), *(["pairs"] if kind != "prompt" else [])])
+        raise UserError(f'row_form: "{name}" is no form of the rows of this run; allowed: {", ".join(names)}.')
+    return RowForm(name, lambda row: True, partial(_first_that_fits, fitting))
 
 
-def _message_pair(row: dict[str, Any], where: str) -> Parsed:
-    """Answers as messages: the last of each is the answer; what stands before it is the prompt, alike in both."""
-    chosen, rejected = read_messages(row["chosen"], "chosen"), read_messages(row["rejected"], "rejected")
-    for key, messages in (("chosen", chosen), ("rejected", rejected)):
-        if messages[-1].role != "assistant":
-            raise BadRowError(f'the last message of {key} has role "{messages[-1].role}"; it must be "assistant", the answer.')
-    before = chosen[:-1]
-    if before != rejected[:-1]:
-        raise BadRowError("chosen and rejected differ before their last message; the turns in front of the two answers must be the same.")
-    given = _prompt_messages(row, "prompt") if row.get("prompt") else ()
-    if not before and not given:
-        raise BadRowError("there is no prompt: neither the key prompt nor turns in front of the answers.")
-    prompt = _with_system(row, before, "chosen") if before else given
-    if prompt[-1].role not in ASKING:
-        raise BadRowError(f'the message in front of the answers has role "{prompt[-1].role}"; it must be "user" or "tool".')
-    if given and given != prompt:
-        raise BadRowError("the turns in front of the answers are not those of prompt. Make them the same, or leave one of the two out.")
-    if chosen == rejected:
-        return [], ["chosen equals rejected"]
-    return [Record(prompt, (_answer(chosen[-1]), _answer(rejected[-1])), False, where)], []
+def detect(forms: Sequence[RowForm], row: Row) -> RowForm | None:
+    """The first form that the row has, or None."""
+    return next((form for form in forms if form.fits(row)), None)
 
 
-def _labelled_records(row: dict[str, Any], where: str) -> Parsed:
-    """{prompt, completion, label}, or PaddleNLP's row with one answer: one record; a pair: two."""
-    if "completion" in row or "label" in row:
-        _need(row, ("prompt", "completion", "label"))
-        if not isinstance(row["label"], bool):
-            raise BadRowError(f"label is {shown(row['label'])}; it must be true (a desirable answer) or false.")
-        return [Record(_prompt_messages(row, "prompt"), (_completion(row["completion"]),), False, where, desirable=row["label"])], []
-    if "sort" in row and isinstance(row.get("response"), str | list) and len(read_texts(row["response"], "response")) == 1:
-        prompt, answers, sort = _sorted_answers(row, 1)
-        return [Record(prompt, answers, False, where, desirable=sort[0] > 0)], []
-    records, reasons = _preference_records(row, where)
-    sides = [(record, side) for record in records for side in (0, 1)]
-    return [replace(record, responses=(record.responses[side],), desirable=side == 0) for record, side in sides], reasons
+def usual_form(forms: Sequence[RowForm], kind: str) -> RowForm:
+    """The form of a kind that a row is judged by where it has none."""
+    return next(form for form in forms if form.name == _USUAL.get(kind, "plaintext"))
 
 
-def _completion(value: object) -> str | Message:
-    """An answer: a text, or one assistant's message in a list."""
-    if not isinstance(value, list):
-        return read_text(value, "completion")
-    messages = read_messages(value, "completion")
-    if len(messages) != 1 or messages[0].role != "assistant":
-        raise BadRowError("completion is a list of messages; it must hold one, with role assistant.")
-    return _answer(messages[0])
+def _first_that_fits(forms: Sequence[RowForm], row: Row, where: str) -> Parsed:
+    return (detect(forms, row) or forms[-1]).parse(row, where)
 
 
-def _answer(message: Message) -> str | Message:
-    """A response: the text, or the message where it calls tools."""
-    return message if message.tool_calls else message.content or ""
+PLAIN_PAIRS = ("alpaca", "sharegpt", "messages", "chatpair", "plaintext")
+_SIDE_BY_SIDE = ("paddlenlp", "hh", *PLAIN_PAIRS)
+_USUAL = {
+    "sft": "src_tgt",
+    "answered": "src_tgt",
+    "held_out": "src_tgt",
+}  # the form by whose rules a row is judged that has none; plaintext for the other kinds
+_ANSWERS = (
+    RowForm("messages", lambda row: has(row, "messages"), answers.messages_answer),
+    RowForm("sharegpt", lambda row: has(row, "conversations"), answers.sharegpt_answer),
+    RowForm("src_tgt", lambda row: bool(row.keys() & {"src", "tgt"}), answers.source_target),
+    RowForm("alpaca", lambda row: has(row, "instruction", "output"), answers.alpaca_answer),
+    RowForm("hh", lambda row: _answered_prompt(row) and is_transcript(row["prompt"]), transcript_answer),
+    RowForm("chatpair", lambda row: _answered_prompt(row) and is_messages(row[answers.response_key(row)]), answers.plain_answer),
+    RowForm("plaintext", lambda row: _answered_prompt(row), answers.plain_answer),
+)
+_PROMPTS = (
+    RowForm("messages", lambda row: has(row, "messages"), answers.messages_prompt),
+    RowForm("src_tgt", lambda row: "src" in row, answers.source_prompt),
+    RowForm("sharegpt", lambda row: has(row, "conversations"), answers.sharegpt_prompt),
+    RowForm("alpaca", lambda row: has(row, "instruction"), answers.alpaca_question),
+    RowForm("plaintext", lambda row: "prompt" in row, answers.plain_prompt),
+)
 
 
-def _sorted_record(row: dict[str, Any], where: str) -> Parsed:
-    """PaddleNLP's pair: the answer with the higher sort is chosen."""
-    prompt, answers, sort = _sorted_answers(row, 2)
-    if sort[0] == sort[1]:
-        return [], ["both answers have the same sort"]
-    if answers[0] == answers[1]:
-        return [], ["chosen equals rejected"]
-    pair = answers if sort[0] > sort[1] else (answers[1], answers[0])
-    return [Record(prompt, pair, False, where)], []
+def _pair_forms(pairs: str) -> tuple[RowForm, ...]:
+    """The forms with a better and a worse answer."""
+    forms = (
+        RowForm("paddlenlp", lambda row: "sort" in row or ("response" in row and "src" in row), pairs_of.sorted_pair),
+        RowForm("hh", _is_hh, transcript_pair),
+        RowForm("alpaca", lambda row: _sides(row) and has(row, "instruction") and not has(row, "prompt"), pairs_of.alpaca_pair),
+        RowForm("sharegpt", lambda row: _sides(row) and has(row, "conversations"), pairs_of.sharegpt_pair),
+        RowForm("messages", lambda row: _sides(row) and has(row, "messages") and not has(row, "prompt"), pairs_of.messages_pair),
+        RowForm("chatpair", lambda row: is_messages(row.get("chosen")) or is_messages(row.get("rejected")), pairs_of.chat_pair),
+        RowForm("plaintext", lambda row: bool(row.keys() & {"chosen", "rejected"}), pairs_of.plain_pair),
+        RowForm("shp", lambda row: has(row, "history") and bool(row.keys() & {"human_ref_A", "human_ref_B"}), rankings.shp),
+        RowForm("stack_exchange", _is_stack_exchange, partial(rankings.stack_exchange, pairs=pairs)),
+        RowForm("ranked", lambda row: "scores" in row or has(row, "completions"), partial(rankings.ranked, pairs=pairs)),
+    )
+    return tuple(replace(form, parse=pairs_of.with_margin(form.parse)) for form in forms)
 
 
-def _sorted_answers(row: dict[str, Any], count: int) -> tuple[tuple[Message, ...], tuple[str, ...], list[float]]:
-    """The prompt, the answers and their sort of a PaddleNLP row with so many answers."""
-    _need(row, ("src", "response", "sort"))
-    sources = read_texts(row["src"], "src")
-    targets = read_texts(row["tgt"], "tgt", may_be_empty=len(sources) == 1) if row.get("tgt") else ()
-    if len(targets) != len(sources) - 1:
-        raise BadRowError(f"src has {len(sources)} turns and tgt has {len(targets)}; tgt holds the earlier answers, one fewer than src.")
-    answers, sort = read_texts(row["response"], "response"), row["sort"]
-    words = {1: "one", 2: "two"}[count]
-    if len(answers) != count:
-        raise BadRowError(f"response holds {len(answers)} answers; it must hold {words}.")
-    if not isinstance(sort, list) or len(sort) != count or not all(isinstance(x, (int, float)) for x in sort):
-        meant = (
-            "two numbers, the higher one for the chosen answer" if count == 2 else "one number in a list, above 0 for a desirable answer"
-        )
-        raise BadRowError(f"sort is {shown(sort)}; it must be {meant}.")
-    return _system(row) + _interleave(sources, targets), answers, sort
+def _sides(row: Row) -> bool:
+    return has(row, "chosen", "rejected")
 
 
-def _prompt_records(row: dict[str, Any], where: str) -> Parsed:
-    """{messages}, {src, tgt?} or {prompt}. An answer that stands at the end is the reference answer, not part of the prompt."""
-    if "messages" in row:
-        messages = _with_system(row, read_messages(row["messages"], "messages"), "messages")
-        if messages[-1].role == "assistant":
-            messages = messages[:-1]
-        if not messages or messages[-1].role not in ASKING:
-            raise BadRowError("messages holds no user message to answer.")
-        return [Record(messages, (), False, where)], []
-    if "src" in row:
-        sources = read_texts(row["src"], "src")
-        targets = read_texts(row["tgt"], "tgt", may_be_empty=True)[: len(sources) - 1] if len(sources) > 1 and "tgt" in row else ()
-        if len(targets) != len(sources) - 1:
-            raise BadRowError(f"src has {len(sources)} turns and tgt has {len(targets)}; every earlier turn needs its answer.")
-        return [Record(_system(row) + _interleave(sources, targets), (), False, where)], []
-    _need(row, ("prompt",))
-    return [Record(_prompt_messages(row, "prompt"), (), False, where)], []
+def _is_hh(row: Row) -> bool:
+    alone = not row.get("prompt")
+    return _sides(row) and (is_transcript(row["chosen"]) if alone else is_transcript(row["prompt"])) and isinstance(row["chosen"], str)
 
 
-def _answered_records(row: dict[str, Any], where: str) -> Parsed:
-    """A pair, or a prompt with its answers: a record for each pair, and for each answer."""
-    if row.keys() & {"chosen", "rejected", "sort"}:
-        return _preference_records(row, where)
+def _is_stack_exchange(row: Row) -> bool:
+    answers_given = isinstance(row.get("answers"), list) and all(isinstance(item, dict) for item in row["answers"])
+    return has(row, "question") and (answers_given or bool(row.keys() & {"response_j", "response_k"}))
+
+
+def _answered_prompt(row: Row) -> bool:
+    return "prompt" in row and bool(row.keys() & {"response", "completion"}) and not isinstance(row.get("label"), bool)
+
+
+def _is_scored_pair(fits: Callable[[Row], bool], row: Row) -> bool:
+    """In rows with answers to be scored, only a pair's own keys make a pair of it."""
+    return bool(row.keys() & {"chosen", "rejected", "sort"}) and fits(row)
+
+
+def _last_turn_only(parse: Parse) -> Parse:
+    """A form of answers, the last one scored alone."""
+
+    def parse_last(row: Row, where: str) -> Parsed:
+        records, reasons = parse(row, where)
+        return [replace(record, score_all_turns=False) for record in records], reasons
+
+    return parse_last
+
+
+def _answered(row: Row, where: str) -> Parsed:
+    """A prompt with its answers in ``response`` or ``output``: a record for each."""
     given = [key for key in ("response", "output") if key in row]
     if not given:
-        records, reasons = _sft_records(row, where)
-        return [replace(record, score_all_turns=False) for record in records], reasons
+        need(row, ("response",))
     if len(given) == 2:
         raise BadRowError("both response and output are there; which of them is to be scored? Rename or remove the other.")
-    [prompt], reasons = _prompt_records(row, where)
-    answers = read_texts(row[given[0]], given[0], may_be_empty=True)
-    return [replace(prompt, responses=(answer,)) for answer in answers], reasons
-
-
-def _held_out_records(row: dict[str, Any], where: str) -> Parsed:
-    """An SFT row, or a pair's chosen answer."""
-    if not row.keys() & {"chosen", "rejected", "sort"}:
-        return _sft_records(row, where)
-    records, reasons = _preference_records(row, where)
-    return [replace(record, responses=record.responses[:1]) for record in records], reasons
-
-
-def _prompt_messages(row: dict[str, Any], key: str) -> tuple[Message, ...]:
-    """A prompt: a text, a list of turns that a user begins and ends, or a list of messages that a user ends."""
-    value = row[key]
-    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        messages = read_messages(value, key)
-        if messages[-1].role not in ASKING:
-            raise BadRowError(f'the last message of {key} has role "{messages[-1].role}"; it must be "user" or "tool".')
-        return _with_system(row, messages, key)
-    turns = read_texts(value, key)
-    if len(turns) % 2 == 0:
-        raise BadRowError(f"{key} has {len(turns)} turns; user and assistant take turns and the user has the last one: an odd number.")
-    return _system(row) + _interleave(turns[0::2], turns[1::2])
-
-
-def _interleave(user: Sequence[str], assistant: Sequence[str]) -> tuple[Message, ...]:
-    """User, assistant, user, ...; ``assistant`` is as long as ``user`` or one shorter."""
-    turns = []
-    for index, text in enumerate(user):
-        turns.append(Message("user", text))
-        if index < len(assistant):
-            turns.append(Message("assistant", assistant[index]))
-    return tuple(turns)
-
-
-def _system(row: dict[str, Any]) -> tuple[Message, ...]:
-    """The row's ``system`` text as a message, if it has one."""
-    if not row.get("system"):
-        return ()
-    return (Message("system", read_text(row["system"], "system")),)
-
-
-def _with_system(row: dict[str, Any], messages: tuple[Message, ...], key: str) -> tuple[Message, ...]:
-    """The messages behind the row's ``system`` text; they may not begin with a system message of their own then."""
-    system = _system(row)
-    if system and messages[0].role == "system":
-        raise BadRowError(f"the row has a system text, and {key} begins with a system message too. Keep one of them.")
-    return system + messages
-
-
-def _need(row: dict[str, Any], keys: Sequence[str]) -> None:
-    missing = [key for key in keys if key not in row]
-    if missing:
-        found = ", ".join(repr(key) for key in list(row)[:8]) or "no key at all"
-        raise BadRowError(f"no {' and no '.join(repr(key) for key in missing)}; found {found}.")
-
-
-PARSERS: dict[str, Callable[[dict[str, Any], str], Parsed]] = {
-    "sft": _sft_records,
-    "preference": _preference_records,
-    "labelled": _labelled_records,
-    "prompt": _prompt_records,
-    "answered": _answered_records,
-    "held_out": _held_out_records,
-}
+    [prompt], reasons = (detect(_PROMPTS, row) or _PROMPTS[-1]).parse(row, where)
+    texts = read_texts(row[given[0]], given[0], may_be_empty=True)
+    return [replace(prompt, responses=(text,)) for text in texts], reasons

@@ -1,7 +1,7 @@
 """Files to rows: which files hold a data set, what stands in each line, and a hash of it all. NumPy is not even needed.
 
-A file is JSON lines, one JSON array, or one pretty-printed JSON object after another; ``.gz`` is unpacked, a byte order mark
-is skipped. Lines that are Python dict literals (single quotes) are read too, with one warning for the file.
+A file is JSON lines, one JSON array, one pretty-printed JSON object after another, or a table (``tables.py``); ``.gz`` and ``.zst`` are
+unpacked, a byte order mark is skipped. Lines that are Python dict literals (single quotes) are read too, with one warning for the file.
 """
 
 import ast
@@ -15,9 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from paddlealign.data.tables import TABLES, read_csv, read_table
 from paddlealign.errors import UserError
 
+PACKED = (".gz", ".zst")
 _LITERAL_ERRORS = (ValueError, SyntaxError, RecursionError, MemoryError)
+
+
+@dataclass(frozen=True)
+class DoubledKey:
+    """What stands in the place of a JSON object, or of the row around it, in which a key stands twice: one of the values would be lost."""
+
+    key: str
 
 
 @dataclass
@@ -25,13 +34,14 @@ class SourceFile:
     """The content of one data file.
 
     rows: (line, value) of every row, in order. problems: "file:line: what is wrong" of every row that cannot be read.
-    literal_rows: how many rows were Python literals and not JSON.
+    literal_rows: how many rows were Python literals and not JSON. only_texts: whether the file has texts for numbers and lists, too (csv).
     """
 
     path: Path
     rows: list[tuple[int, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     literal_rows: int = 0
+    only_texts: bool = False
 
 
 def data_hash(paths: Sequence[Path]) -> str:
@@ -48,29 +58,44 @@ def data_hash(paths: Sequence[Path]) -> str:
 
 def read_source(path: Path) -> SourceFile:
     """Read every row of a file. Rows that cannot be read are in ``problems``; a file that cannot is a UserError."""
-    text = _read_text(path)
-    source = SourceFile(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such data file.")
+    data, source = _unpacked(path), SourceFile(path)
+    suffix = Path(path.stem if path.suffix in PACKED else path.name).suffix
+    if suffix in TABLES:
+        source.rows.extend(read_table(path, suffix, data))
+        return source
+    text = _decoded(path, data)
     if not text.strip():
         raise UserError(f"{path}: the file is empty. Each line of it should be one JSON object.")
-    if text.lstrip()[0] == "[":
+    if suffix in (".csv", ".tsv"):
+        source.only_texts = True
+        source.rows.extend(read_csv(path, text, "," if suffix == ".csv" else "\t", source.problems))
+    elif text.lstrip()[0] == "[":
         _read_array(text, source)
     else:
         _read_lines(text, source)
     return source
 
 
-def _read_text(path: Path) -> str:
-    """The file as text, without a byte order mark."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such data file.")
-    if path.suffix == ".parquet":
-        raise UserError(f"{path}: parquet files are not read. Convert it to JSON lines (one object per line).")
+def _unpacked(path: Path) -> bytes:
+    """The content of the file."""
     try:
         data = path.read_bytes()
         if path.suffix == ".gz":
-            data = gzip.decompress(data)
+            return gzip.decompress(data)
+        if path.suffix == ".zst":
+            import pyarrow  # only those who have such files wait for it
+
+            with pyarrow.CompressedInputStream(pyarrow.BufferReader(data), "zstd") as stream:
+                return bytes(stream.read())
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read: {error}.") from None
+    return data
+
+
+def _decoded(path: Path, data: bytes) -> str:
+    """The text of a file, without a byte order mark."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise UserError(f"{path}: the file is UTF-16. Save it as UTF-8.")
     try:
@@ -87,7 +112,7 @@ def _read_lines(text: str, source: SourceFile) -> None:
         if not line.strip():
             continue
         try:
-            source.rows.append((number, json.loads(line)))
+            source.rows.append((number, _DECODER.decode(line)))
             continue
         except (ValueError, RecursionError) as error:
             failure = error
@@ -103,14 +128,14 @@ def _read_lines(text: str, source: SourceFile) -> None:
 
 def _read_objects(text: str, source: SourceFile) -> bool:
     """JSON objects one after another, each over several lines. Leaves the source alone and says False if it is not that."""
-    decoder, rows, place, line, counted = json.JSONDecoder(), [], 0, 1, 0
+    rows, place, line, counted = [], 0, 1, 0
     while place < len(text):
         if text[place].isspace():
             place += 1
             continue
         line, counted = line + text.count("\n", counted, place), place
         try:
-            value, place = decoder.raw_decode(text, place)
+            value, place = _DECODER.raw_decode(text, place)
         except (ValueError, RecursionError):
             return False
         rows.append((line, value))
@@ -120,7 +145,7 @@ def _read_objects(text: str, source: SourceFile) -> bool:
 
 def _read_array(text: str, source: SourceFile) -> None:
     """One JSON array of rows (or a Python list of dicts), with the line on which each row starts."""
-    decoder, line, counted = json.JSONDecoder(), 1, 0
+    line, counted = 1, 0
     place = text.index("[") + 1
     while True:
         place = _skip_space(text, place)
@@ -128,7 +153,7 @@ def _read_array(text: str, source: SourceFile) -> None:
             break
         line, counted = line + text.count("\n", counted, place), place
         try:
-            value, place = decoder.raw_decode(text, place)
+            value, place = _DECODER.raw_decode(text, place)
             source.rows.append((line, value))
             place = _skip_space(text, place)
             if place < len(text) and text[place] == ",":
@@ -144,6 +169,19 @@ def _read_array(text: str, source: SourceFile) -> None:
     if rest < len(text):
         number = text.count("\n", 0, rest) + 1
         source.problems.append(f"{source.path}:{number}: text after the end of the JSON array.")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | DoubledKey:
+    """A JSON object, or word of a key that stands twice in it or in an object that it holds, in a list or not."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        return DoubledKey(next(key for key in keys if keys.count(key) > 1))
+    items = (item for value in found.values() for item in (value if isinstance(value, list) else [value]))
+    return next((item for item in items if isinstance(item, DoubledKey)), found)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def _skip_space(text: str, place: int) -> int:
@@ -182,5 +220,7 @@ def _literal(line: str) -> dict[Any, Any] | None:
 
 def _json_problem(path: Path, line: int, error: Exception) -> str:
     column = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-    reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+    reason = (
+        error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply" if isinstance(error, RecursionError) else str(error)
+    )
     return f"{path}:{line}{column}: not valid JSON ({reason}). Each row should be one JSON object."

@@ -144,7 +144,8 @@ def encode_duels(judging: JudgeArguments, duels: list[Duel], tokenizer: Tokenize
     """The duels of which both answers can be scored, and their examples, A's and B's in turn; what is left out is told."""
     records = [record for duel in duels for record in (duel.first, duel.second)]
     limits = Limits(judging.max_length, judging.src_length, judging.truncation)
-    encoded = encode_told("answers", records, ReadReport(2, len(records), len(records), {}, ()), tokenizer, judging.chat_template, limits)
+    both = ReadReport((Path(judging.answers_a), Path(judging.answers_b)), len(records), len(records), len(records), {}, {}, {}, ())
+    encoded = encode_told("answers", records, both, tokenizer, judging.chat_template, limits)
     place = {int(index): example for index, example in zip(encoded.kept, encoded.examples, strict=True)}
     whole = [index for index in range(len(duels)) if 2 * index in place and 2 * index + 1 in place]
     if not whole:

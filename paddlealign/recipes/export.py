@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from paddlealign.arguments.checks import shard_bytes
+from paddlealign.arguments.export_fields import shard_bytes
 from paddlealign.arguments.results import ExportArguments
 from paddlealign.arguments.show import render
 from paddlealign.data.template import load_template

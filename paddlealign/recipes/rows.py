@@ -2,20 +2,24 @@
 
 import hashlib
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from paddlealign.arguments.paths import dataset_files
 from paddlealign.arguments.results import TrainArguments
+from paddlealign.arguments.row_fields import column_names, numbers, shares
+from paddlealign.arguments.row_files import dataset_files, train_sources
 from paddlealign.data.encoding import Limits, encode_all, examples_hash
 from paddlealign.data.encoding_report import EncodingReport
 from paddlealign.data.example import Batch, Example, Record
 from paddlealign.data.mismatched import with_mismatched
-from paddlealign.data.order import evaluation_plan
+from paddlealign.data.order import Mixture, evaluation_plan
 from paddlealign.data.packing import idle_batch, make_batch
-from paddlealign.data.records import ReadReport, read_records
+from paddlealign.data.records import ReadReport, RowReading, read_records
+from paddlealign.data.repeats import describe_leaks, describe_repeats
+from paddlealign.data.shares import in_share
 from paddlealign.data.sources import data_hash
 from paddlealign.data.template import load_template
 from paddlealign.data.tokenizer import Tokenizer
@@ -34,6 +38,7 @@ class Rows:
     end_id: the token that ends an answer.
     hashes: for run.json, by what they are of: the files of each split, and the training examples' tokens. train_labels, dev_labels: bool
     [examples] of labelled rows, which are desirable; None for other kinds. dev_records: what the dev examples were made of.
+    mixture: how many of the training examples come from each path, and how much of them an epoch takes.
     """
 
     tokenizer: Tokenizer
@@ -44,6 +49,7 @@ class Rows:
     train_labels: np.ndarray | None = None
     dev_labels: np.ndarray | None = None
     dev_records: Sequence[Record] = ()
+    mixture: Mixture = ()
 
 
 def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) -> Rows:
@@ -57,9 +63,15 @@ def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) ->
     labels: dict[str, np.ndarray] = {}
     dev_records: list[Record] = []
     hashes = {}
-    for split, paths in dataset_files(data, arguments.training)._asdict().items():
+    mixture: Mixture = ()
+    trained: list[Record] = []
+    reading = RowReading(arguments.rows.row_form, arguments.rows.pairs, column_names(arguments.rows, kind), arguments.rows.system_prompt)
+    for split, paths in dataset_files(data, arguments.rows, arguments.training)._asdict().items():
         if paths:
-            records, read = read_records(paths, kind)
+            everyone, read = read_records(paths, kind, reading)
+            records = _share(arguments, everyone) if split == "train" else everyone
+            repeats = describe_repeats(split, records) + (describe_leaks(trained, records) if split == "dev" else [])
+            trained = records if split == "train" else trained
             if not score_all_turns:
                 records = [replace(record, score_all_turns=False) for record in records]
             encoded = encode_all(records, tokenizer, template, limits, progress)
@@ -71,21 +83,58 @@ def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) ->
                 labels[split] = np.array([bool(records[index].desirable) for index in encoded.kept])
                 hashes[f"{split} labels"] = hashlib.sha256(labels[split].tobytes()).hexdigest()
             hashes[f"{split} files"] = data_hash(paths)
-            for line in describe_rows(split, read, encoded.report):
+            if split == "train":
+                mixture = _mixture(arguments, [records[index].source for index in encoded.kept])
+            for line in [*describe_rows(split, read, encoded.report, len(everyone) - len(records)), *repeats]:
                 say(line)
     hashes["train tokens"] = examples_hash(sets["train"])
     end_id = tokenizer.special_tokens.get(template.end_token, tokenizer.eos_id)
-    return Rows(tokenizer, end_id, sets["train"], sets["dev"], hashes, labels.get("train"), labels.get("dev"), dev_records)
+    return Rows(tokenizer, end_id, sets["train"], sets["dev"], hashes, labels.get("train"), labels.get("dev"), dev_records, mixture)
 
 
-def describe_rows(split: str, read: ReadReport, encoded: EncodingReport) -> list[str]:
-    """Lines that say what became of a split's rows: kept, cut, left out and why."""
-    files = "1 file" if read.files == 1 else f"{read.files} files"
+def _share(arguments: TrainArguments, records: list[Record]) -> list[Record]:
+    """The training records that data_split gives this command; all of them where it is unset."""
+    part = shares(arguments.rows, arguments.command)
+    if part is None:
+        return records
+    mine = in_share(records, *part)
+    if not mine:
+        raise UserError(f"data_split {arguments.rows.data_split}: none of the {len(records):,} training records lies in this share.")
+    return mine
+
+
+def _mixture(arguments: TrainArguments, sources: Sequence[str]) -> Mixture:
+    """How many examples come from each path of training rows, and its weight, which is told. sources: "file:line" of each example."""
+    if arguments.rows.dataset_weights is None:
+        return ()
+    files = train_sources(arguments.data, arguments.rows)
+    path_of = {str(file): number for number, path in enumerate(files) for file in path}
+    if len(path_of) < sum(map(len, files)):
+        raise UserError("dataset_weights: a file of training rows stands in two of the paths. Name it once, and weigh it more.")
+    counts = Counter(path_of[source.rpartition(":")[0]] for source in sources)
+    empty = [number for number in range(len(files)) if not counts[number]]
+    if empty:
+        raise UserError(f"dataset_weights: no row of {files[empty[0]][0]} can be used, so there is nothing to take from that path.")
+    mixture = tuple((counts[number], weight) for number, weight in enumerate(numbers(arguments.rows.dataset_weights)))
+    names = arguments.data.train_dataset_path or arguments.data.dataset_name_or_path or []
+    parts = [f"{count * weight:,.0f} of {name}'s {count:,}" for name, (count, weight) in zip(names, mixture, strict=True)]
+    say(f"train: an epoch takes {', '.join(parts)} examples")
+    return mixture
+
+
+def describe_rows(split: str, read: ReadReport, encoded: EncodingReport, other_shares: int = 0) -> list[str]:
+    """Lines that say what became of a split's rows: kept, cut, left out and why. other_shares: records that data_split gives others."""
+    names = [path.name for path in read.files]
+    files = f"1 file ({names[0]})" if len(names) == 1 else f"{len(names)} files ({names[0]} to {names[-1]})"
+    forms = ", ".join(read.forms if len(read.forms) == 1 else [f"{name} ({count:,})" for name, count in read.forms.items()])
     total = read.records + sum(read.refused.values())  # a row may hold several pairs or answers
     of_all = f"{total:,} rows" if total == read.rows else f"{total:,} records ({read.rows:,} rows)"
     lines = [f"{split}: {encoded.kept:,} of {of_all} from {files}, {encoded.tokens:,} tokens, {encoded.scored_tokens:,} of them scored"]
-    left_out = [(encoded.dropped_too_long, "too long (dropped; raise src_length or max_length, or set truncation)")]
-    left_out += [(count, reason) for reason, count in read.refused.items()]
+    if read.forms:
+        lines.append(f"{split}: rows: {forms} form{'s' if len(read.forms) > 1 else ''}")
+    left_out = [(other_shares, "in the other shares of data_split")]
+    left_out += [(encoded.dropped_too_long, "too long (dropped; raise src_length or max_length, or set truncation)")]
+    left_out += [(count, f"{reason} (first: {read.refused_at[reason]})") for reason, count in read.refused.items()]
     left_out += [(count, f"{reason} (first: {encoded.refused_at[reason]})") for reason, count in encoded.refused.items()]
     lines += [f"{split}: left out {count:,}: {reason}" for count, reason in left_out if count]
     if encoded.prompts_truncated or encoded.responses_truncated:
@@ -111,6 +160,7 @@ def make_feed(arguments: TrainArguments, rows: Rows, axis: Axis) -> Feed:
         max_steps=training.max_steps,
         rank=axis.rank,
         ranks=axis.size,
+        mixture=rows.mixture,
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from paddlealign.data.example import Batch, Example
-from paddlealign.data.order import Step, epoch_plan
+from paddlealign.data.order import Mixture, Step, epoch_plan
 from paddlealign.data.packing import idle_batch, make_batch
 
 
@@ -40,8 +40,9 @@ class Feed:
         max_steps: int,
         rank: int = 0,
         ranks: int = 1,
+        mixture: Mixture = (),
     ) -> None:
-        """packing: see ``data.order``. max_steps above 0 wins over epochs. rank, ranks: which of so many shares of each step this is."""
+        """packing, mixture: see ``data.order``. max_steps above 0 wins over epochs. rank, ranks: of so many shares of a step."""
         self._rank = rank
         self._examples, self._pad_id = examples, pad_id
         self._lengths = np.array([example.length for example in examples])
@@ -54,6 +55,7 @@ class Feed:
             accumulation=accumulation,
             ranks=ranks,
             packing=packing,
+            mixture=mixture,
         )
         self.total_steps = max_steps if max_steps > 0 else self._count_steps(epochs)
 

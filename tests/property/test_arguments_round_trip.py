@@ -59,7 +59,7 @@ def test_a_round_trip_keeps_every_value(command, data, folder):
     chosen = data.draw(st.sets(st.sampled_from(sorted(fields)), max_size=6))
     wanted = {key: data.draw(values(key, fields[key]), label=key) for key in chosen}
     wanted.update({key: data.draw(values(key, item)) for key, item in fields.items() if item.required})
-    start = {"do_train": True, "dataset_name_or_path": "d", "data_file": "rows"}  # what a run needs in any case
+    start = {"do_train": True, "dataset_name_or_path": ["d"], "data_file": "rows"}  # what a run needs in any case
     wanted.update({key: value for key, value in start.items() if key in fields})
     path = Path(folder) / "args.json"
     path.write_text(json.dumps(wanted), encoding="utf-8")

@@ -27,7 +27,7 @@ from tests.least_arguments import BASE, refused, run
         ("sft", "gradient_checkpointing", True, "training", "recompute"),
         ("sft", "intokens", True, "data", "zero_padding"),
         ("sft", "eval_strategy", "epoch", "training", "evaluation_strategy"),
-        ("sft", "task_name_or_path", "d", "data", "dataset_name_or_path"),
+        ("sft", "task_name_or_path", ["d"], "data", "dataset_name_or_path"),
         ("predict", "max_new_tokens", 77, "generation", "max_length"),
     ],
 )
@@ -198,7 +198,7 @@ def test_a_data_set_on_the_command_line_wins_over_the_files_data_keys(tmp_path):
     files = {"train_dataset_path": "t.json", "dev_dataset_path": "d.json"}
     arguments = run(tmp_path, "sft", "--dataset_name_or_path", "X", **files)
     data = arguments.data
-    assert (data.dataset_name_or_path, data.train_dataset_path, data.dev_dataset_path) == ("X", None, None)
+    assert (data.dataset_name_or_path, data.train_dataset_path, data.dev_dataset_path) == (["X"], None, None)
     assert [note for note in arguments.notes if "takes the place of train_dataset_path and dev_dataset_path in the file" in note]
     kept = run(tmp_path, "sft", "--dataset_name_or_path", "X", "--dev_dataset_path", "e.json", **files).data
     assert (kept.train_dataset_path, kept.dev_dataset_path) == (None, ["e.json"])

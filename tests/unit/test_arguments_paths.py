@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from paddlealign.arguments import parse
-from paddlealign.arguments.paths import check_paths, dataset_files
+from paddlealign.arguments.paths import check_paths
+from paddlealign.arguments.row_files import dataset_files
 from paddlealign.errors import UserError
 
 
@@ -34,7 +35,7 @@ def refused(arguments) -> str:
 def files(*words: str):
     arguments = sft(*words)
     check_paths(arguments)
-    return dataset_files(arguments.data, arguments.training)
+    return dataset_files(arguments.data, arguments.rows, arguments.training)
 
 
 def test_a_folder_with_train_and_dev(home):

@@ -177,12 +177,16 @@ def test_prompt_rows_keep_the_row_as_it_was(tmp_path, row, messages):
         ("sft", {"prompt": "q", "chosen": "c", "rejected": "r"}, ["Use dpo_main.py or reward_main.py for such rows."]),
         ("sft", {"src": ["q"], "tgt": [], "response": ["x", "y"], "sort": [1, 0]}, ["Use dpo_main.py or reward_main.py for such rows."]),
         ("sft", [1, 2], ["found a list"]),
+        ("sft", '{"src": "q", "tgt": "a", "src": "p"}', ['the key "src" stands twice in one object']),
+        ("sft", '{"messages": [{"role": "user", "content": "a", "content": "b"}]}', ['the key "content" stands twice']),
+        ("sft", '{"src": "q", "tgt": "a", "meta": {"a": 1, "a": 2}}', ['the key "a" stands twice']),
         ("sft", '{"src": "q", "tgt": "\\ud83d"}', ["half a surrogate pair"]),
         ("preference", {"prompt": "q", "chosen": "  ", "rejected": "r"}, ["chosen is empty"]),
         ("preference", {"prompt": "q", "chosen": ["a", "b"], "rejected": ["r"]}, ["2 chosen and 1 rejected"]),
         ("preference", {"prompt": ["q", "a"], "chosen": "c", "rejected": "r"}, ["prompt has 2 turns", "odd"]),
         ("preference", {"src": ["q"], "tgt": [], "response": ["x", "y"]}, ["no 'sort'"]),
         ("preference", {"prompt": "q", "completion": "a", "label": True}, ["Use dpo_main.py with loss_type kto for such rows."]),
+        ("sft", {"prompt": "q", "completion": "a", "label": False}, ["no 'src'", "Use dpo_main.py with loss_type kto for such rows."]),
         ("labelled", {"prompt": "q", "completion": "a"}, ["no 'label'"]),
         ("labelled", {"completion": "a", "label": True}, ["no 'prompt'"]),
         ("labelled", {"prompt": "q", "completion": "a", "label": 1}, ["label is number 1; it must be true"]),
@@ -193,10 +197,13 @@ def test_prompt_rows_keep_the_row_as_it_was(tmp_path, row, messages):
         ("labelled", {"src": "q", "tgt": "a"}, ["no 'chosen'"]),
         ("preference", {"src": ["q"], "tgt": [], "response": ["x"], "sort": [1]}, ["response holds 1"]),
         ("preference", {"src": ["q"], "tgt": [], "response": ["x", "y"], "sort": "up"}, ["sort is text 'up'"]),
+        ("preference", '{"src": "q", "response": ["x", "y"], "sort": [NaN, 1]}', ["sort is list [nan, 1]"]),
+        ("sft", '{"src": "q", "tgt": ' + "1" * 5000 + "}", ["integer string conversion"]),
         ("preference", {"prompt": "q", "chosen": "c", "rejected": "r", "margin": "1"}, ["margin is text '1'; it must be a number"]),
         ("preference", {"prompt": "q", "chosen": "c", "rejected": "r", "margin": True}, ["margin is boolean True"]),
         ("preference", '{"prompt": "q", "chosen": "c", "rejected": "r", "margin": NaN}', ["margin is number nan"]),
-        ("prompt", {"tgt": "a"}, ["no 'prompt'"]),
+        ("preference", {"prompt": "q", "chosen": "c", "rejected": "r", "margin": 10**400}, ["margin is number 1000"]),
+        ("prompt", {"tgt": "a"}, ["no 'src'"]),
         ("sft", '{"src": "q", "tgt": "a"', ["not valid JSON", "column"]),
     ],
 )
@@ -252,6 +259,15 @@ def test_broken_arrays_name_the_line(tmp_path):
     path = write(tmp_path / "e.json", "[", '{"src": "a", "tgt": "b"}', '{"src": "a", "tgt": "b"}', "]")
     with pytest.raises(UserError, match=r"e\.json:3, column 1"):
         read_records([path], "sft")
+
+
+def test_a_key_that_stands_twice_is_named_in_every_spelling(tmp_path):
+    doubled = '{"src": "q",\n "src": "p", "tgt": "a"}'
+    for text in (f"[{{}},\n{doubled}]", f'{{"src":\n"q", "tgt": "a"}}\n{doubled}'):
+        path = tmp_path / "d.json"
+        path.write_text(text)
+        with pytest.raises(UserError, match=r'd\.json:[23]: the key "src" stands twice'):
+            read_records([path], "sft")
 
 
 def test_other_spellings_of_a_file(tmp_path):

@@ -66,6 +66,16 @@ def test_the_first_stage_of_the_document(tmp_path):
     assert (training.evaluation_strategy, training.eval_steps, training.save_steps) == ("steps", 20_000 // 64, 20_000 // 64)
 
 
+def test_its_named_data_sets_have_their_forms_here(tmp_path):
+    sft = filled(tmp_path, STAGE_1, "--model_name_or_path", "pythia", "--dataset_name_or_path", "data/hh")
+    assert (sft.rows.row_form, sft.data.dataset_name_or_path) == ("hh", ["data/hh"])
+    se = converted(STAGE_1.replace("[hh]", "[se]"), "--model_name_or_path", "pythia", "--dataset_name_or_path", "data/se")
+    assert se.keys["row_form"] == "stack_exchange"
+    both = converted(STAGE_2.replace("[hh]", "[hh,se]"), "--dataset_name_or_path", "data/hh,data/se")
+    assert both.keys["pairs"] == "all" and "row_form" not in both.keys
+    assert "pairs" not in converted(STAGE_2, "--dataset_name_or_path", "data/hh").keys
+
+
 def test_the_second_stage_of_the_document(tmp_path):
     found = converted(STAGE_2, "--dataset_name_or_path", "data/hh", "--processes", "8")
     assert found.command == "dpo" and found.source == "the DPO paper's code"

@@ -9,12 +9,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from paddlealign.arguments import parse
+from paddlealign.arguments.row_fields import rows_kind
 from paddlealign.data.example import Example, Response
 from paddlealign.errors import UserError
 from paddlealign.models.config import read_config
-from paddlealign.recipes.rows import Rows, check_shared_prompts, longest_text
+from paddlealign.parallel.topology import Axis
+from paddlealign.recipes.rows import Rows, check_shared_prompts, longest_text, make_feed, prepare_rows
 from paddlealign.recipes.run import side_files
-from tests.small_runs import GOLDEN
+from paddlealign.training.feed import Feed
+from tests.small_runs import GOLDEN, ROOT
 
 
 def rows_of(prompt: int, *responses: int) -> Rows:
@@ -59,3 +63,53 @@ def test_the_saved_model_names_the_end_token_that_it_was_taught(tmp_path: Path, 
     else:
         assert written == {"eos_token_id": [7]}
     assert "answers end with token 7" in capsys.readouterr().out
+
+
+def prepared(capsys: pytest.CaptureFixture, command: str, *words: str) -> tuple[Rows, Feed, str]:
+    """The rows and the first plan of a training command on a small tokenizer, and what was said."""
+    arguments = parse(command, [f"--model_name_or_path={ROOT / 'data' / 'base_model'}", "--output_dir=o", "--do_train", *words], {})
+    rows = prepare_rows(arguments, rows_kind(command, ""), score_all_turns=True)
+    return rows, make_feed(arguments, rows, Axis(1, 0, None, (0,))), capsys.readouterr().out
+
+
+def test_row_keys_reach_the_examples_and_the_order(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """data_split, dataset_weights, split, row_form, pairs, columns and system_prompt, from the arguments to the feed."""
+    folder = tmp_path / "hub"
+    (folder / "data").mkdir(parents=True)
+    pairs = [{"ask": f"question {n}", "good": f"answer {n}", "bad": "none"} for n in range(60)]
+    (folder / "data" / "train-00000-of-00001.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    (folder / "data" / "test-00000-of-00001.jsonl").write_text(json.dumps(pairs[0]) + "\n")
+    columns = ("--prompt_key=ask", "--chosen_key=good", "--rejected_key=bad")
+    split = (f"--dataset_name_or_path={folder}", "--data_split=2,1,3", *columns)
+    sizes = {}
+    for command, keys in (("sft", ("--row_form=pairs",)), ("reward", ("--do_eval",)), ("dpo", ())):
+        rows, feed, said = prepared(capsys, command, *split, *keys)
+        sizes[command] = len(rows.train)
+        assert (
+            f"train: {len(rows.train)} of 60 rows from 1 file" in said
+            and f"left out {60 - len(rows.train)}: in the other shares of" in said
+        )
+        assert ("train: rows: pairs form" if command == "sft" else "train: rows: plaintext form") in said
+        assert all(len(example.responses) == (1 if command == "sft" else 2) for example in rows.train)
+        assert len(rows.dev) == (command == "reward")  # data_split leaves the dev rows alone
+    assert sum(sizes.values()) == 60 and min(sizes.values()) > 0
+
+    plain, ranked = tmp_path / "plain.jsonl", tmp_path / "ranked.jsonl"
+    plain.write_text("".join(json.dumps({"prompt": f"q{n}", "chosen": f"a{n}", "rejected": "b"}) + "\n" for n in range(40)))
+    paths = (f"--train_dataset_path={plain},{ranked}", "--system_prompt=Be kind.")
+    ranked.write_text(json.dumps({"prompt": "q", "completions": ["a", "b", "c"], "scores": [3, 2, 1]}) + "\n")
+    first, feed, said = prepared(capsys, "dpo", *paths)
+    assert len(first.train) == 41 and "train: rows: plaintext (40), ranked (1) forms" in said and feed.total_steps == 6
+    every, feed, said = prepared(capsys, "dpo", *paths, "--pairs=all", "--dataset_weights=0.25,2")
+    assert f"train: an epoch takes 10 of {plain}'s 40, 6 of {ranked}'s 3 examples" in said
+    assert len(every.train) == 43 and every.mixture == ((40, 0.25), (3, 2.0)) and feed.total_steps == 2  # 10 and 6 of 8 a step
+    epoch = [index for step in feed.steps(0) for batch in step.batches for index in batch.example_ids.tolist()]
+    assert len(epoch) == 16 and sorted(index for index in epoch if index >= 40) == [40, 40, 41, 41, 42, 42]
+    again = [index for step in feed.steps(1) for batch in step.batches for index in batch.example_ids.tolist()]
+    assert again == epoch[8:]  # a resumed run takes up where it was
+    text = first.tokenizer.decode(first.train[0].prompt_ids)
+    assert "Be kind." in text and "q0" in text
+    with pytest.raises(UserError, match=r"dataset_weights: a file of training rows stands in two of the paths"):
+        prepared(capsys, "dpo", f"--train_dataset_path={plain},{plain}", "--dataset_weights=1,2")
+    with pytest.raises(UserError, match=r'row_form: "src_tgt" is no form of the rows of this run'):
+        prepared(capsys, "dpo", *paths, "--row_form=src_tgt")

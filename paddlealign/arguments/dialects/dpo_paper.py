@@ -142,6 +142,9 @@ def _take_model(reading: Reading) -> None:
         reading.refuse(key, told if hub else "is not set. Add model.name_or_path=FOLDER.", unless=("model_name_or_path",))
 
 
+_FORMS = {"hh": "hh", "shp": "shp", "se": "stack_exchange"}  # their data set -> the form of its rows
+
+
 def _take_rows(reading: Reading) -> None:
     """Its data sets are functions with names; a folder or file of rows may stand there as well."""
     names = reading.get("datasets", ["hh"])
@@ -154,6 +157,10 @@ def _take_rows(reading: Reading) -> None:
             reading.take("datasets", "train_dataset_path", paths, "one after the other")
     else:
         refuse_named(reading, "datasets")
+        if reading.command == "sft" and len(listed) == 1 and str(listed[0]) in _FORMS:
+            reading.take("datasets", "row_form", _FORMS[str(listed[0])], "SFT on the chosen answers of its pairs, as there")
+        if reading.command == "dpo" and "se" in listed:
+            reading.take("datasets", "pairs", "all", "every two answers, as there; but not two of equal score")
     reading.take("datasets", "chat_template", "none", "texts are joined as they are, as there")
     whole, prompt = _default(reading, "max_length"), _default(reading, "max_prompt_length")
     reading.take("max_length", "max_length", whole, "the prompt and ONE response, as there")
