@@ -15,6 +15,7 @@ from paddlealign.models.decoder import Decoder
 from paddlealign.models.linear import Adapter, Linear
 from paddlealign.models.lora import attach, fill, merge
 from paddlealign.models.makers import WHOLE_LAYERS
+from paddlealign.models.other_adapter import NO_ADAPTER, worn
 from paddlealign.models.parameters import LoraSettings, parameter_shapes
 from paddlealign.models.score_head import with_score_head
 from paddlealign.models.tensor_files import read_tensors
@@ -63,8 +64,7 @@ def test_logits_and_gradients_are_pefts(name: str) -> None:
     model, ids = adapted(name), golden["input_ids"]
     logits = logits_of(model, ids)
     assert np.abs(logits.numpy() - golden["logits"]).max() <= 2e-5 * np.abs(golden["logits"]).max()
-    assert model.adapter is not None
-    with model.adapter.off():
+    with worn(model, NO_ADAPTER):
         assert np.abs(logits_of(model, ids).numpy() - golden["logits"]).max() > 0.05 * np.abs(golden["logits"]).max()
     loss = loss_of(logits, ids)
     loss.backward()
