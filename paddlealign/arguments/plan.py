@@ -72,6 +72,8 @@ def parse_plan(argv: Sequence[str]) -> Planned:
     idle = {int: (-1, 0, 1), bool: (False,), str: ("",)}
     chosen = any(value not in idle[PARALLEL_KEYS[key]] for key, value in asked.items())
     told = notes if chosen else []
+    if training.command == "sft" and ("method" not in given or given["method"].value in (None, "", "auto")):
+        told = [*told, "planned as SFT, since no key of another objective is set; --method dpo or --method reward plans these."]
     if training.adapter.lora:
         told = [*told, "lora: a plan counts the training of all weights; an adapter needs less."]
     return Planned(training, plan, degrees, plan.search or not chosen, tuple(told))

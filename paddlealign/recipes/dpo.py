@@ -17,7 +17,7 @@ from paddlealign.recipes.device import say
 from paddlealign.recipes.references import ReferenceModel, cached_references, choose_reference, frozen_reference, load_reference
 from paddlealign.recipes.rows import Rows, check_shared_prompts, prepare_rows
 from paddlealign.recipes.run import adapter_hashes, agree_on_run, begin, check_resume, load_policy, make_task, train
-from paddlealign.recipes.sampling import Answering, Sampler, find_prompts
+from paddlealign.recipes.sampling import Answering, Sampler, find_judges, find_prompts
 from paddlealign.training.loop import Task
 from paddlealign.training.objective import Objective, Reference, kto_objective, preference_objective
 from paddlealign.training.reference import model_logps
@@ -42,6 +42,8 @@ def run(arguments: DpoArguments, request: StopRequest) -> None:
     references: tuple[Reference | None, Reference | None] = (None, None)
     moving = None
     in_memory = keys.reference_mode == "frozen" or arguments.training.check  # a check looks at one step, without filling the cache
+    unanswered = no_answers(arguments, chosen, in_memory)
+    judges = find_judges(arguments, start.device, unanswered)
     if chosen is not None and not in_memory:
         references = cached_references(arguments, start, rows, chosen)
     copy = load_reference(arguments, start, chosen) if chosen is not None and in_memory and chosen.apart else None
@@ -53,13 +55,11 @@ def run(arguments: DpoArguments, request: StopRequest) -> None:
         make_objective(arguments.objective, it, labels) for it, labels in zip(references, (rows.train_labels, rows.dev_labels), strict=True)
     )
     task = replace(make_task(arguments, start, rows, policy, sharding, objective, dev_objective), moving=moving)
-    if prompts:
+    if prompts and judges:
         answering: Answering = "policy" if chosen is not None and chosen.like_policy else None if copy is None else copy[0]
-        if answering is None and chosen is not None:
-            cached = "only its log-probs are kept (reference_mode frozen keeps the model)"
-            why = "it is the policy with another adapter" if in_memory else cached
-            say(f"samples: the reference's answers are left out, since {why}")
-        task = replace(task, sample=Sampler(arguments, start, rows, policy, prompts, answering))
+        if unanswered and chosen is not None:
+            say(f"samples: the reference's answers are left out: {unanswered}")
+        task = replace(task, sample=Sampler(arguments, start, rows, policy, prompts, judges, answering))
     if arguments.training.do_train and start.resume is None and chosen is not None and references[0] is not None:
         check_start(arguments, task, references[0], chosen)
     if arguments.training.check:
@@ -68,6 +68,15 @@ def run(arguments: DpoArguments, request: StopRequest) -> None:
         check_run(arguments, task, rows.train or rows.dev, rows.tokenizer, kept)
         return
     train(arguments, start, task, hashes)
+
+
+def no_answers(arguments: DpoArguments, chosen: ReferenceModel | None, in_memory: bool) -> str | None:
+    """Why the reference cannot answer prompts; None where it can: as the policy before its first step, or with a copy of its own."""
+    if chosen is None:
+        return f"loss_type {arguments.objective.loss_type} has none"
+    if chosen.like_policy or (in_memory and chosen.apart):
+        return None
+    return "it is the policy with another adapter" if in_memory else "only its log-probs are kept (reference_mode frozen keeps the model)"
 
 
 def make_objective(keys: ObjectiveArguments, reference: Reference | None, labels: np.ndarray | None) -> Objective:

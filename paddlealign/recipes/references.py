@@ -193,9 +193,9 @@ def cached_references(arguments: DpoArguments, start: Start, rows: Rows, chosen:
             table = compute_logps(model, examples, pad_id, chosen.precision, what, show, start.topology, start.chain, ld_alpha, parts)
             if start.topology.is_main:
                 write_cache(folder, name, table)
-            say(f"reference: log-probs of {len(examples)} {split} pairs computed with {chosen.folder}{beside}, kept in {folder}")
+            say(f"reference: log-probs of {len(examples)} {split} rows computed with {chosen.folder}{beside}, kept in {folder}")
         elif examples:
-            say(f"reference: log-probs of {len(examples)} {split} pairs read from {folder}")
+            say(f"reference: log-probs of {len(examples)} {split} rows read from {folder}")
         tables.append(table)
     return table_reference(tables[0]), table_reference(tables[1])
 

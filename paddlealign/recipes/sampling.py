@@ -6,10 +6,10 @@ Nothing of this touches what is trained: no gradient, no random number of Paddle
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from paddle import Tensor
@@ -46,7 +46,7 @@ from paddlealign.parallel.topology import Topology
 from paddlealign.recipes.chat import prompt_limit
 from paddlealign.recipes.device import say
 from paddlealign.recipes.heads import need_score_head
-from paddlealign.recipes.judge_function import call_judge, load_judge
+from paddlealign.recipes.judge_function import Judge, call_judge, load_judge
 from paddlealign.recipes.predict import decode_answer
 from paddlealign.recipes.processes import staged_forward
 from paddlealign.recipes.rows import Rows, vocabulary_size
@@ -57,6 +57,7 @@ from paddlealign.training.precision import Precision
 
 # Who answers as the reference: a model, the policy before its first step, or nobody.
 Answering = Decoder | Literal["policy"] | None
+Judged = TypeVar("Judged")
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,15 @@ class Prompts:
     def hashes(self) -> dict[str, str]:
         """For run.json, and for the other processes, which must have the same."""
         return {"sampled prompts": hashlib.sha256(json.dumps(self.ids).encode()).hexdigest()}
+
+
+@dataclass(frozen=True)
+class Judges:
+    """What is said of the answers beside their length. judge: a function of the user's, by the name in sample_judge."""
+
+    reward_model: "RewardModel | None"
+    judge: Judge | None
+    name: str
 
 
 @dataclass(frozen=True)
@@ -140,13 +150,36 @@ def find_reward_model(arguments: SftArguments | DpoArguments, device: str) -> Re
     return RewardModel(scorer, tokenizer)
 
 
+def find_judges(arguments: SftArguments | DpoArguments, device: str, unanswered: str | None) -> Judges | None:
+    """Look at what judges the sampled answers, before anything that takes long; None where nothing is sampled. Raises UserError.
+
+    unanswered: why the reference gives no answers to hold them to; None where it does.
+    """
+    if not arguments.samples.sample_during_eval:
+        return None
+    name = arguments.samples.sample_judge
+    if name and unanswered:
+        raise UserError(
+            f"sample_judge {name} holds each answer to the reference's, and there is none: {unanswered}. Leave it out, or compare files of "
+            "answers with evaluate.py judge."
+        )
+    return Judges(find_reward_model(arguments, device), load_judge(name, "sample_judge") if name else None, name or "")
+
+
 class Sampler:
     """Lets the policy answer the prompts at a step, and writes, scores and sums up its answers."""
 
     def __init__(
-        self, arguments: SftArguments | DpoArguments, start: Start, rows: Rows, policy: Decoder, prompts: Prompts, reference: Answering
+        self,
+        arguments: SftArguments | DpoArguments,
+        start: Start,
+        rows: Rows,
+        policy: Decoder,
+        prompts: Prompts,
+        judges: Judges,
+        reference: Answering,
     ) -> None:
-        """Look at all that is needed. Raises UserError where something is missing."""
+        """Raises UserError where the layout and the model cannot sample."""
         if policy.make.positions > 1 and policy.config.rope.kind == "dynamic":
             raise UserError(
                 "sample_during_eval with sequence_parallel: this model's rope type is dynamic, whose angles depend on a text's length, and "
@@ -158,14 +191,7 @@ class Sampler:
         self._topology = start.topology
         self._together = arguments.training.sharding == "stage3"
         self._forward = live_forward(start.precision, start.topology, start.chain, self._together)
-        self._reward_model = find_reward_model(arguments, start.device)
-        self._judge_name = arguments.samples.sample_judge
-        self._judge = load_judge(self._judge_name, "sample_judge") if self._judge_name else None
-        if self._judge and reference is None:
-            raise UserError(
-                "sample_judge judges against the reference's answers, and this run has none: in DPO reference_mode frozen keeps the model, "
-                "in SFT there is no reference. Leave it out, or compare files of answers with evaluate.py judge."
-            )
+        self._judges = judges
         self._columns = [prompt_columns(record) for record in prompts.records]
         self._references = read_references(self._output_dir, self._columns) if start.resume and reference is not None else None
         if start.resume and reference == "policy" and self._references is None:
@@ -180,8 +206,9 @@ class Sampler:
             return Sampled({}, [])
         responses = [self._text(answer) for answer in answers]
         lengths = [response_length(answer, self._prompts.settings.stop_ids) for answer in answers]
-        scores = score_responses(self._reward_model, self._prompts.records, responses, self._batch_size) if self._reward_model else None
-        rows = sample_rows(self._columns, responses, lengths, self._references, scores, self._verdicts(responses))
+        scores = self._unless_it_fails(step, lambda: self._scores(responses))
+        verdicts = self._unless_it_fails(step, lambda: self._verdicts(responses))
+        rows = sample_rows(self._columns, responses, lengths, self._references, scores, verdicts)
         path = samples_file(self._output_dir, step)
         write_samples(path, rows)
         return Sampled(summarise_samples(rows), show_samples(path, step, rows))
@@ -191,12 +218,28 @@ class Sampler:
         answers = first if self._reference == "policy" else self._answer(self._reference) if self._reference is not None else None
         return None if answers is None else [self._text(answer) for answer in answers]
 
+    def _unless_it_fails(self, step: int, judge: Callable[[], Judged]) -> Judged | None:
+        """What ``judge`` gives. It may stop a run that has not begun; later its failure is told, and costs this step's figures only."""
+        try:
+            return judge()
+        except (UserError, OSError) as error:
+            if step == 0:
+                raise
+            say(f"warning: the answers of step {step} are kept without its figures, and training goes on: {error}")
+            return None
+
+    def _scores(self, responses: Sequence[str]) -> list[float | None] | None:
+        """See ``score_responses``."""
+        model = self._judges.reward_model
+        return None if model is None else score_responses(model, self._prompts.records, responses, self._batch_size)
+
     def _verdicts(self, responses: Sequence[str]) -> list[float] | None:
         """Of each response whether the judge prefers it to the reference's, see ``evaluation.winners.outcomes_of``."""
-        if self._judge is None or self._judge_name is None or self._references is None:
+        judge = self._judges.judge
+        if judge is None or self._references is None:
             return None
         called = zip(self._prompts.records, responses, self._references, strict=True)
-        margins = [call_judge(self._judge, self._judge_name, *answers)[0] for answers in called]
+        margins = [call_judge(judge, self._judges.name, *answers)[0] for answers in called]
         return outcomes_of(np.array(margins), tie_margin=0.0).tolist()
 
     def _answer(self, model: Decoder) -> list[list[int]]:

@@ -7,7 +7,7 @@ from paddlealign.parallel.stopping import StopRequest
 from paddlealign.recipes.check import check_run
 from paddlealign.recipes.rows import prepare_rows
 from paddlealign.recipes.run import adapter_hashes, agree_on_run, begin, check_resume, load_policy, make_task, train
-from paddlealign.recipes.sampling import Sampler, find_prompts
+from paddlealign.recipes.sampling import Sampler, find_judges, find_prompts
 from paddlealign.training.objective import sft_objective
 
 
@@ -18,11 +18,12 @@ def run(arguments: SftArguments, request: StopRequest) -> None:
     prompts = find_prompts(arguments, rows)
     hashes = {**rows.hashes, **adapter_hashes(arguments), **(prompts.hashes if prompts else {})}
     agree_on_run(arguments, start, hashes)
+    judges = find_judges(arguments, start.device, unanswered="SFT has no reference")
     policy, sharding = load_policy(arguments, start, rows)
     objective = sft_objective()
     task = make_task(arguments, start, rows, policy, sharding, objective, objective)
-    if prompts:
-        task = replace(task, sample=Sampler(arguments, start, rows, policy, prompts, reference=None))
+    if prompts and judges:
+        task = replace(task, sample=Sampler(arguments, start, rows, policy, prompts, judges, reference=None))
     if arguments.training.check:
         check_resume(arguments, start, hashes)
         check_run(arguments, task, rows.train or rows.dev, rows.tokenizer, reference=None)

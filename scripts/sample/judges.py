@@ -18,5 +18,7 @@ def heldout_rows() -> dict[str, dict]:
 
 def preferred(prompt: str, answer_a: str, answer_b: str) -> tuple[bool, bool]:
     """Whether each answer to a prompt of data/heldout.json is right and warm; two such answers are a tie, and two others as well."""
-    row = heldout_rows()[prompt]
+    row = heldout_rows().get(prompt)
+    if row is None:
+        raise ValueError("this judge knows the prompts of data/heldout.json only (in training: --sample_data_file data/heldout.json)")
     return judge(row, answer_a).win, judge(row, answer_b).win

@@ -200,12 +200,19 @@ def test_a_judge_of_ones_own_holds_each_answer_to_the_references(words: Words, t
         assert [row["verdict"] for row in rows] == [0.5 if a == b else float(a > b) for a, b in pairs]
         assert logged[step] == pytest.approx(sum(row["verdict"] for row in rows) / len(rows))
     assert logged[0] == 0.5 != logged[5]
+    judge.write_text("calls = []\ndef late(prompt, answer, reference):\n    calls.append(1)\n    return 1 / (len(calls) <= 4)\n")
+    failing = tmp_path / "failing"
+    assert main("dpo", words("dpo", failing, *keys, f"{judge}:late")) == 0
+    said = capsys.readouterr().out
+    assert "the answers of step 2 are kept without its figures" in said and (failing / "model.safetensors").is_file()
+    assert all("verdict" not in row for row in rows_of(failing, 5)) and all(row["verdict"] == 1.0 for row in rows_of(failing, 0))
     for command, word, told in (
-        ("sft", f"{judge}:later", "sample_judge judges against the reference's answers"),
+        ("sft", f"{judge}:later", "there is none: SFT has no reference"),
+        ("dpo", f"{judge}:later --loss_type simpo", "there is none: loss_type simpo has none"),
         ("dpo", f"{judge}:other", f"sample_judge: {judge} has no function other"),
         ("dpo", "judges", "sample_judge: "),
     ):
-        assert main(command, words(command, tmp_path / "no", *keys, word)) == 1
+        assert main(command, words(command, tmp_path / "no", *keys, *word.split())) == 1
         assert told in capsys.readouterr().err
 
 

@@ -152,7 +152,7 @@ def test_the_cache_is_used_again_from_another_run(setting: Setting, plain: Path,
     assert len(held) == 2  # train and dev
     assert dpo(setting, tmp_path / "second", "--reference_cache_dir", str(cache)) == 0
     said = capsys.readouterr().out
-    assert "12 train pairs read from" in said and "5 dev pairs read from" in said and "computed" not in said
+    assert "12 train rows read from" in said and "5 dev rows read from" in said and "computed" not in said
     assert losses(tmp_path / "second") == losses(plain)
     assert {path.name: path.stat().st_mtime_ns for path in cache.iterdir()} == held
 
@@ -167,7 +167,7 @@ def test_a_damaged_cache_is_told_and_computed_again(
         path.write_bytes(harm(path.read_bytes()))
     assert dpo(setting, tmp_path / "out", "--reference_cache_dir", str(cache)) == 0
     said = capsys.readouterr().out
-    assert "12 train pairs computed" in said and said.count("note: reference: ") == 2 and said.count("computed again") == 2
+    assert "12 train rows computed" in said and said.count("note: reference: ") == 2 and said.count("computed again") == 2
     assert losses(tmp_path / "out") == losses(plain)
     for path in cache.iterdir():
         assert path.read_bytes() == (plain / "reference" / path.name).read_bytes()
@@ -205,20 +205,20 @@ def test_a_stale_cache_is_never_used(setting: Setting, plain: Path, tmp_path: Pa
         assert dpo(changed, tmp_path / output, *cache, "--max_steps", "1", "--evaluation_strategy", "no", *words) == 0
         return capsys.readouterr().out
 
-    assert "12 train pairs read" in said("same", setting)
+    assert "12 train rows read" in said("same", setting)
     model = tmp_path / "model"
     shutil.copytree(setting.model, model)
     (path,) = model.glob("*.safetensors")
     tensors = read_tensors(path)
     tensors["model.norm.weight"] = tensors["model.norm.weight"] + np.eye(1, 32, dtype="float32")[0] * 1e-3
     write_tensors(path, tensors, {"format": "pt"})
-    assert "12 train pairs computed" in said("weight", setting._replace(model=model))
-    assert "12 train pairs computed" in said("ld_alpha", setting, "--ld_alpha", "0.5")
+    assert "12 train rows computed" in said("weight", setting._replace(model=model))
+    assert "12 train rows computed" in said("ld_alpha", setting, "--ld_alpha", "0.5")
     rows = tmp_path / "train.jsonl"
     text = setting.train.read_text(encoding="utf-8")
     place = text.index('"chosen": "') + len('"chosen": "')
     rows.write_text(text[:place] + "Q" + text[place + 1 :], encoding="utf-8")
-    assert "12 train pairs computed" in said("token", setting._replace(train=rows))
+    assert "12 train rows computed" in said("token", setting._replace(train=rows))
 
 
 @pytest.mark.parametrize("mode", ["cached", "frozen"])
