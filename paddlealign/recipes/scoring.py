@@ -71,7 +71,8 @@ def find_scorer(
     """Look at a model's files; what is missing, damaged or of another kind is told before the rows are read. dtype: as the user asked."""
     stored = read_config(folder)
     config = with_adapter(stored, lora_path)
-    need_head(config, key if config.head == stored.head else "lora_path")
+    told = key if config.head == stored.head else "lora_path"
+    need_head(config, f"{told} (with lora_path {lora_path})" if lora_path and told == key else told)
     find_weights(folder, allow_pickle)
     if lora_path:
         read_adapter(lora_path, folder, config)
