@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from paddlealign.arguments.declare import key, required, same
+from paddlealign.arguments.generation_fields import GenerationArguments
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,8 @@ class ScoringArguments:
         "auto",
         metavar="auto|none|FILE",
     )
-    device: str = key("Where to compute; auto takes the GPU where Paddle sees one.", "auto", choices=("auto", "cpu", "gpu"))
-    dtype: str = key(
-        "Number format of the weights; auto: the checkpoint's own on a GPU, float32 on a CPU.",
-        "auto",
-        choices=("auto", "float32", "bfloat16", "float16"),
-    )
+    device: str = same(GenerationArguments, "device")
+    dtype: str = same(GenerationArguments, "dtype")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ import numpy as np
 
 from paddlealign.arguments.paths import SAMPLES_FOLDER
 from paddlealign.data.example import Record
-from paddlealign.models.tensor_files import write_bytes
 
 SHOWN_ROWS, _SHOWN_CHARACTERS = 3, 70
 
@@ -74,12 +73,6 @@ def summarise_samples(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 def samples_file(output_dir: Path, step: int) -> Path:
     """Where the rows of a step lie."""
     return output_dir / SAMPLES_FOLDER / f"step-{step}.jsonl"
-
-
-def write_samples(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write the rows of a step, all at once; what an earlier start wrote of it is replaced."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8", errors="replace"))
 
 
 def read_references(output_dir: Path, prompts: Sequence[dict[str, Any]]) -> list[str] | None:

@@ -186,6 +186,13 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
+def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as JSON lines, atomically; the folder is made. A lone surrogate in a text becomes a question mark."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_bytes(path, text.encode("utf-8", errors="replace"))
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically."""
     _write_atomically(path, lambda file: file.write(content))

@@ -26,13 +26,14 @@ from paddlealign.arguments.show import render
 from paddlealign.data.template import Template, load_template
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.models.incremental import forward_whole
+from paddlealign.models.tensor_files import write_json_lines
 from paddlealign.parallel.topology import SINGLE
 from paddlealign.recipes.adapter import load_tokenizer
 from paddlealign.recipes.device import choose_device, say
 from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.predict import PromptRow, generation_settings, output_settings, predict_rows, read_prompts
 from paddlealign.recipes.prediction_file import OUTPUT_KEY, prepare_output, settings_path
-from paddlealign.recipes.scoring import Scorer, find_scorer, write_lines
+from paddlealign.recipes.scoring import Scorer, find_scorer
 
 SIDES = ("baseline", "finetuned")
 KEYS = ("way", *SIDES, OUTPUT_KEY)
@@ -78,7 +79,7 @@ def run(arguments: EvaluateCompareArguments) -> None:
     for side in sides:
         answer(side, parts)
     lines = join_parts(parts)
-    write_lines(comparison.output_file, lines)
+    write_json_lines(Path(comparison.output_file), lines)
     remove_parts(folder, parts)
     show_answers(lines, comparison.show_rows * len(ways))
     say(f"done: {len(lines)} rows in {comparison.output_file}, {len(ways)} for each of {len(sides[0].rows)} prompts")

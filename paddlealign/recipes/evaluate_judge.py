@@ -23,6 +23,7 @@ from paddlealign.errors import UserError
 from paddlealign.evaluation.length_control import length_controlled_rate
 from paddlealign.evaluation.matching import match_answers
 from paddlealign.evaluation.winners import outcomes_of, tally_of, wilson_interval
+from paddlealign.models.tensor_files import write_json_lines
 from paddlealign.recipes.device import choose_device, say
 from paddlealign.recipes.heads import need_language_head, need_score_head
 from paddlealign.recipes.judge_function import call_judge, load_judge
@@ -35,7 +36,6 @@ from paddlealign.recipes.scoring import (
     refuse_taken,
     response_nlls,
     reward_scores,
-    write_lines,
 )
 
 KEYS = ("answer_a", "answer_b", "score_a", "score_b", "margin", "winner")
@@ -75,7 +75,7 @@ def run(arguments: EvaluateJudgeArguments) -> None:
     if judging.check:
         return
     outcomes = outcomes_of(np.array([it.margin for it in judged]), judging.tie_margin)
-    write_lines(judging.output_file, [judged_row(it, float(outcome)) for it, outcome in zip(judged, outcomes, strict=True)])
+    write_json_lines(Path(judging.output_file), [judged_row(it, float(outcome)) for it, outcome in zip(judged, outcomes, strict=True)])
     show_figures(judging, outcomes, np.array([[len(text) for text in it.duel.answers()] for it in judged], np.float64))
     say(f"done: {len(judged)} rows in {judging.output_file}")
 

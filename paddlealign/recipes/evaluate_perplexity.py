@@ -13,10 +13,11 @@ from paddlealign.data.example import Example, Record
 from paddlealign.data.records import read_rows
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.evaluation.perplexity import summarise_nll
+from paddlealign.models.tensor_files import write_json_lines
 from paddlealign.recipes.adapter import load_tokenizer
 from paddlealign.recipes.device import choose_device, say
 from paddlealign.recipes.heads import need_language_head
-from paddlealign.recipes.scoring import Pace, encode_told, find_scorer, hold_to, refuse_taken, response_nlls, with_texts, write_lines
+from paddlealign.recipes.scoring import Pace, encode_told, find_scorer, hold_to, refuse_taken, response_nlls, with_texts
 
 KEYS = ("nll", "tokens")
 
@@ -49,7 +50,7 @@ def run(arguments: EvaluatePerplexityArguments) -> None:
     lines = []
     for (row, record), nll, count in zip(found, nlls, tokens, strict=True):
         lines.append({**with_texts(row, chosen_text(record)), **dict(zip(KEYS, (round(float(nll), 6), int(count)), strict=True))})
-    write_lines(scoring.output_file, lines)
+    write_json_lines(Path(scoring.output_file), lines)
     figures, total = summarise_nll(nlls, tokens), int(tokens.sum())
     say(
         f"perplexity {figures['perplexity']:.4f}: {figures['mean']:.6f} nats a token over {total:,} scored tokens of {len(lines):,} rows; "

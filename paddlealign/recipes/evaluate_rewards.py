@@ -18,10 +18,11 @@ from paddlealign.data.example import Example, Record
 from paddlealign.data.records import read_rows
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.evaluation.rewards import summarise_pairs, summarise_rewards
+from paddlealign.models.tensor_files import write_json_lines
 from paddlealign.recipes.adapter import load_tokenizer
 from paddlealign.recipes.device import choose_device, say
 from paddlealign.recipes.heads import need_score_head
-from paddlealign.recipes.scoring import Pace, encode_told, find_scorer, hold_to, refuse_taken, reward_scores, with_texts, write_lines
+from paddlealign.recipes.scoring import Pace, encode_told, find_scorer, hold_to, refuse_taken, reward_scores, with_texts
 
 PAIR_KEYS, ANSWER_KEY = ("chosen_score", "rejected_score"), "score"
 
@@ -46,7 +47,7 @@ def run(arguments: EvaluateRewardsArguments) -> None:
         say(f"one example; a response is scored at its last token:\n{shown}\ncheck: the model is whole and the rows can be scored")
         return
     rewards = reward_scores(scorer, examples, Pace(tokenizer.pad_id, scoring.max_length, scoring.batch_size))
-    write_lines(scoring.output_file, [scored_row(*pair, of_row) for pair, of_row in zip(found, rewards, strict=True)])
+    write_json_lines(Path(scoring.output_file), [scored_row(*pair, of_row) for pair, of_row in zip(found, rewards, strict=True)])
     show_figures(rewards)
     say(f"done: {len(rewards)} rows in {scoring.output_file}")
 

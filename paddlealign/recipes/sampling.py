@@ -30,7 +30,6 @@ from paddlealign.evaluation.samples import (
     samples_file,
     show_samples,
     summarise_samples,
-    write_samples,
 )
 from paddlealign.evaluation.winners import outcomes_of
 from paddlealign.models.attention import Attend
@@ -40,6 +39,7 @@ from paddlealign.models.generation import generate
 from paddlealign.models.incremental import Forward
 from paddlealign.models.parameters import parameter_shapes
 from paddlealign.models.sampling import GenerationSettings
+from paddlealign.models.tensor_files import write_json_lines
 from paddlealign.parallel.collect import from_holder, gather_values
 from paddlealign.parallel.pipeline import Chain
 from paddlealign.parallel.topology import Topology
@@ -210,7 +210,7 @@ class Sampler:
         verdicts = self._unless_it_fails(step, lambda: self._verdicts(responses))
         rows = sample_rows(self._columns, responses, lengths, self._references, scores, verdicts)
         path = samples_file(self._output_dir, step)
-        write_samples(path, rows)
+        write_json_lines(path, rows)
         return Sampled(summarise_samples(rows), show_samples(path, step, rows))
 
     def _refer(self, first: list[list[int]] | None) -> list[str] | None:

@@ -1,11 +1,9 @@
 """What the commands that score texts share: rows in tokens, a model found and read, and what it says of each response."""
 
 import gc
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +20,6 @@ from paddlealign.errors import UserError
 from paddlealign.evaluation.perplexity import sum_by_response
 from paddlealign.models.config import DecoderConfig, read_config
 from paddlealign.models.decoder import Decoder
-from paddlealign.models.tensor_files import write_bytes
 from paddlealign.models.weights import find_weights
 from paddlealign.recipes.adapter import load_adapted, read_adapter, with_adapter
 from paddlealign.recipes.device import choose_dtype, say
@@ -71,8 +68,8 @@ def find_scorer(
     """Look at a model's files; what is missing, damaged or of another kind is told before the rows are read. dtype: as the user asked."""
     stored = read_config(folder)
     config = with_adapter(stored, lora_path)
-    told = key if config.head == stored.head else "lora_path"
-    need_head(config, f"{told} (with lora_path {lora_path})" if lora_path and told == key else told)
+    beside = f"{key} (with lora_path {lora_path})" if lora_path else key
+    need_head(config, beside if config.head == stored.head else "lora_path")
     find_weights(folder, allow_pickle)
     if lora_path:
         read_adapter(lora_path, folder, config)
@@ -152,11 +149,3 @@ def with_texts(row: dict[str, Any], texts: Mapping[str, object]) -> dict[str, An
     """The row with one text in the place of each list of texts that it holds under these keys. texts: key -> the text."""
     lists = [key for key in texts if isinstance(row.get(key), list) and all(isinstance(item, str) for item in row[key])]
     return {**row, **{key: texts[key] for key in lists}}
-
-
-def write_lines(output_file: str, lines: Sequence[Mapping[str, Any]]) -> None:
-    """Write JSON lines, all at once."""
-    path = Path(output_file)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    write_bytes(path, text.encode("utf-8", errors="replace"))

@@ -16,8 +16,8 @@ from paddlealign.evaluation.samples import (
     samples_file,
     show_samples,
     summarise_samples,
-    write_samples,
 )
+from paddlealign.models.tensor_files import write_json_lines
 from paddlealign.report.curves import draw_curves
 
 CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": 3}}}
@@ -66,16 +66,16 @@ def test_rows_hold_what_is_known_and_figures_count_what_they_hold() -> None:
 
 def test_the_references_answers_come_back_for_the_same_prompts_only(tmp_path: Path) -> None:
     assert read_references(tmp_path, ROWS) is None
-    write_samples(samples_file(tmp_path, 0), sample_rows(ROWS, ["5", "\ud800", "7"], [1, 1, 1], ["a", "b", "c"], None))
+    write_json_lines(samples_file(tmp_path, 0), sample_rows(ROWS, ["5", "\ud800", "7"], [1, 1, 1], ["a", "b", "c"], None))
     assert read_references(tmp_path, ROWS) == ["a", "b", "c"]
     assert read_references(tmp_path, ROWS[:2]) is None and read_references(tmp_path, ROWS[::-1]) is None
-    write_samples(samples_file(tmp_path, 0), sample_rows(ROWS, ["5", "6", "7"], [1, 1, 1], None, None))
+    write_json_lines(samples_file(tmp_path, 0), sample_rows(ROWS, ["5", "6", "7"], [1, 1, 1], None, None))
     assert read_references(tmp_path, ROWS) is None
 
 
 def test_answers_of_later_steps_go_and_nothing_else(tmp_path: Path) -> None:
     for step in (0, 9, 10, 11):
-        write_samples(samples_file(tmp_path, step), [])
+        write_json_lines(samples_file(tmp_path, step), [])
     for name in ("step-12.jsonl.kept", "step-x.jsonl", "mine.jsonl"):
         (tmp_path / "samples" / name).touch()
     drop_samples(tmp_path, after=9)
