@@ -2,6 +2,8 @@
 
 import paddle
 
+from paddlealign.arguments.results import Arguments
+from paddlealign.arguments.show import render
 from paddlealign.errors import UserError
 from paddlealign.models.config import DecoderConfig
 
@@ -23,6 +25,13 @@ def choose_dtype(wanted: str, config: DecoderConfig, device: str) -> str:
             say(f"note: dtype {wanted}: Paddle has no {wanted} kernels on CPU; computing in float32")
         return "float32"
     return config.dtype if wanted == "auto" else wanted
+
+
+def introduce(arguments: Arguments) -> None:
+    """Show what a command was told, and the notes on it."""
+    say(render(arguments))
+    for note in arguments.notes:
+        say(f"note: {note}")
 
 
 def say(text: str) -> None:

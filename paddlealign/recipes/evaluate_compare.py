@@ -22,14 +22,13 @@ from paddlealign.arguments.fields import ModelArguments, ParallelArguments
 from paddlealign.arguments.generation_fields import GenerationArguments
 from paddlealign.arguments.lora_fields import AdapterArguments
 from paddlealign.arguments.results import EvaluateCompareArguments, PredictArguments
-from paddlealign.arguments.show import render
 from paddlealign.data.template import Template, load_template
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.models.incremental import forward_whole
 from paddlealign.models.tensor_files import write_json_lines
 from paddlealign.parallel.topology import SINGLE
 from paddlealign.recipes.adapter import load_tokenizer
-from paddlealign.recipes.device import choose_device, say
+from paddlealign.recipes.device import choose_device, introduce, say
 from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.predict import PromptRow, generation_settings, output_settings, predict_rows, read_prompts
 from paddlealign.recipes.prediction_file import OUTPUT_KEY, prepare_output, settings_path
@@ -55,9 +54,7 @@ class Side:
 
 def run(arguments: EvaluateCompareArguments) -> None:
     """Let both models answer, write the answers side by side, and show the first. Raises UserError."""
-    say(render(arguments))
-    for note in arguments.notes:
-        say(f"note: {note}")
+    introduce(arguments)
     comparison, ways = arguments.comparison, split_ways(arguments.comparison)
     device = choose_device(comparison.device)
     baseline = ModelArguments(comparison.baseline_model_name_or_path, None, arguments.model.allow_pickle)

@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from paddlealign.arguments.judge_fields import JudgeArguments
 from paddlealign.arguments.results import EvaluateJudgeArguments
-from paddlealign.arguments.show import render
 from paddlealign.data.describe import describe
 from paddlealign.data.encoding import Limits
 from paddlealign.data.example import Example, Record
@@ -24,7 +23,7 @@ from paddlealign.evaluation.length_control import length_controlled_rate
 from paddlealign.evaluation.matching import match_answers
 from paddlealign.evaluation.winners import outcomes_of, tally_of, wilson_interval
 from paddlealign.models.tensor_files import write_json_lines
-from paddlealign.recipes.device import choose_device, say
+from paddlealign.recipes.device import choose_device, introduce, say
 from paddlealign.recipes.heads import need_language_head, need_score_head
 from paddlealign.recipes.judge_function import call_judge, load_judge
 from paddlealign.recipes.scoring import (
@@ -66,9 +65,7 @@ class Judged:
 
 def run(arguments: EvaluateJudgeArguments) -> None:
     """Judge, write the rows with their winners, and show who won. Raises UserError."""
-    say(render(arguments))
-    for note in arguments.notes:
-        say(f"note: {note}")
+    introduce(arguments)
     judging = arguments.scoring
     duels = read_duels(judging)
     judged = judge_by_function(judging, duels) if judging.judge else judge_by_models(judging, duels)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from paddlealign.arguments.results import EvaluatePerplexityArguments
-from paddlealign.arguments.show import render
 from paddlealign.data.describe import describe
 from paddlealign.data.encoding import Limits
 from paddlealign.data.example import Example, Record
@@ -15,7 +14,7 @@ from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.evaluation.perplexity import summarise_nll
 from paddlealign.models.tensor_files import write_json_lines
 from paddlealign.recipes.adapter import load_tokenizer
-from paddlealign.recipes.device import choose_device, say
+from paddlealign.recipes.device import choose_device, introduce, say
 from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.scoring import Pace, encode_told, find_scorer, hold_to, refuse_taken, response_nlls, with_texts
 
@@ -24,9 +23,7 @@ KEYS = ("nll", "tokens")
 
 def run(arguments: EvaluatePerplexityArguments) -> None:
     """Score the rows, write them with ``nll`` (the sum over a row's scored tokens) and ``tokens``, and say the mean. Raises UserError."""
-    say(render(arguments))
-    for note in arguments.notes:
-        say(f"note: {note}")
+    introduce(arguments)
     scoring, model = arguments.scoring, arguments.model
     device = choose_device(scoring.device)
     scorer = find_scorer(

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 
 from paddlealign.arguments.results import EvaluateRewardsArguments
-from paddlealign.arguments.show import render
 from paddlealign.data.describe import describe
 from paddlealign.data.encoding import Limits
 from paddlealign.data.example import Example, Record
@@ -20,7 +19,7 @@ from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.evaluation.rewards import summarise_pairs, summarise_rewards
 from paddlealign.models.tensor_files import write_json_lines
 from paddlealign.recipes.adapter import load_tokenizer
-from paddlealign.recipes.device import choose_device, say
+from paddlealign.recipes.device import choose_device, introduce, say
 from paddlealign.recipes.heads import need_score_head
 from paddlealign.recipes.scoring import Pace, encode_told, find_scorer, hold_to, refuse_taken, reward_scores, with_texts
 
@@ -29,9 +28,7 @@ PAIR_KEYS, ANSWER_KEY = ("chosen_score", "rejected_score"), "score"
 
 def run(arguments: EvaluateRewardsArguments) -> None:
     """Score the rows, write them with their scores, and show the figures. Raises UserError."""
-    say(render(arguments))
-    for note in arguments.notes:
-        say(f"note: {note}")
+    introduce(arguments)
     scoring, model = arguments.scoring, arguments.model
     device = choose_device(scoring.device)
     lora_path = arguments.adapter.lora_path

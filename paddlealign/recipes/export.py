@@ -4,7 +4,6 @@ from pathlib import Path
 
 from paddlealign.arguments.export_fields import shard_bytes
 from paddlealign.arguments.results import ExportArguments
-from paddlealign.arguments.show import render
 from paddlealign.data.template import load_template
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.errors import UserError
@@ -21,16 +20,14 @@ from paddlealign.recipes.adapter import (
     tokenizer_folder,
     with_adapter,
 )
-from paddlealign.recipes.device import say
+from paddlealign.recipes.device import introduce, say
 from paddlealign.recipes.merging import merge_adapter, verify
 from paddlealign.recipes.padding import choose_pad_token, with_pad_token
 
 
 def run(arguments: ExportArguments) -> None:
     """Write the model again as the arguments say. Raises UserError."""
-    say(render(arguments))
-    for note in arguments.notes:
-        say(f"note: {note}")
+    introduce(arguments)
     folder, target = Path(arguments.model.model_name_or_path), arguments.target
     lora_path = arguments.adapter.lora_path
     config = with_adapter(read_config(folder), lora_path)

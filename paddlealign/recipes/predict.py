@@ -11,7 +11,6 @@ from tqdm import tqdm
 from paddlealign.arguments.decoding import split_stop_strings, text_keys
 from paddlealign.arguments.fields import GenerationArguments
 from paddlealign.arguments.results import PredictArguments
-from paddlealign.arguments.show import render
 from paddlealign.data.encoding import encode_prompt
 from paddlealign.data.example import Record
 from paddlealign.data.records import read_rows
@@ -29,7 +28,7 @@ from paddlealign.parallel.collect import gather_values
 from paddlealign.parallel.topology import Topology
 from paddlealign.recipes.adapter import adapter_hash, load_adapted, load_tokenizer, read_adapter
 from paddlealign.recipes.chat import chat, prompt_limit
-from paddlealign.recipes.device import choose_device, choose_dtype, say
+from paddlealign.recipes.device import choose_device, choose_dtype, introduce, say
 from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.prediction_file import OUTPUT_KEY, append_outputs, prepare_output
 from paddlealign.recipes.processes import agree_on, check_cut, staged_forward, start_processes
@@ -51,9 +50,7 @@ class PromptRow:
 
 def run(arguments: PredictArguments) -> None:
     """Predict as the arguments say."""
-    say(render(arguments))
-    for note in arguments.notes:
-        say(f"note: {note}")
+    introduce(arguments)
     generation, folder = arguments.generation, arguments.model.model_name_or_path
     device = choose_device(generation.device)
     config = read_config(folder)
