@@ -29,6 +29,9 @@ class Refusal:
     longest: int = field(default=0, compare=False)
 
 
+_SUMS = ("rows", "kept", "dropped_too_long", "prompts_truncated", "responses_truncated", "altered_turns", "tokens", "scored_tokens")
+
+
 @dataclass
 class EncodingReport:
     """Counts over a data set: rows = kept + dropped_too_long + all refused.
@@ -69,3 +72,13 @@ class EncodingReport:
         else:
             self.refused[outcome.reason] += 1
             self.refused_at.setdefault(outcome.reason, source)
+
+    def add(self, other: "EncodingReport", path: str) -> None:
+        """Take in the counts of a part of a file, whose ``refused_at`` are lines of it."""
+        for name in _SUMS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.longest_prompt = max(self.longest_prompt, other.longest_prompt)
+        self.longest_row = max(self.longest_row, other.longest_row)
+        self.refused.update(other.refused)
+        for reason, line in other.refused_at.items():
+            self.refused_at.setdefault(reason, f"{path}:{line}")

@@ -182,7 +182,7 @@ def read_rows(
             for name, places in others.items()
         ]
     if on_bad_row == "error":
-        _raise_problems(bad, wrong, rows, kind)
+        raise_problems(bad, wrong, rows, kind)
     if not result:
         counts = [f"{count} x {reason}, first at {first_refused[reason]}" for reason, count in refused.items()]
         counts += [f"{len(bad)} x bad rows, which were skipped, first at {bad[0].source}: {bad[0].reason}"] if bad else []
@@ -191,8 +191,8 @@ def read_rows(
     return result, report
 
 
-def _raise_problems(bad: list[Refusal], wrong: int, rows: int, kind: str) -> None:
-    """bad: the first of so many wrong rows."""
+def raise_problems(bad: Sequence[Refusal], wrong: int, rows: int, kind: str) -> None:
+    """Raise UserError where rows are wrong. bad: the first of so many of them, ``SHOWN_PROBLEMS`` at most."""
     if not wrong:
         return
     first = "\n  ".join(f"{row.source}: {row.reason}" for row in bad)

@@ -8,7 +8,8 @@ from typing import Any
 from paddlealign.arguments.results import EvaluatePerplexityArguments
 from paddlealign.data.describe import describe
 from paddlealign.data.encoding import Limits
-from paddlealign.data.example import Example, Record
+from paddlealign.data.example import Record
+from paddlealign.data.examples import Examples
 from paddlealign.data.records import read_rows
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.evaluation.perplexity import summarise_nll
@@ -56,9 +57,7 @@ def run(arguments: EvaluatePerplexityArguments) -> None:
     say(f"done: {len(lines)} rows in {scoring.output_file}")
 
 
-def read_held_out(
-    arguments: EvaluatePerplexityArguments, tokenizer: Tokenizer
-) -> tuple[list[tuple[dict[str, Any], Record]], list[Example]]:
+def read_held_out(arguments: EvaluatePerplexityArguments, tokenizer: Tokenizer) -> tuple[list[tuple[dict[str, Any], Record]], Examples]:
     """The rows of data_file that can be scored, each as its row, its record and its tokens; what is left out is told."""
     scoring = arguments.scoring
     found, report = read_rows([Path(scoring.data_file)], "held_out")

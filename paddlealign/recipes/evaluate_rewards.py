@@ -13,7 +13,8 @@ from rich.table import Table
 from paddlealign.arguments.results import EvaluateRewardsArguments
 from paddlealign.data.describe import describe
 from paddlealign.data.encoding import Limits
-from paddlealign.data.example import Example, Record
+from paddlealign.data.example import Record
+from paddlealign.data.examples import Examples
 from paddlealign.data.records import read_rows
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.evaluation.rewards import summarise_pairs, summarise_rewards
@@ -49,7 +50,7 @@ def run(arguments: EvaluateRewardsArguments) -> None:
     say(f"done: {len(rewards)} rows in {scoring.output_file}")
 
 
-def read_answers(arguments: EvaluateRewardsArguments, tokenizer: Tokenizer) -> tuple[list[tuple[dict[str, Any], Record]], list[Example]]:
+def read_answers(arguments: EvaluateRewardsArguments, tokenizer: Tokenizer) -> tuple[list[tuple[dict[str, Any], Record]], Examples]:
     """The pairs and answers of data_file that can be scored, each as its row, its record and its tokens; what is left out is told."""
     scoring = arguments.scoring
     found, report = read_rows([Path(scoring.data_file)], "answered")

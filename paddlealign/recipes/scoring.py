@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from paddlealign.data.encoding import EncodedSet, Limits, encode_all
 from paddlealign.data.example import Batch, Example, Record
+from paddlealign.data.examples import Examples, lengths_of
 from paddlealign.data.order import evaluation_plan
 from paddlealign.data.packing import make_batch
 from paddlealign.data.records import ReadReport
@@ -23,7 +24,7 @@ from paddlealign.models.decoder import Decoder
 from paddlealign.models.weights import find_weights
 from paddlealign.recipes.adapter import load_adapted, read_adapter, with_adapter
 from paddlealign.recipes.device import choose_dtype, say
-from paddlealign.recipes.rows import Rows, check_shared_prompts, check_vocabulary, describe_rows, note_length
+from paddlealign.recipes.rows import NO_EXAMPLES, Rows, check_shared_prompts, check_vocabulary, describe_rows, note_length
 from paddlealign.training.precision import Precision
 from paddlealign.training.score import Scores, score_without_gradient
 
@@ -86,9 +87,9 @@ def encode_told(
     return encoded
 
 
-def hold_to(scorer: Scorer, examples: list[Example], tokenizer: Tokenizer) -> None:
+def hold_to(scorer: Scorer, examples: Examples, tokenizer: Tokenizer) -> None:
     """Raise UserError where the model cannot read the examples, and say where they are longer than it was made for."""
-    rows = Rows(tokenizer, tokenizer.eos_id, [], examples, {})
+    rows = Rows(tokenizer, tokenizer.eos_id, NO_EXAMPLES, examples, {}, highest_id=int(examples.tokens.max(initial=-1)))
     check_vocabulary(rows, scorer.config.vocab_size, scorer.key)
     check_shared_prompts(rows, scorer.config, scorer.key)
     note_length(rows, scorer.config)
@@ -122,9 +123,8 @@ def response_nlls(scorer: Scorer, examples: Sequence[Example], pace: Pace) -> tu
 def _scored_batches(model: Decoder, examples: Sequence[Example], pace: Pace) -> Iterator[tuple[Batch, Scores]]:
     """All examples in their order, with a bar."""
     precision = Precision(str(model.parameters()[0].dtype).removeprefix("paddle."), "O2", None)
-    lengths = [example.length for example in examples]
     with tqdm(total=len(examples), unit="row", dynamic_ncols=True, disable=None) as bar:
-        for rows in evaluation_plan(lengths, max_length=pace.max_length, batch_size=pace.batch_size):
+        for rows in evaluation_plan(lengths_of(examples), max_length=pace.max_length, batch_size=pace.batch_size):
             batch = make_batch(examples, rows, pace.pad_id)
             scores = score_without_gradient(model, batch, precision)
             assert scores is not None

@@ -4,9 +4,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from paddlealign.data.example import Batch, Example
+from paddlealign.data.examples import lengths_of
 from paddlealign.data.order import Mixture, Step, epoch_plan
 from paddlealign.data.packing import idle_batch, make_batch
 
@@ -45,7 +44,7 @@ class Feed:
         """packing, mixture: see ``data.order``. max_steps above 0 wins over epochs. rank, ranks: of so many shares of a step."""
         self._rank = rank
         self._examples, self._pad_id = examples, pad_id
-        self._lengths = np.array([example.length for example in examples])
+        self._lengths = lengths_of(examples)
         self._plan = lambda epoch: epoch_plan(
             self._lengths,
             seed=seed,

@@ -12,10 +12,11 @@ import pytest
 from paddlealign.arguments import parse
 from paddlealign.arguments.row_fields import rows_kind
 from paddlealign.data.example import Example, Response
+from paddlealign.data.examples import Examples
 from paddlealign.errors import UserError
 from paddlealign.models.config import read_config
 from paddlealign.parallel.topology import Axis
-from paddlealign.recipes.rows import Rows, check_shared_prompts, longest_text, make_feed, prepare_rows
+from paddlealign.recipes.rows import NO_EXAMPLES, Rows, check_shared_prompts, longest_text, make_feed, prepare_rows
 from paddlealign.recipes.run import side_files
 from paddlealign.training.feed import Feed
 from tests.small_runs import GOLDEN, ROOT
@@ -24,7 +25,7 @@ from tests.small_runs import GOLDEN, ROOT
 def rows_of(prompt: int, *responses: int) -> Rows:
     """One training example of those lengths."""
     made = tuple(Response(np.zeros(size, "int32"), np.ones(size, bool)) for size in responses)
-    return Rows(SimpleNamespace(folder=Path("x")), 2, [Example(np.zeros(prompt, "int32"), made)], [], {})
+    return Rows(SimpleNamespace(folder=Path("x")), 2, Examples.of([Example(np.zeros(prompt, "int32"), made)]), NO_EXAMPLES, {})
 
 
 def test_dynamic_angles_and_long_pairs_are_refused() -> None:
@@ -35,7 +36,7 @@ def test_dynamic_angles_and_long_pairs_are_refused() -> None:
     with pytest.raises(UserError, match=r"^model_name_or_path: .*dynamic.*32 tokens; the longest pair has 33\. Set max_length to 32\.$"):
         check_shared_prompts(rows_of(20, 3, 13), config, "model_name_or_path")
     check_shared_prompts(rows_of(20, 40, 3), replace(config, rope=replace(config.rope, kind="yarn")), "model_name_or_path")
-    assert longest_text([]) == 0 and longest_text(rows_of(20, 3, 13).train) == 33
+    assert longest_text(NO_EXAMPLES) == 0 and longest_text(rows_of(20, 3, 13).train) == 33
 
 
 @pytest.mark.parametrize("said_in", ["generation_config.json", "config.json", "nowhere"])
