@@ -189,7 +189,7 @@ def _broken(window: Window, error: Exception, place: int, mark: str) -> tuple[Pi
     elif ends:
         told = values.unfinished(at[0], error, rest, at[1])
     else:
-        told = values.no_json(at[0], at[1] if hasattr(error, "pos") else None, error, rest)
+        told = values.no_json(at[0], at[1] if hasattr(error, "pos") else None, error, rest, place)
     found, text = window.skip_to(mark)
     all_lost = not found and not ends and text.count("\n") > 1
     lost = " Where the next row begins cannot be told, so all that follows is lost." if all_lost else ""

@@ -11,6 +11,7 @@ from paddlealign.data.pieces import KEPT_TEXT, BadRow
 
 # Deeper rows are refused by us and not by the stack, whose depth is another in each process.
 DEEPEST = 100
+_SHOWN = 24
 LITERAL_ERRORS = (ValueError, SyntaxError, RecursionError, MemoryError)
 # Bytes that are no UTF-8 are kept as these characters, which no UTF-8 gives.
 BAD_BYTE = re.compile("[\udc80-\udcff]")
@@ -56,7 +57,7 @@ def line_value(line: int, raw: bytes) -> tuple[Any, bool] | BadRow:
             return (literal, True) if not too_deep(literal, text) else _deep(line, text)
         if text == whole and breaks_off(error, text[getattr(error, "pos", 0) :]):
             return unfinished(line, error, text)
-        return no_json(line, getattr(error, "colno", None), error, text)
+        return no_json(line, getattr(error, "colno", None), error, text, getattr(error, "pos", 0))
     return _deep(line, text) if too_deep(value, text) else (value, False)
 
 
@@ -98,11 +99,13 @@ def literal_row(text: str) -> dict[Any, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def no_json(line: int, column: int | None, error: Exception, text: str) -> BadRow:
-    """A row that is no JSON. error: what the decoder said. text: the row."""
+def no_json(line: int, column: int | None, error: Exception, text: str, place: int = 0) -> BadRow:
+    """A row that is no JSON. error: what the decoder said. text: the row. place: of the error in it."""
     if isinstance(error, RecursionError):
         return _deep(line, text)
-    reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+    found = text[place : place + _SHOWN]
+    seen = f"found {found!r}{'...' if len(text) > place + _SHOWN else ''}" if found.strip() else "found its end"
+    reason = f"{error.msg}, {seen}" if isinstance(error, json.JSONDecodeError) else str(error)
     return BadRow(line, column, f"not valid JSON ({reason}). Each row should be one JSON object.", text[:KEPT_TEXT])
 
 
