@@ -1,8 +1,6 @@
 """JSON values that are not one to a line, one by one: the rows of an array, or objects one after another. Memory: the longest row's."""
 
-import ast
 import codecs
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 
 from paddlealign.data import json_values as values
 from paddlealign.data.pieces import KEPT_TEXT, LONGEST_ROW, BadRow, Blocks, Cut, Piece, rest_is_lost
+from paddlealign.data.python_literals import literal_rows
 from paddlealign.errors import UserError
 
 # A Python list has no decoder that stops behind a row, so it is read as a whole.
@@ -191,8 +190,7 @@ def _broken(window: Window, error: Exception, place: int, mark: str) -> tuple[Pi
     else:
         told = values.no_json(at[0], at[1] if hasattr(error, "pos") else None, error, rest, place)
     found, text = window.skip_to(mark)
-    all_lost = not found and not ends and text.count("\n") > 1
-    lost = " Where the next row begins cannot be told, so all that follows is lost." if all_lost else ""
+    lost = "" if mark or ends else " Where the next row begins cannot be told, so all that follows is lost."
     return Piece(line, None, replace(told, reason=told.reason + lost, text=text)), found
 
 
@@ -240,12 +238,5 @@ def _literal_rows(path: Path, window: Window, place: int) -> list[Piece] | None:
             raise UserError(
                 f"{path}: a Python list of more than {LONGEST_LITERAL >> 20} MB, which can only be read as a whole. Save it as JSON lines."
             )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)
-            body = ast.parse("[" + window.text[window.place :].strip(), mode="eval").body
-        if not isinstance(body, ast.List) or window.cut is not None:
-            return None
-        return [Piece(node.lineno + window.line - 1, None, ast.literal_eval(node), True) for node in body.elts]
-    except values.LITERAL_ERRORS:
-        return None
+    rows = literal_rows("[" + window.text[window.place :]) if window.cut is None else None
+    return None if rows is None else [Piece(line + window.line - 1, None, row, True) for line, row in rows]
