@@ -20,7 +20,7 @@ class Window:
     """The part of a file that is looked at.
 
     text, place: what is in memory, and how much of it is done with. line, column: of that place, from 1. ended: nothing follows the text.
-    cut: why, where the file could not be read to its end. Bytes that are no UTF-8 stand in the text as ``json_values.BAD_BYTE``.
+    cut: why, where the file could not be read to its end. Bytes that are no UTF-8 stand in the text as ``json_values.bad_byte`` finds them.
     """
 
     blocks: Blocks
@@ -155,9 +155,9 @@ def stream_pieces(path: Path, window: Window, array: bool) -> Iterator[Piece]:
 
 def _checked(window: Window, value: Any, text: str) -> Any:
     """The value, or what is wrong with the text that it was read from."""
-    bad = values.BAD_BYTE.search(text)
-    if bad:
-        return _bad_byte(window, text, bad.start())
+    bad = values.bad_byte(text)
+    if bad is not None:
+        return _bad_byte(window, text, bad)
     return values.no_json(window.line, None, RecursionError(), text) if values.too_deep(value, text) else value
 
 
@@ -181,10 +181,10 @@ def _broken(window: Window, error: Exception, place: int, mark: str) -> tuple[Pi
     ends = window.ended and values.breaks_off(error, rest[place:])
     if ends and window.cut is not None:
         return rest_is_lost(line, window.cut, rest), False
-    bad = values.BAD_BYTE.search(rest, 0, place + 1)
+    bad = values.bad_byte(rest[: place + 1])
     at = window.position(window.place + place)
-    if bad:
-        told = _bad_byte(window, rest, bad.start())
+    if bad is not None:
+        told = _bad_byte(window, rest, bad)
     elif ends:
         told = values.unfinished(at[0], error, rest, at[1])
     else:

@@ -10,8 +10,6 @@ from paddlealign.data.pieces import KEPT_TEXT, BadRow
 # Deeper rows are refused by us and not by the stack, whose depth is another in each process.
 DEEPEST = 100
 _SHOWN = 24
-# Bytes that are no UTF-8 are kept as these characters, which no UTF-8 gives.
-BAD_BYTE = re.compile("[\udc80-\udcff]")
 # A value that is cut off may fail at most so many characters before the end: -Infinity, or an escape of two halves.
 NEAR_THE_END = 14
 _BEGUN = re.compile(r"\\?u?[0-9a-fA-F]{0,4}|-?I[nfity]*|N[aN]*|t[rue]*|f[alse]*|n[ul]*|-")
@@ -35,6 +33,15 @@ def json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | DoubledKey:
 
 
 DECODER = json.JSONDecoder(object_pairs_hook=json_object)
+
+
+def bad_byte(text: str) -> int | None:
+    """Where the first byte stands that is no UTF-8, in a text that was decoded with surrogateescape; None where there is none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return error.start
+    return None
 
 
 def may_go_on(error: Exception, text: str) -> bool:

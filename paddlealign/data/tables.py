@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from paddlealign.data.json_values import BAD_BYTE, not_utf8
+from paddlealign.data.json_values import bad_byte, not_utf8
 from paddlealign.data.pieces import KEPT_TEXT, LONGEST_ROW, BadRow, Blocks, Cut, Piece, byte_lines, rest_is_lost
 from paddlealign.data.row_bytes import seekable
 from paddlealign.errors import UserError
@@ -86,11 +86,11 @@ def csv_pieces(path: Path, blocks: Blocks, delimiter: str) -> Iterator[Piece]:
     csv.field_size_limit(LONGEST_ROW)  # the library's own limit is 128 kB a cell; it can only be set for the process
     names: list[str] = []
     for line, text, cells in _csv_rows(blocks, delimiter):
-        bad = BAD_BYTE.search(text)
-        if bad and not isinstance(cells, BadRow):
-            number = line + text.count("\n", 0, bad.start())
-            column = len(text[: bad.start()].rpartition("\n")[2].encode(errors="surrogateescape")) + 1
-            cells = not_utf8(number, column, ord(bad[0]) - 0xDC00, text)
+        bad = bad_byte(text)
+        if bad is not None and not isinstance(cells, BadRow):
+            number = line + text.count("\n", 0, bad)
+            column = len(text[:bad].rpartition("\n")[2].encode(errors="surrogateescape")) + 1
+            cells = not_utf8(number, column, ord(text[bad]) - 0xDC00, text)
         if isinstance(cells, BadRow):
             if not names:
                 raise UserError(f"{cells.at(path)}: {cells.reason} This line should name the columns.")

@@ -3,14 +3,17 @@
 import gzip
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from paddlealign.data import row_bytes
 from paddlealign.data.records import read_records, read_rows
 from paddlealign.data.refusals import Refusal, describe_refusals, write_refusals
-from paddlealign.data.sources import Piece, pieces, row_of
+from paddlealign.data.sources import BadRow, Piece, pieces, row_of
 from paddlealign.errors import UserError
 
 GOOD = b'{"src": "q", "tgt": "a"}\n'
@@ -238,3 +241,38 @@ def test_a_piece_is_decoded_where_it_is_asked_for(tmp_path):
     found = list(pieces(path))
     assert found == [Piece(1, GOOD), Piece(2, b"{\n"), Piece(3, GOOD)]
     assert row_of(found[0]) == ({"src": "q", "tgt": "a"}, False) and row_of(found[1]).line == 2
+
+
+def large_file(path: Path, rows: int, text: str) -> Path:
+    """60 MB of rows, in the form that the name says."""
+    one = json.dumps({"src": "q", "tgt": text}).encode()
+    between, ends = {"array.json": (b",\n", (b"[", b"]")), "d.csv": (b"\n", (b"src,tgt\n", b""))}.get(path.name, (b"\n", (b"", b"\n")))
+    one = {"d.csv": b"q," + text.encode(), "pretty.json": one.replace(b",", b",\n")}.get(path.name, one)
+    if path.suffix in (".parquet", ".arrow"):
+        batch = pyarrow.record_batch({"src": ["q"] * 100, "tgt": [text] * 100})
+        make = pyarrow.parquet.ParquetWriter if path.suffix == ".parquet" else pyarrow.ipc.new_stream
+        with make(str(path), batch.schema) as writer:
+            for _ in range(rows // 100):
+                writer.write_batch(batch)
+        return path
+    with gzip.open(path, "wb", 1) if path.suffix == ".gz" else path.open("wb") as file:
+        file.write(ends[0])
+        for number in range(rows):
+            file.write(one if number == rows - 1 else one + between)
+        file.write(ends[1])
+    return path
+
+
+@pytest.mark.parametrize("name", ["array.json", "d.jsonl", "pretty.json", "d.csv", "d.jsonl.gz", "d.parquet", "d.arrow"])
+def test_a_large_file_is_read_in_little_memory(tmp_path, name):
+    """60 MB; what Python holds at once stays below 15 MB, however long the file is."""
+    path = large_file(tmp_path / name, 3000, "a" * 20_000)
+    assert path.suffix in (".gz", ".parquet") or path.stat().st_size > 60_000_000
+    assert next(pieces(path)) is not None  # the first import of pyarrow is not the file's
+    tracemalloc.start()
+    try:
+        count = sum(not isinstance(row_of(piece), BadRow) for piece in pieces(path))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert count == 3000 and peak < 15_000_000
