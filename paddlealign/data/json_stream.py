@@ -145,6 +145,11 @@ def stream_pieces(path: Path, window: Window, array: bool) -> Iterator[Piece]:
                 return
         else:
             text = window.text[window.place : end]
+            if isinstance(value, list) and mark and mark in text:  # a bracket too many has made one of the rows behind it
+                line, column = window.line, window.column
+                _, text = window.skip_to(mark)
+                yield Piece(line, None, BadRow(line, column, "found a list, a row is a JSON object.", text))
+                continue
             yield Piece(window.line, None, _checked(window, value, text))
             window.go_to(end)
             if array and (missing := _behind_row(window, mark)) is not None:
