@@ -20,13 +20,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from paddlealign.data.chunk import Chunk, Encoder, first_form, read_chunk
-from paddlealign.data.chunk_counts import ChunkCounts, tell
+from paddlealign.data.chunk_counts import Told, tell
 from paddlealign.data.encoding import TRUNCATIONS, examples_hash, nothing_left
 from paddlealign.data.example import Record
 from paddlealign.data.examples import Examples
 from paddlealign.data.mismatched import with_mismatched
 from paddlealign.data.pieces import Piece
-from paddlealign.data.records import SHOWN_PROBLEMS, Refusal, raise_problems
+from paddlealign.data.refusals import SHOWN_PROBLEMS, Refusal, kept_refusals, raise_refusals
 from paddlealign.data.row_forms import ROW_FORMS
 from paddlealign.data.sources import pieces
 from paddlealign.data.store import SUMMARY, Store, StoreDamagedError, StoreWriter, map_store, open_store
@@ -183,11 +183,11 @@ def _build(split: str, encoder: Encoder, folder: Path, building: Building) -> No
             rows = sum(line.counts.rows for line in writer.lines)
             building.say(f"{split}: {rows:,} rows were encoded before; going on from there")
         findings = _write_chunks(split, encoder, writer, building)
-        raise_problems(findings.problems, findings.wrong, findings.rows, encoder.settings.kind)
+        raise_refusals(findings.problems, findings.wrong, findings.rows, ROW_FORMS[encoder.settings.kind])
         if findings.failure:
             raise UserError(findings.failure)
-        _check_some_left(encoder, [line.counts for line in writer.lines])
         store = map_store(folder, writer.lines)
+        _check_some_left(encoder, store)
         writer.finish(examples_hash(trained_on(encoder, store)))
     except UserError:
         writer.close()
@@ -248,11 +248,18 @@ def chunks_of(encoder: Encoder) -> Iterator[tuple[Chunk, int]]:
                 gathered, size, left = [], 0, left - part
 
 
-def _check_some_left(encoder: Encoder, counts: Sequence[ChunkCounts]) -> None:
+def told_of(encoder: Encoder, store: Store) -> Told:
+    """What is told of the rows of a store."""
+    return tell(store.counts, encoder.paths, kept_refusals([(store.refused, encoder.paths)]))
+
+
+def _check_some_left(encoder: Encoder, store: Store) -> None:
     """Raise UserError where no record, or no example, came of all rows."""
-    told, kind = tell(counts, encoder.paths), encoder.settings.kind
+    told, kind = told_of(encoder, store), encoder.settings.kind
     if not told.read.records:
         seen = [f"{count} x {reason}, first at {told.read.refused_at[reason]}" for reason, count in told.read.refused.items()]
+        bad = told.read.skipped
+        seen += [f"{len(bad)} x bad rows, which were skipped, first at {bad[0].source}: {bad[0].reason}"] if len(bad) else []
         raise UserError(f"{encoder.paths[0]}: no usable row ({'; '.join(seen) or 'there are none'}). Allowed: {ROW_FORMS[kind]}.")
     if told.encoding.rows == 0:
         start, end = encoder.settings.share or (0, 1)

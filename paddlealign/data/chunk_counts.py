@@ -10,6 +10,7 @@ from typing import Any
 from paddlealign.data.encoding_report import EncodingReport
 from paddlealign.data.pieces import Piece
 from paddlealign.data.records import ReadReport, RowOutcome
+from paddlealign.data.refusals import Refusal
 
 # How often something stood in a chunk, and in which line first.
 Seen = list[int]
@@ -69,8 +70,8 @@ class Told:
     other_shares: int
 
 
-def tell(counts: Sequence[ChunkCounts], paths: Sequence[Path]) -> Told:
-    """The counts of all chunks together, in the order of the files, whose paths are ``paths``."""
+def tell(counts: Sequence[ChunkCounts], paths: Sequence[Path], skipped: Sequence[Refusal] = ()) -> Told:
+    """The counts of all chunks together, in the order of the files, whose paths are ``paths``. skipped: their bad rows."""
     refused: Counter[str] = Counter()
     forms: Counter[str] = Counter()
     refused_at: dict[str, str] = {}
@@ -105,5 +106,6 @@ def tell(counts: Sequence[ChunkCounts], paths: Sequence[Path]) -> Told:
         refused_at=refused_at,
         forms=dict(forms),
         warnings=tuple(notes),
+        skipped=skipped,
     )
     return Told(read, encoding, sum(it.other_shares for it in counts))

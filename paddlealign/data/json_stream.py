@@ -1,8 +1,6 @@
 """JSON values that are not one to a line, one by one: the rows of an array, or objects one after another. Memory: the longest row's."""
 
-import ast
 import codecs
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 
 from paddlealign.data import json_values as values
 from paddlealign.data.pieces import KEPT_TEXT, LONGEST_ROW, BadRow, Blocks, Cut, Piece, rest_is_lost
+from paddlealign.data.python_literals import literal_rows
 from paddlealign.errors import UserError
 
 # A Python list has no decoder that stops behind a row, so it is read as a whole.
@@ -21,7 +20,7 @@ class Window:
     """The part of a file that is looked at.
 
     text, place: what is in memory, and how much of it is done with. line, column: of that place, from 1. ended: nothing follows the text.
-    cut: why, where the file could not be read to its end. Bytes that are no UTF-8 stand in the text as ``json_values.BAD_BYTE``.
+    cut: why, where the file could not be read to its end. Bytes that are no UTF-8 stand in the text as ``json_values.bad_byte`` finds them.
     """
 
     blocks: Blocks
@@ -146,6 +145,11 @@ def stream_pieces(path: Path, window: Window, array: bool) -> Iterator[Piece]:
                 return
         else:
             text = window.text[window.place : end]
+            if isinstance(value, list) and mark and mark in text:  # a bracket too many has made one of the rows behind it
+                line, column = window.line, window.column
+                _, text = window.skip_to(mark)
+                yield Piece(line, None, BadRow(line, column, "found a list, a row is a JSON object.", text))
+                continue
             yield Piece(window.line, None, _checked(window, value, text))
             window.go_to(end)
             if array and (missing := _behind_row(window, mark)) is not None:
@@ -156,9 +160,9 @@ def stream_pieces(path: Path, window: Window, array: bool) -> Iterator[Piece]:
 
 def _checked(window: Window, value: Any, text: str) -> Any:
     """The value, or what is wrong with the text that it was read from."""
-    bad = values.BAD_BYTE.search(text)
-    if bad:
-        return _bad_byte(window, text, bad.start())
+    bad = values.bad_byte(text)
+    if bad is not None:
+        return _bad_byte(window, text, bad)
     return values.no_json(window.line, None, RecursionError(), text) if values.too_deep(value, text) else value
 
 
@@ -182,17 +186,16 @@ def _broken(window: Window, error: Exception, place: int, mark: str) -> tuple[Pi
     ends = window.ended and values.breaks_off(error, rest[place:])
     if ends and window.cut is not None:
         return rest_is_lost(line, window.cut, rest), False
-    bad = values.BAD_BYTE.search(rest, 0, place + 1)
+    bad = values.bad_byte(rest[: place + 1])
     at = window.position(window.place + place)
-    if bad:
-        told = _bad_byte(window, rest, bad.start())
+    if bad is not None:
+        told = _bad_byte(window, rest, bad)
     elif ends:
         told = values.unfinished(at[0], error, rest, at[1])
     else:
-        told = values.no_json(at[0], at[1] if hasattr(error, "pos") else None, error, rest)
+        told = values.no_json(at[0], at[1] if hasattr(error, "pos") else None, error, rest, place)
     found, text = window.skip_to(mark)
-    all_lost = not found and not ends and text.count("\n") > 1
-    lost = " Where the next row begins cannot be told, so all that follows is lost." if all_lost else ""
+    lost = "" if mark or ends else " Where the next row begins cannot be told, so all that follows is lost."
     return Piece(line, None, replace(told, reason=told.reason + lost, text=text)), found
 
 
@@ -240,12 +243,5 @@ def _literal_rows(path: Path, window: Window, place: int) -> list[Piece] | None:
             raise UserError(
                 f"{path}: a Python list of more than {LONGEST_LITERAL >> 20} MB, which can only be read as a whole. Save it as JSON lines."
             )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)
-            body = ast.parse("[" + window.text[window.place :].strip(), mode="eval").body
-        if not isinstance(body, ast.List) or window.cut is not None:
-            return None
-        return [Piece(node.lineno + window.line - 1, None, ast.literal_eval(node), True) for node in body.elts]
-    except values.LITERAL_ERRORS:
-        return None
+    rows = literal_rows("[" + window.text[window.place :]) if window.cut is None else None
+    return None if rows is None else [Piece(line + window.line - 1, None, row, True) for line, row in rows]

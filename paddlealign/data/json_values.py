@@ -1,9 +1,7 @@
-"""One JSON value, or Python literal, out of a text; and what is wrong with a text that is none."""
+"""One JSON value out of a text, and what is wrong with a text that is none."""
 
-import ast
 import json
 import re
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +9,7 @@ from paddlealign.data.pieces import KEPT_TEXT, BadRow
 
 # Deeper rows are refused by us and not by the stack, whose depth is another in each process.
 DEEPEST = 100
-LITERAL_ERRORS = (ValueError, SyntaxError, RecursionError, MemoryError)
-# Bytes that are no UTF-8 are kept as these characters, which no UTF-8 gives.
-BAD_BYTE = re.compile("[\udc80-\udcff]")
+_SHOWN = 24
 # A value that is cut off may fail at most so many characters before the end: -Infinity, or an escape of two halves.
 NEAR_THE_END = 14
 _BEGUN = re.compile(r"\\?u?[0-9a-fA-F]{0,4}|-?I[nfity]*|N[aN]*|t[rue]*|f[alse]*|n[ul]*|-")
@@ -26,7 +22,7 @@ class DoubledKey:
     key: str
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | DoubledKey:
+def json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | DoubledKey:
     """A JSON object, or word of a key that stands twice in it or in an object that it holds, in a list or not."""
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -36,28 +32,16 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | DoubledKey:
     return next((item for item in items if isinstance(item, DoubledKey)), found)
 
 
-DECODER = json.JSONDecoder(object_pairs_hook=_object)
+DECODER = json.JSONDecoder(object_pairs_hook=json_object)
 
 
-def line_value(line: int, raw: bytes) -> tuple[Any, bool] | BadRow:
-    """The value of a line of a file, and whether it was a Python literal; or what is wrong with it. raw: with the line's end."""
+def bad_byte(text: str) -> int | None:
+    """Where the first byte stands that is no UTF-8, in a text that was decoded with surrogateescape; None where there is none."""
     try:
-        whole = raw.decode("utf-8").removeprefix("\ufeff")  # in the middle of files that were put together
-    except UnicodeDecodeError as error:
-        cut = error.reason == "unexpected end of data" and error.end == len(raw)
-        bad = raw.decode("utf-8", "surrogateescape")
-        return unfinished(line, None, bad) if cut else not_utf8(line, error.start + 1, raw[error.start], bad)
-    text = whole.rstrip("\r\n")
-    try:
-        value = DECODER.decode(text)
-    except (ValueError, RecursionError) as error:
-        literal = literal_row(text)
-        if literal is not None:
-            return (literal, True) if not too_deep(literal, text) else _deep(line, text)
-        if text == whole and breaks_off(error, text[getattr(error, "pos", 0) :]):
-            return unfinished(line, error, text)
-        return no_json(line, getattr(error, "colno", None), error, text)
-    return _deep(line, text) if too_deep(value, text) else (value, False)
+        text.encode()
+    except UnicodeEncodeError as error:
+        return error.start
+    return None
 
 
 def may_go_on(error: Exception, text: str) -> bool:
@@ -85,24 +69,17 @@ def too_deep(value: object, text: str) -> bool:
     return bool(level)
 
 
-def literal_row(text: str) -> dict[Any, Any] | None:
-    """The text as a Python dict literal, or None. Nothing in it is run."""
-    if not text.lstrip().startswith("{"):
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)
-            value = ast.literal_eval(text.strip())
-    except LITERAL_ERRORS:
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def no_json(line: int, column: int | None, error: Exception, text: str) -> BadRow:
-    """A row that is no JSON. error: what the decoder said. text: the row."""
+def no_json(line: int, column: int | None, error: Exception, text: str, place: int = 0) -> BadRow:
+    """A row that is no JSON. error: what the decoder said. text: the row. place: of the error in it."""
     if isinstance(error, RecursionError):
-        return _deep(line, text)
-    reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        return too_deeply(line, text)
+    found = text[place : place + _SHOWN]
+    seen = f"found {found!r}{'...' if len(text) > place + _SHOWN else ''}" if found.strip() else "found its end"
+    reason = "a whole number of more than 4,300 digits"  # the one ValueError of Python's own
+    if isinstance(error, json.JSONDecodeError):
+        reason = f"{error.msg}, {seen}"
+        if error.msg.startswith("Invalid control character"):
+            reason += f"; write it as \\u{ord(found[:1] or '0'):04x}"
     return BadRow(line, column, f"not valid JSON ({reason}). Each row should be one JSON object.", text[:KEPT_TEXT])
 
 
@@ -118,5 +95,6 @@ def unfinished(line: int, error: Exception | None, text: str, column: int | None
     return BadRow(line, place, f"the file ends in the middle of this row{why}: it was cut off. Get the file anew.", text[:KEPT_TEXT])
 
 
-def _deep(line: int, text: str) -> BadRow:
+def too_deeply(line: int, text: str) -> BadRow:
+    """A row in which lists and objects stand in each other more than ``DEEPEST`` times."""
     return BadRow(line, None, f"nested too deeply; lists and objects may stand in each other {DEEPEST} times.", text[:KEPT_TEXT])

@@ -1,7 +1,7 @@
 """Files to records, and plain words for the rows that are none.
 
-A row that is malformed stops the run: a typing mistake in a data file must not silently cost rows. A row that is well formed but
-cannot teach anything is refused and counted.
+A row that is malformed stops the run, unless the user has it skipped: a typing mistake in a data file must not silently cost rows. A row
+that is well formed but cannot teach anything is refused and counted.
 """
 
 import json
@@ -16,12 +16,11 @@ from paddlealign.data.example import Message, Record
 from paddlealign.data.json_values import DoubledKey
 from paddlealign.data.message_rows import BadRowError, read_tools, type_of
 from paddlealign.data.pieces import KEPT_TEXT, raw_text
+from paddlealign.data.refusals import SHOWN_PROBLEMS, Refusal, raise_refusals
 from paddlealign.data.row_forms import PLAIN_PAIRS, ROW_FORMS, RowForm, detect, form_named, forms_of, usual_form
 from paddlealign.data.row_parts import Parsed
 from paddlealign.data.sources import BadRow, only_texts, pieces, row_of
 from paddlealign.errors import UserError
-
-SHOWN_PROBLEMS = 5
 
 
 @dataclass(frozen=True)
@@ -36,15 +35,6 @@ class RowReading:
     pairs: str = "best_worst"
     columns: Mapping[str, str] = field(default_factory=dict)
     system_prompt: str | None = None
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A bad row that was skipped. source: "file:line:column". row: its text as it stands in the file, up to ``pieces.KEPT_TEXT``."""
-
-    source: str
-    reason: str
-    row: str
 
 
 @dataclass(frozen=True)
@@ -63,7 +53,7 @@ class ReadReport:
     refused_at: dict[str, str]
     forms: dict[str, int]
     warnings: tuple[str, ...]
-    skipped: tuple[Refusal, ...] = ()
+    skipped: Sequence[Refusal] = ()
 
 
 @dataclass(frozen=True)
@@ -182,26 +172,13 @@ def read_rows(
             for name, places in others.items()
         ]
     if on_bad_row == "error":
-        raise_problems(bad, wrong, rows, kind)
+        raise_refusals(bad, wrong, rows, ROW_FORMS[kind])
     if not result:
         counts = [f"{count} x {reason}, first at {first_refused[reason]}" for reason, count in refused.items()]
         counts += [f"{len(bad)} x bad rows, which were skipped, first at {bad[0].source}: {bad[0].reason}"] if bad else []
         raise UserError(f"{paths[0]}: no usable row ({'; '.join(counts) or 'there are none'}). Allowed: {ROW_FORMS[kind]}.")
     report = ReadReport(tuple(paths), rows, used, len(result), dict(refused), first_refused, dict(forms), tuple(notes), tuple(bad))
     return result, report
-
-
-def raise_problems(bad: Sequence[Refusal], wrong: int, rows: int, kind: str) -> None:
-    """Raise UserError where rows are wrong. bad: the first of so many of them, ``SHOWN_PROBLEMS`` at most."""
-    if not wrong:
-        return
-    first = "\n  ".join(f"{row.source}: {row.reason}" for row in bad)
-    more = f"\n  ... and {wrong - len(bad)} more" if wrong > len(bad) else ""
-    noun = "row is" if wrong == 1 else "rows are"
-    raise UserError(
-        f"{wrong} data {noun} wrong (of {rows}):\n  {first}{more}\n"
-        f"Allowed rows: {ROW_FORMS[kind]}. Mend or remove them; none is skipped silently."
-    )
 
 
 def _object(row: object) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def blocks_of(path: Path) -> Blocks:
                 yield bytes(block)
                 given = True
     except _READ_ERRORS as error:
-        reason = _reason(error)
+        reason = reason_of(error)
         if not given:
             raise UserError(f"{path}: cannot be read: {reason}.") from None
         yield Cut(reason)
@@ -62,10 +62,14 @@ def _opened(path: Path) -> Iterator[Any]:
             yield file
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Why a file cannot be read, in one line without a full stop."""
     if isinstance(error, EOFError):
         return "the archive ends before its end mark, it was cut short"
-    return (getattr(error, "strerror", None) or str(error)).splitlines()[0].rstrip(".")
+    if isinstance(error, MemoryError):  # damage may have made a length of any bytes
+        return "it asks for more memory than there is"
+    text = getattr(error, "strerror", None) or str(error)
+    return text.splitlines()[0].rstrip(".") if text.strip() else type(error).__name__
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import os
 import zlib
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ import numpy as np
 from paddlealign.data.chunk import RECORD, EncodedChunk
 from paddlealign.data.chunk_counts import ChunkCounts
 from paddlealign.data.examples import SEGMENT, Examples, lay_out
+from paddlealign.data.refusals import keep
 
 FILES = ("tokens.bin", "scored.bin", "segments.bin", "records.bin", "refused.jsonl")
 JOURNAL, SUMMARY = "journal.jsonl", "store.json"
@@ -51,12 +52,14 @@ class JournalLine:
 class Store:
     """A whole store, mapped.
 
-    records: RECORD. kept: int64 [examples], the record that each example is of. tokens_hash: ``examples_hash`` of what is trained on.
+    records: RECORD. kept: int64 [examples], the record that each example is of. refused: uint8, for ``kept_refusals``.
+    tokens_hash: ``examples_hash`` of what is trained on.
     """
 
     examples: Examples
     records: np.ndarray
     kept: np.ndarray
+    refused: np.ndarray
     counts: tuple[ChunkCounts, ...]
     highest_id: int
     tokens_hash: str
@@ -136,7 +139,7 @@ class StoreWriter:
         tokens, segments = self._ends[0] // _DTYPES["tokens.bin"].itemsize, self._ends[2] // SEGMENT.itemsize
         records = chunk.records.copy()
         records["first"] += segments
-        refused = "".join(json.dumps({"file": chunk.counts.file, **asdict(row)}) + "\n" for row in chunk.bad)
+        refused = "".join(keep(chunk.counts.file, row) for row in chunk.bad)
         parts = [
             chunk.tokens.astype("<i4").tobytes(),
             chunk.scored.tobytes(),
@@ -205,7 +208,15 @@ def map_store(folder: Path, lines: Sequence[JournalLine], tokens_hash: str = "")
     first = np.append(records["first"][kept], len(segments))
     examples = Examples(tokens, scored, segments, first, records["margin"][kept])
     highest = max((line.highest_id for line in lines), default=-1)
-    return Store(examples, records, kept, tuple(line.counts for line in lines), highest, tokens_hash)
+    return Store(
+        examples,
+        records,
+        kept,
+        _mapped(folder / "refused.jsonl", np.dtype("u1")),
+        tuple(line.counts for line in lines),
+        highest,
+        tokens_hash,
+    )
 
 
 def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:

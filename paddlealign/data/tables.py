@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from paddlealign.data.json_values import BAD_BYTE, not_utf8
+from paddlealign.data.json_values import bad_byte, not_utf8
 from paddlealign.data.pieces import KEPT_TEXT, LONGEST_ROW, BadRow, Blocks, Cut, Piece, byte_lines, rest_is_lost
-from paddlealign.data.row_bytes import seekable
+from paddlealign.data.row_bytes import reason_of, seekable
 from paddlealign.errors import UserError
 
 TABLES = (".parquet", ".arrow")
@@ -23,7 +23,7 @@ def table_pieces(path: Path, suffix: str) -> Iterator[Piece]:
     import pyarrow  # takes a third of a second, which only those pay who have such files
 
     number = 0
-    errors = (pyarrow.ArrowException, OSError, ValueError, OverflowError)
+    errors = (pyarrow.ArrowException, OSError, ValueError, OverflowError, MemoryError)
     try:
         with seekable(path) as file:
             for batch in _batches(file, suffix):
@@ -32,7 +32,7 @@ def table_pieces(path: Path, suffix: str) -> Iterator[Piece]:
                         number += 1
                         yield Piece(number, None, row if isinstance(row, dict) else BadRow(number, None, f"cannot be read: {row}.", ""))
     except errors as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = reason_of(error)
         if not number:
             raise UserError(f"{path}: cannot be read as {suffix[1:]}: {reason}.") from None
         yield rest_is_lost(number + 1, Cut(reason))
@@ -61,7 +61,7 @@ def _rows(batch: Any, errors: tuple[type[Exception], ...]) -> Iterator[dict[str,
         yield from [{key: plain(value) for key, value in row.items()} for row in batch.to_pylist()]
     except errors as error:
         if batch.num_rows == 1:
-            yield str(error).splitlines()[0].rstrip(".")
+            yield reason_of(error)
         else:
             half = batch.num_rows // 2
             yield from _rows(batch.slice(0, half), errors)
@@ -86,11 +86,11 @@ def csv_pieces(path: Path, blocks: Blocks, delimiter: str) -> Iterator[Piece]:
     csv.field_size_limit(LONGEST_ROW)  # the library's own limit is 128 kB a cell; it can only be set for the process
     names: list[str] = []
     for line, text, cells in _csv_rows(blocks, delimiter):
-        bad = BAD_BYTE.search(text)
-        if bad and not isinstance(cells, BadRow):
-            number = line + text.count("\n", 0, bad.start())
-            column = len(text[: bad.start()].rpartition("\n")[2].encode(errors="surrogateescape")) + 1
-            cells = not_utf8(number, column, ord(bad[0]) - 0xDC00, text)
+        bad = bad_byte(text)
+        if bad is not None and not isinstance(cells, BadRow):
+            number = line + text.count("\n", 0, bad)
+            column = len(text[:bad].rpartition("\n")[2].encode(errors="surrogateescape")) + 1
+            cells = not_utf8(number, column, ord(text[bad]) - 0xDC00, text)
         if isinstance(cells, BadRow):
             if not names:
                 raise UserError(f"{cells.at(path)}: {cells.reason} This line should name the columns.")

@@ -1,7 +1,7 @@
 """The rows of a training run: read, encoded, told, and held against the model."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +16,7 @@ from paddlealign.data.examples import Examples
 from paddlealign.data.order import Mixture, evaluation_plan
 from paddlealign.data.packing import idle_batch, make_batch
 from paddlealign.data.records import ReadReport
+from paddlealign.data.refusals import Refusal, describe_refusals, kept_refusals
 from paddlealign.data.template import load_template
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.errors import UserError
@@ -35,7 +36,7 @@ class Rows:
     hashes: for run.json, by what they are of: the files of each split, and the training examples' tokens. train_labels, dev_labels: bool
     [examples] of labelled rows, which are desirable; None for other kinds. mixture: how many of the training examples come from each path,
     and how much of them an epoch takes. highest_id: of all tokens. tokens_hashes: of each split, see ``examples_hash``.
-    dev_records: reads what the dev examples were made of.
+    dev_records: reads what the dev examples were made of. refused: rows of both splits that were skipped.
     """
 
     tokenizer: Tokenizer
@@ -49,6 +50,7 @@ class Rows:
     highest_id: int = -1
     tokens_hashes: Mapping[str, str] = field(default_factory=dict)
     dev_records: Callable[[], Iterator[Record]] = lambda: iter(())
+    refused: Sequence[Refusal] = ()
 
 
 NO_EXAMPLES = Examples.of([])
@@ -88,6 +90,7 @@ def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) ->
         max((split.store.highest_id for split in splits.values()), default=-1),
         tokens_hashes,
         dev.records if dev else lambda: iter(()),
+        kept_refusals((split.store.refused, split.encoder.paths) for split in splits.values()),
     )
 
 
@@ -116,7 +119,7 @@ def describe_rows(split: str, read: ReadReport, encoded: EncodingReport, other_s
     names = [path.name for path in read.files]
     files = f"1 file ({names[0]})" if len(names) == 1 else f"{len(names)} files ({names[0]} to {names[-1]})"
     forms = ", ".join(read.forms if len(read.forms) == 1 else [f"{name} ({count:,})" for name, count in read.forms.items()])
-    total = read.records + sum(read.refused.values())  # a row may hold several pairs or answers
+    total = read.records + sum(read.refused.values()) + len(read.skipped)  # a row may hold several pairs or answers
     of_all = f"{total:,} rows" if total == read.rows else f"{total:,} records ({read.rows:,} rows)"
     lines = [f"{split}: {encoded.kept:,} of {of_all} from {files}, {encoded.tokens:,} tokens, {encoded.scored_tokens:,} of them scored"]
     if read.forms:
@@ -126,6 +129,7 @@ def describe_rows(split: str, read: ReadReport, encoded: EncodingReport, other_s
     left_out += [(count, f"{reason} (first: {read.refused_at[reason]})") for reason, count in read.refused.items()]
     left_out += [(count, f"{reason} (first: {encoded.refused_at[reason]})") for reason, count in encoded.refused.items()]
     lines += [f"{split}: left out {count:,}: {reason}" for count, reason in left_out if count]
+    lines += describe_refusals(split, read.skipped)
     if encoded.prompts_truncated or encoded.responses_truncated:
         lines.append(f"{split}: cut {encoded.prompts_truncated:,} prompts and {encoded.responses_truncated:,} responses")
     if encoded.altered_turns:

@@ -13,9 +13,9 @@ import numpy as np
 from paddlealign.arguments.results import TrainArguments
 from paddlealign.arguments.row_fields import column_names, shares
 from paddlealign.arguments.row_files import dataset_files
-from paddlealign.data.build import Building, Opened, open_or_build, records_behind, remove_others, trained_on
+from paddlealign.data.build import Building, Opened, open_or_build, records_behind, remove_others, told_of, trained_on
 from paddlealign.data.chunk import Encoder, EncodingSettings
-from paddlealign.data.chunk_counts import Told, tell
+from paddlealign.data.chunk_counts import Told
 from paddlealign.data.encoding import Limits
 from paddlealign.data.example import Record
 from paddlealign.data.examples import Examples
@@ -82,12 +82,12 @@ def _settings(arguments: TrainArguments, kind: str, score_all_turns: bool, share
     data, rows = arguments.data, arguments.rows
     reading = RowReading(rows.row_form, rows.pairs, column_names(rows, kind), rows.system_prompt)
     limits = Limits(data.max_length, data.src_length, data.truncation)
-    return EncodingSettings(kind, reading, limits, share, score_all_turns, data.chat_template, "error")
+    return EncodingSettings(kind, reading, limits, share, score_all_turns, data.chat_template, rows.on_bad_row)
 
 
 def _split(encoder: Encoder, store: Store, content: str) -> Split:
     labels = store.records["desirable"][store.kept] == 1 if encoder.settings.kind == "labelled" else None
-    return Split(encoder, store, trained_on(encoder, store), content, tell(store.counts, encoder.paths), labels)
+    return Split(encoder, store, trained_on(encoder, store), content, told_of(encoder, store), labels)
 
 
 def repeats_in(name: str, split: Split) -> list[str]:

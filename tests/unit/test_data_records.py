@@ -198,7 +198,7 @@ def test_prompt_rows_keep_the_row_as_it_was(tmp_path, row, messages):
         ("preference", {"src": ["q"], "tgt": [], "response": ["x"], "sort": [1]}, ["response holds 1"]),
         ("preference", {"src": ["q"], "tgt": [], "response": ["x", "y"], "sort": "up"}, ["sort is text 'up'"]),
         ("preference", '{"src": "q", "response": ["x", "y"], "sort": [NaN, 1]}', ["sort is list [nan, 1]"]),
-        ("sft", '{"src": "q", "tgt": ' + "1" * 5000 + "}", ["integer string conversion"]),
+        ("sft", '{"src": "q", "tgt": ' + "1" * 5000 + "}", ["a whole number of more than 4,300 digits"]),
         ("preference", {"prompt": "q", "chosen": "c", "rejected": "r", "margin": "1"}, ["margin is text '1'; it must be a number"]),
         ("preference", {"prompt": "q", "chosen": "c", "rejected": "r", "margin": True}, ["margin is boolean True"]),
         ("preference", '{"prompt": "q", "chosen": "c", "rejected": "r", "margin": NaN}', ["margin is number nan"]),
