@@ -73,7 +73,7 @@ ARRAYS = [
     ("not UTF-8", ARRAY.replace(b"a1", b"a\xff"), "8:14", "not UTF-8 (byte 0xff)", (2, 1)),
     ("a bad byte between", ARRAY.replace(b"},", b"}\xff,", 1), "5:4", "Expecting ',' or ']'", (3, 1)),
     ("no row", ARRAY.replace(b'{\n    "src": "q",\n    "tgt": "a1"\n  }', b"17"), "6", "found a number", (2, 1)),
-    ("a bracket between", ARRAY.replace(b"},", b"},\n[", 1), "6:1", "found a list", (2, 1)),
+    ("a bracket between", ARRAY.replace(b"},", b"},\n[", 1), "6:1", "found a list", (3, 1)),
     ("cut off", ARRAY[:-9], "12:12", "the file ends in the middle of this row", (2, 1)),
     ("no end", ARRAY[:-1], "14:1", "the file ends before the array does", (3, 1)),
     ("text behind", ARRAY + b" x", "14:3", "text after the end of the JSON array", (3, 1)),
