@@ -12,7 +12,7 @@ SHOWN_PROBLEMS = 5
 
 
 @dataclass(frozen=True)
-class Refusal:
+class RefusedRow:
     """A bad row. source: "file:line:column". row: its text as it stands in the file, up to ``pieces.KEPT_TEXT`` characters."""
 
     source: str
@@ -20,7 +20,7 @@ class Refusal:
     row: str
 
 
-def raise_refusals(first: Sequence[Refusal], count: int, rows: int, allowed: str) -> None:
+def raise_refusals(first: Sequence[RefusedRow], count: int, rows: int, allowed: str) -> None:
     """Raise UserError where there are bad rows. first: the first of so many. rows: how many were read. allowed: the forms of rows."""
     if not count:
         return
@@ -34,9 +34,9 @@ def raise_refusals(first: Sequence[Refusal], count: int, rows: int, allowed: str
     )
 
 
-def describe_refusals(name: str, refused: Sequence[Refusal]) -> list[str]:
+def describe_refusals(name: str, refused: Sequence[RefusedRow]) -> list[str]:
     """Lines that say how many rows were skipped, by reason with the first place. name: of the rows, in front of each line."""
-    groups: dict[str, list[Refusal]] = {}
+    groups: dict[str, list[RefusedRow]] = {}
     for row in refused:
         groups.setdefault(_kind(row.reason), []).append(row)
     ordered = sorted(groups.values(), key=len, reverse=True)
@@ -50,7 +50,7 @@ def _kind(reason: str) -> str:
     return re.sub(r"'[^']*'|\"[^\"]*\"|[0-9]+", "*", reason)
 
 
-def write_refusals(path: Path, refused: Sequence[Refusal]) -> None:
+def write_refusals(path: Path, refused: Sequence[RefusedRow]) -> None:
     """Write the skipped rows as JSON lines {source, reason, row}; where there are none, there is no file.
 
     Half a surrogate pair, and a byte that is no UTF-8, stand in it as JSON's escapes.

@@ -16,7 +16,7 @@ from paddlealign.data.describe import describe
 from paddlealign.data.encoding import Limits
 from paddlealign.data.example import Example, Record
 from paddlealign.data.records import read_rows
-from paddlealign.data.refusals import Refusal
+from paddlealign.data.refusals import RefusedRow
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.evaluation.rewards import summarise_pairs, summarise_rewards
 from paddlealign.models.tensor_files import write_json_lines
@@ -57,7 +57,7 @@ def run(arguments: EvaluateRewardsArguments) -> None:
 
 def read_answers(
     arguments: EvaluateRewardsArguments, tokenizer: Tokenizer
-) -> tuple[list[tuple[dict[str, Any], Record]], list[Example], Sequence[Refusal]]:
+) -> tuple[list[tuple[dict[str, Any], Record]], list[Example], Sequence[RefusedRow]]:
     """The pairs and answers of data_file that can be scored, each as its row, its record and its tokens; and the rows that were skipped.
 
     What is left out is told.

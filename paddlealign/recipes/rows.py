@@ -18,7 +18,7 @@ from paddlealign.data.mismatched import with_mismatched
 from paddlealign.data.order import Mixture, evaluation_plan
 from paddlealign.data.packing import idle_batch, make_batch
 from paddlealign.data.records import ReadReport, RowReading, read_records
-from paddlealign.data.refusals import Refusal, describe_refusals
+from paddlealign.data.refusals import RefusedRow, describe_refusals
 from paddlealign.data.repeats import describe_leaks, describe_repeats
 from paddlealign.data.shares import in_share
 from paddlealign.data.sources import data_hash
@@ -52,7 +52,7 @@ class Rows:
     dev_labels: np.ndarray | None = None
     dev_records: Sequence[Record] = ()
     mixture: Mixture = ()
-    refused: tuple[Refusal, ...] = ()
+    refused: tuple[RefusedRow, ...] = ()
 
 
 def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) -> Rows:
@@ -68,7 +68,7 @@ def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) ->
     hashes = {}
     mixture: Mixture = ()
     trained: list[Record] = []
-    refused: tuple[Refusal, ...] = ()
+    refused: tuple[RefusedRow, ...] = ()
     reading = RowReading(arguments.rows.row_form, arguments.rows.pairs, column_names(arguments.rows, kind), arguments.rows.system_prompt)
     for split, paths in dataset_files(data, arguments.rows, arguments.training)._asdict().items():
         if paths:

@@ -12,7 +12,7 @@ import pytest
 
 from paddlealign.data import row_bytes
 from paddlealign.data.records import read_records, read_rows
-from paddlealign.data.refusals import Refusal, describe_refusals, write_refusals
+from paddlealign.data.refusals import RefusedRow, describe_refusals, write_refusals
 from paddlealign.data.sources import BadRow, Piece, pieces, row_of
 from paddlealign.errors import UserError
 
@@ -217,7 +217,7 @@ def test_refused_rows_are_kept_as_they_stood(tmp_path):
 
 
 def test_many_reasons_are_cut_short():
-    refused = [Refusal(f"f:{n}", f"{'abcdefgh'[n % 8] * 5} is number {n}.", "") for n in range(80)]
+    refused = [RefusedRow(f"f:{n}", f"{'abcdefgh'[n % 8] * 5} is number {n}.", "") for n in range(80)]
     lines = describe_refusals("dev", refused)
     assert len(lines) == 6 and lines[-1] == "dev: skipped 30 bad for 3 other reasons"
 
