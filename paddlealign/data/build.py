@@ -26,7 +26,7 @@ from paddlealign.data.example import Record
 from paddlealign.data.examples import Examples
 from paddlealign.data.mismatched import with_mismatched
 from paddlealign.data.pieces import Piece
-from paddlealign.data.refusals import SHOWN_PROBLEMS, Refusal, kept_refusals, raise_refusals
+from paddlealign.data.refusals import SHOWN_PROBLEMS, RefusedRow, kept_refusals, raise_refusals
 from paddlealign.data.row_forms import ROW_FORMS
 from paddlealign.data.sources import pieces
 from paddlealign.data.store import SUMMARY, Store, StoreDamagedError, StoreWriter, map_store, open_store
@@ -65,7 +65,7 @@ class Opened:
 class _Findings:
     """What is wrong with rows, while the others are still read. The first problems are kept, all are counted."""
 
-    problems: list[Refusal] = field(default_factory=list)
+    problems: list[RefusedRow] = field(default_factory=list)
     wrong: int = 0
     rows: int = 0
     failure: str | None = None
@@ -221,7 +221,7 @@ def _write_chunks(split: str, encoder: Encoder, writer: StoreWriter, building: B
                 if encoder.settings.on_bad_row == "error":
                     path = encoder.paths[chunk.counts.file]
                     shown = chunk.bad[: SHOWN_PROBLEMS - len(findings.problems)]
-                    findings.problems += [Refusal(bad.at(path), bad.reason, bad.text) for bad in shown]
+                    findings.problems += [RefusedRow(bad.at(path), bad.reason, bad.text) for bad in shown]
                     findings.wrong += len(chunk.bad)
                 findings.failure = findings.failure or chunk.failure
                 if not findings.stops:

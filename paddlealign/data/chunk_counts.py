@@ -10,7 +10,7 @@ from typing import Any
 from paddlealign.data.encoding_report import EncodingReport
 from paddlealign.data.pieces import Piece
 from paddlealign.data.records import ReadReport, RowOutcome
-from paddlealign.data.refusals import Refusal
+from paddlealign.data.refusals import RefusedRow
 
 # How often something stood in a chunk, and in which line first.
 Seen = list[int]
@@ -70,7 +70,7 @@ class Told:
     other_shares: int
 
 
-def tell(counts: Sequence[ChunkCounts], paths: Sequence[Path], skipped: Sequence[Refusal] = ()) -> Told:
+def tell(counts: Sequence[ChunkCounts], paths: Sequence[Path], skipped: Sequence[RefusedRow] = ()) -> Told:
     """The counts of all chunks together, in the order of the files, whose paths are ``paths``. skipped: their bad rows."""
     refused: Counter[str] = Counter()
     forms: Counter[str] = Counter()

@@ -46,7 +46,7 @@ def _parsed(text: str) -> ast.expr:
 
 
 def _lines(text: str) -> list[bytes]:
-    return [line.encode() for line in text.split("\n")]
+    return [line.encode() for line in re.split("\r\n|\r|\n", text)]  # as ast counts them
 
 
 def _value(node: ast.expr, lines: list[bytes]) -> Any:

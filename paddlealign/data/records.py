@@ -16,7 +16,7 @@ from paddlealign.data.example import Message, Record
 from paddlealign.data.json_values import DoubledKey
 from paddlealign.data.message_rows import BadRowError, read_tools, type_of
 from paddlealign.data.pieces import KEPT_TEXT, raw_text
-from paddlealign.data.refusals import SHOWN_PROBLEMS, Refusal, raise_refusals
+from paddlealign.data.refusals import SHOWN_PROBLEMS, RefusedRow, raise_refusals
 from paddlealign.data.row_forms import PLAIN_PAIRS, ROW_FORMS, RowForm, detect, form_named, forms_of, usual_form
 from paddlealign.data.row_parts import Parsed
 from paddlealign.data.sources import BadRow, only_texts, pieces, row_of
@@ -53,7 +53,7 @@ class ReadReport:
     refused_at: dict[str, str]
     forms: dict[str, int]
     warnings: tuple[str, ...]
-    skipped: Sequence[Refusal] = ()
+    skipped: Sequence[RefusedRow] = ()
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def read_rows(
         raise UserError("No data file was given. Set dataset_name_or_path to a data file or a folder that holds train.json.")
     rules = row_rules(kind, reading)
     result: list[tuple[dict[str, Any], Record]] = []
-    bad: list[Refusal] = []
+    bad: list[RefusedRow] = []
     refused: Counter[str] = Counter()
     forms: Counter[str] = Counter()
     notes: list[str] = []
@@ -156,7 +156,7 @@ def read_rows(
             if outcome.bad is not None:
                 wrong += 1
                 if on_bad_row == "skip" or wrong <= SHOWN_PROBLEMS:
-                    bad.append(Refusal(outcome.bad.at(path), outcome.bad.reason, raw_text(piece) or outcome.bad.text))
+                    bad.append(RefusedRow(outcome.bad.at(path), outcome.bad.reason, raw_text(piece) or outcome.bad.text))
                 continue
             assert not isinstance(found, BadRow) and outcome.form is not None
             literals += found[1]

@@ -18,7 +18,7 @@ _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Refusal:
+class RefusedRow:
     """A bad row. source: "file:line:column". row: its text as it stands in the file, up to ``pieces.KEPT_TEXT`` characters."""
 
     source: str
@@ -26,7 +26,7 @@ class Refusal:
     row: str
 
 
-def raise_refusals(first: Sequence[Refusal], count: int, rows: int, allowed: str) -> None:
+def raise_refusals(first: Sequence[RefusedRow], count: int, rows: int, allowed: str) -> None:
     """Raise UserError where there are bad rows. first: the first of so many. rows: how many were read. allowed: the forms of rows."""
     if not count:
         return
@@ -40,9 +40,9 @@ def raise_refusals(first: Sequence[Refusal], count: int, rows: int, allowed: str
     )
 
 
-def describe_refusals(name: str, refused: Sequence[Refusal]) -> list[str]:
+def describe_refusals(name: str, refused: Sequence[RefusedRow]) -> list[str]:
     """Lines that say how many rows were skipped, by reason with the first place. name: of the rows, in front of each line."""
-    first: dict[str, Refusal] = {}
+    first: dict[str, RefusedRow] = {}
     counts: Counter[str] = Counter()
     for row in refused:  # one by one: what is kept on disk is not held as a whole
         kind = _kind(row.reason)
@@ -61,7 +61,7 @@ def _kind(reason: str) -> str:
     return re.sub(r"'[^']*'|\"[^\"]*\"|[0-9]+", "*", reason)
 
 
-def write_refusals(path: Path, refused: Sequence[Refusal]) -> None:
+def write_refusals(path: Path, refused: Sequence[RefusedRow]) -> None:
     """Write the skipped rows as JSON lines {source, reason, row}; where there are none, there is no file.
 
     Half a surrogate pair, and a byte that is no UTF-8, stand in it as JSON's escapes.
@@ -77,10 +77,10 @@ def write_refusals(path: Path, refused: Sequence[Refusal]) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class KeptRefusals(Sequence[Refusal]):
+class KeptRefusals(Sequence[RefusedRow]):
     """Bad rows that lie in files of a store, read where they are asked for.
 
-    files: of each its bytes, uint8, and the paths of the files of rows. places: of each row its file, its first byte and the byte behind it.
+    files: of each its bytes, uint8, and the paths of the files of rows. places: of each row its file, first byte and end.
     """
 
     files: tuple[tuple[np.ndarray, tuple[Path, ...]], ...]
@@ -91,12 +91,12 @@ class KeptRefusals(Sequence[Refusal]):
         return len(self.places)
 
     @overload
-    def __getitem__(self, index: int) -> Refusal: ...
+    def __getitem__(self, index: int) -> RefusedRow: ...
 
     @overload
-    def __getitem__(self, index: slice) -> Sequence[Refusal]: ...
+    def __getitem__(self, index: slice) -> Sequence[RefusedRow]: ...
 
-    def __getitem__(self, index: int | slice) -> Refusal | Sequence[Refusal]:
+    def __getitem__(self, index: int | slice) -> RefusedRow | Sequence[RefusedRow]:
         """One row, or a list of them."""
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
@@ -104,7 +104,7 @@ class KeptRefusals(Sequence[Refusal]):
         content, paths = self.files[file]
         kept = json.loads(content[start:end].tobytes())
         bad = BadRow(kept["line"], kept["column"], kept["reason"], kept["text"])
-        return Refusal(bad.at(paths[kept["file"]]), bad.reason, bad.text)
+        return RefusedRow(bad.at(paths[kept["file"]]), bad.reason, bad.text)
 
 
 def kept_refusals(files: Iterable[tuple[np.ndarray, tuple[Path, ...]]]) -> KeptRefusals:

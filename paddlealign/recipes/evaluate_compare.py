@@ -23,7 +23,7 @@ from paddlealign.arguments.generation_fields import GenerationArguments
 from paddlealign.arguments.lora_fields import AdapterArguments
 from paddlealign.arguments.results import EvaluateCompareArguments, PredictArguments
 from paddlealign.arguments.row_fields import PromptRowArguments
-from paddlealign.data.refusals import Refusal
+from paddlealign.data.refusals import RefusedRow
 from paddlealign.data.template import Template, load_template
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.errors import UserError
@@ -58,7 +58,7 @@ class Side:
     template: Template
     asked: PromptRowArguments
     rows: list[PromptRow]
-    refused: list[Refusal]
+    refused: list[RefusedRow]
 
 
 def run(arguments: EvaluateCompareArguments) -> None:

@@ -20,7 +20,7 @@ from paddlealign.data.encoding import Limits
 from paddlealign.data.example import Example, Record
 from paddlealign.data.examples import Examples
 from paddlealign.data.records import ReadReport, read_rows
-from paddlealign.data.refusals import Refusal, describe_refusals
+from paddlealign.data.refusals import RefusedRow, describe_refusals
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.errors import UserError
 from paddlealign.evaluation.length_control import length_controlled_rate
@@ -86,13 +86,13 @@ def run(arguments: EvaluateJudgeArguments) -> None:
     say(f"done: {len(judged)} rows in {judging.output_file}")
 
 
-def read_duels(judging: JudgeArguments, asked: AnswerRowArguments) -> tuple[list[Duel], list[Refusal]]:
+def read_duels(judging: JudgeArguments, asked: AnswerRowArguments) -> tuple[list[Duel], list[RefusedRow]]:
     """The answers of both files that belong to the same prompts, in the order of A's; and the skipped rows. Raises UserError."""
     files = (judging.answers_a, judging.answers_b)
     if Path(files[0]).samefile(files[1]):
         raise UserError(f"answers_a and answers_b are the same file, {files[0]}. Give two.")
     sides = []
-    refused: list[Refusal] = []
+    refused: list[RefusedRow] = []
     for file in files:
         found, report = read_rows([Path(file)], "answered", reading_of(asked), asked.on_bad_row)
         refused += report.skipped

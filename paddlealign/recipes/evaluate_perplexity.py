@@ -12,7 +12,7 @@ from paddlealign.data.encoding import Limits
 from paddlealign.data.example import Record
 from paddlealign.data.examples import Examples
 from paddlealign.data.records import read_rows
-from paddlealign.data.refusals import Refusal
+from paddlealign.data.refusals import RefusedRow
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.evaluation.perplexity import summarise_nll
 from paddlealign.models.tensor_files import write_json_lines
@@ -64,7 +64,7 @@ def run(arguments: EvaluatePerplexityArguments) -> None:
 
 def read_held_out(
     arguments: EvaluatePerplexityArguments, tokenizer: Tokenizer
-) -> tuple[list[tuple[dict[str, Any], Record]], Examples, Sequence[Refusal]]:
+) -> tuple[list[tuple[dict[str, Any], Record]], Examples, Sequence[RefusedRow]]:
     """The rows of data_file that can be scored, each as its row, its record and its tokens; and the rows that were skipped.
 
     What is left out is told.

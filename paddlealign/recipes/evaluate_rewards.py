@@ -17,7 +17,7 @@ from paddlealign.data.encoding import Limits
 from paddlealign.data.example import Record
 from paddlealign.data.examples import Examples
 from paddlealign.data.records import read_rows
-from paddlealign.data.refusals import Refusal
+from paddlealign.data.refusals import RefusedRow
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.evaluation.rewards import summarise_pairs, summarise_rewards
 from paddlealign.models.tensor_files import write_json_lines
@@ -58,7 +58,7 @@ def run(arguments: EvaluateRewardsArguments) -> None:
 
 def read_answers(
     arguments: EvaluateRewardsArguments, tokenizer: Tokenizer
-) -> tuple[list[tuple[dict[str, Any], Record]], Examples, Sequence[Refusal]]:
+) -> tuple[list[tuple[dict[str, Any], Record]], Examples, Sequence[RefusedRow]]:
     """The pairs and answers of data_file that can be scored, each as its row, its record and its tokens; and the rows that were skipped.
 
     What is left out is told.

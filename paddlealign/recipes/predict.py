@@ -16,7 +16,7 @@ from paddlealign.arguments.row_fields import PromptRowArguments
 from paddlealign.data.encoding import encode_prompt
 from paddlealign.data.example import Record
 from paddlealign.data.records import read_rows
-from paddlealign.data.refusals import Refusal, describe_refusals
+from paddlealign.data.refusals import RefusedRow, describe_refusals
 from paddlealign.data.sources import data_hash
 from paddlealign.data.template import Template, load_template
 from paddlealign.data.tokenizer import Tokenizer
@@ -145,7 +145,7 @@ def read_prompts(
     template: Template,
     config: DecoderConfig,
     written: Sequence[str] = (OUTPUT_KEY,),
-) -> tuple[list[PromptRow], list[Refusal]]:
+) -> tuple[list[PromptRow], list[RefusedRow]]:
     """Read and encode the rows of data_file, and say what was read. Returns them, and those that were skipped.
 
     Raises UserError for a row that the model cannot answer, unless on_bad_row is skip. written: the keys that will be added to a row, which
@@ -164,7 +164,7 @@ def read_prompts(
         except UserError as error:
             if asked.on_bad_row == "error":
                 raise
-            refused.append(Refusal(record.source, str(error).removeprefix(f"{record.source}: "), json.dumps(row, ensure_ascii=False)))
+            refused.append(RefusedRow(record.source, str(error).removeprefix(f"{record.source}: "), json.dumps(row, ensure_ascii=False)))
     for line in describe_refusals(str(generation.data_file), refused):
         say(line)
     if not rows:

@@ -6,7 +6,7 @@ from pathlib import Path
 from paddlealign.arguments.paths import REFUSED_FILE
 from paddlealign.arguments.row_fields import ReadRowArguments, read_columns
 from paddlealign.data.records import RowReading
-from paddlealign.data.refusals import Refusal, write_refusals
+from paddlealign.data.refusals import RefusedRow, write_refusals
 from paddlealign.recipes.device import say
 
 
@@ -20,7 +20,7 @@ def refused_path(output_file: str) -> Path:
     return Path(f"{output_file}.{REFUSED_FILE}")
 
 
-def keep_refusals(path: Path, refused: Sequence[Refusal]) -> None:
+def keep_refusals(path: Path, refused: Sequence[RefusedRow]) -> None:
     """Write the rows that were skipped, and say where; where there are none, an older file of them is removed."""
     write_refusals(path, refused)
     if refused:

@@ -16,7 +16,7 @@ from paddlealign.data.examples import Examples
 from paddlealign.data.order import Mixture, evaluation_plan
 from paddlealign.data.packing import idle_batch, make_batch
 from paddlealign.data.records import ReadReport
-from paddlealign.data.refusals import Refusal, describe_refusals, kept_refusals
+from paddlealign.data.refusals import RefusedRow, describe_refusals, kept_refusals
 from paddlealign.data.template import load_template
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.errors import UserError
@@ -50,7 +50,7 @@ class Rows:
     highest_id: int = -1
     tokens_hashes: Mapping[str, str] = field(default_factory=dict)
     dev_records: Callable[[], Iterator[Record]] = lambda: iter(())
-    refused: Sequence[Refusal] = ()
+    refused: Sequence[RefusedRow] = ()
 
 
 NO_EXAMPLES = Examples.of([])

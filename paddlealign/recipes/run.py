@@ -12,7 +12,7 @@ import numpy as np
 from paddlealign.arguments.paths import CURVES_FILE, REFUSED_FILE, RUN_FILE
 from paddlealign.arguments.results import TrainArguments
 from paddlealign.arguments.show import render
-from paddlealign.data.refusals import Refusal
+from paddlealign.data.refusals import RefusedRow
 from paddlealign.errors import UserError
 from paddlealign.evaluation.samples import drop_samples
 from paddlealign.models.config import DecoderConfig, read_config
@@ -216,7 +216,7 @@ def named_ends(source: Mapping[str, Any]) -> list[int]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str, str], refused: Sequence[Refusal]) -> None:
+def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str, str], refused: Sequence[RefusedRow]) -> None:
     """Resume or start, fit, and leave the final model, the run log and the curves in output_dir.
 
     hashes: see ``describe_run``. refused: the rows that were skipped, which are kept there too.

@@ -12,7 +12,7 @@ import pytest
 
 from paddlealign.data import row_bytes
 from paddlealign.data.records import read_records, read_rows
-from paddlealign.data.refusals import Refusal, describe_refusals, write_refusals
+from paddlealign.data.refusals import RefusedRow, describe_refusals, write_refusals
 from paddlealign.data.sources import BadRow, Piece, pieces, row_of
 from paddlealign.errors import UserError
 
@@ -73,7 +73,7 @@ ARRAYS = [
     ("not UTF-8", ARRAY.replace(b"a1", b"a\xff"), "8:14", "not UTF-8 (byte 0xff)", (2, 1)),
     ("a bad byte between", ARRAY.replace(b"},", b"}\xff,", 1), "5:4", "Expecting ',' or ']'", (3, 1)),
     ("no row", ARRAY.replace(b'{\n    "src": "q",\n    "tgt": "a1"\n  }', b"17"), "6", "found a number", (2, 1)),
-    ("a bracket between", ARRAY.replace(b"},", b"},\n[", 1), "6:1", "found a list", (2, 1)),
+    ("a bracket between", ARRAY.replace(b"},", b"},\n[", 1), "6:1", "found a list", (3, 1)),
     ("cut off", ARRAY[:-9], "12:12", "the file ends in the middle of this row", (2, 1)),
     ("no end", ARRAY[:-1], "14:1", "the file ends before the array does", (3, 1)),
     ("text behind", ARRAY + b" x", "14:3", "text after the end of the JSON array", (3, 1)),
@@ -217,7 +217,7 @@ def test_refused_rows_are_kept_as_they_stood(tmp_path):
 
 
 def test_many_reasons_are_cut_short():
-    refused = [Refusal(f"f:{n}", f"{'abcdefgh'[n % 8] * 5} is number {n}.", "") for n in range(80)]
+    refused = [RefusedRow(f"f:{n}", f"{'abcdefgh'[n % 8] * 5} is number {n}.", "") for n in range(80)]
     lines = describe_refusals("dev", refused)
     assert len(lines) == 6 and lines[-1] == "dev: skipped 30 bad for 3 other reasons"
 
