@@ -190,8 +190,7 @@ def _build(split: str, encoder: Encoder, folder: Path, building: Building) -> No
         _check_some_left(encoder, store)
         writer.finish(examples_hash(trained_on(encoder, store)))
     except UserError:
-        writer.close()
-        _clear(folder)
+        shutil.rmtree(folder)
         raise
     finally:
         writer.close()

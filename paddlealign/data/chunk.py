@@ -14,7 +14,7 @@ from paddlealign.data.mismatched import prompt_digest
 from paddlealign.data.pieces import BadRow, Piece, raw_text
 from paddlealign.data.records import RowOutcome, RowReading, read_row, row_rules
 from paddlealign.data.repeats import record_digests
-from paddlealign.data.shares import place
+from paddlealign.data.shares import in_share
 from paddlealign.data.sources import only_texts, row_of
 from paddlealign.data.template import Template
 from paddlealign.data.tokenizer import Tokenizer
@@ -117,11 +117,9 @@ def read_chunk(encoder: Encoder, chunk: Chunk) -> ReadChunk:
         found.counts.take(piece, outcome)
         if outcome.bad is not None:
             found.bad.append(outcome.bad)
-        for record in outcome.records:
-            if settings.share is not None and not settings.share[0] <= place(record) < settings.share[1]:
-                found.counts.other_shares += 1
-            else:
-                found.records.append((piece.line, record if settings.score_all_turns else replace(record, score_all_turns=False)))
+        mine = outcome.records if settings.share is None else in_share(outcome.records, *settings.share)
+        found.counts.other_shares += len(outcome.records) - len(mine)
+        found.records.extend((piece.line, it if settings.score_all_turns else replace(it, score_all_turns=False)) for it in mine)
     return found
 
 

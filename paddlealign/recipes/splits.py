@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -58,7 +58,7 @@ def open_splits(arguments: TrainArguments, kind: str, score_all_turns: bool, tok
     found: dict[str, Split] = {}
     kept: list[Opened] = []
     # A check leaves nothing behind: what is mapped may be read when its file has no name any more.
-    with TemporaryDirectory(prefix="paddlealign-") if hidden else nullcontext(data.dataset_cache_dir or own) as cache:
+    with TemporaryDirectory(prefix="paddlealign-") if hidden else _made(Path(data.dataset_cache_dir or own)) as cache:
         # Of the processes of a run one encodes and the others wait, so it may use all cores; in a check each encodes for itself.
         workers = data.dataset_num_proc or max(1, available_cores() // (ranks_here(os.environ) if hidden else 1))
         building = Building(Path(cache), workers, sys.stderr.isatty() and not training.disable_tqdm, say)
@@ -76,6 +76,18 @@ def open_splits(arguments: TrainArguments, kind: str, score_all_turns: bool, tok
     if training.do_train and not training.check and not data.dataset_cache_dir:
         remove_others(own, [opened.folder for opened in kept])
     return found
+
+
+@contextmanager
+def _made(cache: Path) -> Iterator[str]:
+    """The folder of stores; where nothing came of the rows, the folders that were made for them go again."""
+    new = [folder for folder in (cache, *cache.parents) if not folder.exists()]
+    try:
+        yield str(cache)
+    finally:
+        for folder in new:
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
 
 
 def _settings(arguments: TrainArguments, kind: str, score_all_turns: bool, share: tuple[float, float] | None) -> EncodingSettings:

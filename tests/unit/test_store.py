@@ -266,7 +266,7 @@ def test_rows_that_stop_the_run_are_told_alike_and_leave_nothing(tmp_path: Path,
         UserError, match=rf"^3 data rows are wrong \(of 75\):\n  {pairs}:31:13: not valid JSON.*\n  {pairs}:61: .*\n  {pairs}:71: "
     ):
         opened(cut, tmp_path / "c", workers)
-    assert not any(path.name != "lock" for folder in (tmp_path / "c").iterdir() for path in folder.iterdir())
+    assert not any((tmp_path / "c").iterdir())
     skipped = opened(encoder_of(pairs, on_bad_row="skip"), tmp_path / "c", workers)
     refused = [json.loads(line) for line in (skipped.folder / "refused.jsonl").read_text().splitlines()]
     assert [(row["line"], row["column"], row["text"]) for row in refused] == [
