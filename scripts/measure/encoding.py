@@ -4,7 +4,8 @@ Makes a file of preference rows in FOLDER (lengths lognormal, sigma 0.6, mean 30
 time in a process of its own, with 1 and 2 processes, and once more where the store is there already. With the python of an environment
 that has TRL, its DPOTrainer's dataset preparation is measured on the same file and tokenizer. Prints for each: seconds, rows a second, the
 seconds of CPU of all its processes from start to end, and the peak of their memory together (Pss: what they share counts once).
---gigabytes: a file of that size instead, with 2 processes, without the peer. Everything lies in FOLDER and is removed at the end.
+--gigabytes: a file of that size instead, with 2 processes, without the peer; --filler: with so many characters in each row that nobody
+reads, so that a large file has fewer tokens. Everything lies in FOLDER and is removed at the end.
 """
 
 import argparse
@@ -57,8 +58,11 @@ print("SECONDS", time.perf_counter() - began, len(rows))
 """
 
 
-def make_rows(path: Path, rows: int, size: float = float("inf")) -> int:
-    """Write so many preference rows, or as many as have that size in bytes, in OpenAI's form; returns their number."""
+def make_rows(path: Path, rows: int, size: float = float("inf"), filler: int = 0) -> int:
+    """Write so many preference rows, or as many as have that size in bytes, in OpenAI's form; returns their number.
+
+    filler: characters of a column that no form of rows reads.
+    """
     sys.path.insert(0, str(ROOT))
     from paddlealign.data.tokenizer import Tokenizer
 
@@ -82,6 +86,7 @@ def make_rows(path: Path, rows: int, size: float = float("inf")) -> int:
                 "prompt": [{"role": "user", "content": prompt}],
                 "chosen": [{"role": "assistant", "content": chosen}],
                 "rejected": [{"role": "assistant", "content": rejected}],
+                **({"document": "x" * filler} if filler else {}),
             }
             written += file.write(json.dumps(row) + "\n")
             number += 1
@@ -147,11 +152,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--peer_python")
     parser.add_argument("--gigabytes", type=float)
+    parser.add_argument("--filler", type=int, default=0)
     given = parser.parse_args()
     given.folder.mkdir(parents=True)
     path, began = given.folder / "rows.jsonl", time.perf_counter()
     try:
-        count = make_rows(path, given.rows) if given.gigabytes is None else make_rows(path, sys.maxsize, given.gigabytes * 1e9)
+        count = (
+            make_rows(path, given.rows) if given.gigabytes is None else make_rows(path, sys.maxsize, given.gigabytes * 1e9, given.filler)
+        )
         make_tokenizer(given.folder / "tokenizer")
         print(f"{count:,} rows, {path.stat().st_size / 1e6:,.0f} MB, made in {time.perf_counter() - began:.0f} s", flush=True)
         for workers in (1, 2) if given.gigabytes is None else (2,):
