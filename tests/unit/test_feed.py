@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from paddlealign.data.example import Batch, Example, Response
+from paddlealign.data.order import PACKINGS
 from paddlealign.training.feed import Feed, FeedStep
 
 
@@ -46,9 +47,9 @@ def assert_same(left: Batch, right: Batch) -> None:
         assert np.array_equal(value, vars(right)[name]), name
 
 
-@pytest.mark.parametrize("packing", ["micro_batch", "next_fit", "best_fit"])
+@pytest.mark.parametrize("packing", PACKINGS)
 def test_starting_anywhere_equals_skipping(packing: str):
-    whole = feed(epochs=3, packing=packing, size=1 if packing != "micro_batch" else 2)
+    whole = feed(epochs=3, packing=packing, size=2 if packing in ("micro_batch", "by_length") else 1)
     steps = list(whole.steps(0))
     assert len(steps) == whole.total_steps >= 6
     for first in range(whole.total_steps + 1):
