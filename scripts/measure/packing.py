@@ -4,7 +4,7 @@ Workloads: the quickstart's rows, and preference pairs of lognormal lengths (pro
 pairs of at most 1,020 tokens). The first tables are of 8 processes that take 4 micro-batches a step.
 
 - one each: the padding of a rectangle with one row for each example, where the longest of the micro-batch sets the width.
-- rows: the same with examples packed into rows of max_length.
+- rows: the same with the micro-batch's examples packed into rows of max_length, as few as best fit needs and evenly filled.
 - here: the padding where a micro-batch is one row, as a run lays it.
 - waits: the share of the processes' time that they wait for the fullest of a step, if positions are time: in the epoch's order, and as a
   run shares a step out.
@@ -82,12 +82,23 @@ def in_order(plan: EpochPlan, index: int) -> Step:
     return tuple(tuple(batches[rank :: plan.ranks]) for rank in range(plan.ranks))
 
 
+def level_rows(lengths: np.ndarray, capacity: int) -> list[list[int]]:
+    """As few rows as best fit needs, filled evenly where that makes the longest shorter."""
+    rows = pack_rows(lengths, capacity, best_fit=True)
+    level: list[list[int]] = [[] for _ in rows]
+    filled = np.zeros(len(rows), np.int64)
+    for index in np.argsort(-lengths, kind="stable").tolist():
+        level[int(filled.argmin())].append(index)
+        filled[filled.argmin()] += lengths[index]
+    return level if filled.max() < max(lengths[row].sum() for row in rows) else rows
+
+
 def rectangle(load: Workload, batch: MicroBatch, packed: bool) -> int:
     """Positions of a micro-batch whose rows are as long as its longest."""
     rows = [list(row) for row in batch]
     if packed and all(len(row) == 1 for row in rows):
         ids = [index for row in rows for index in row]
-        rows = [[ids[place] for place in row] for row in pack_rows(load.lengths[ids], load.max_length, best_fit=True)]
+        rows = [[ids[place] for place in row] for row in level_rows(load.lengths[ids], load.max_length)]
     if not packed:
         rows = [[index] for row in rows for index in row]
     return len(rows) * row_length(max(int(load.lengths[row].sum()) for row in rows))

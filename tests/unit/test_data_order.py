@@ -81,7 +81,7 @@ def test_steps_of_like_length():
     shuffled = [np.ptp(lengths[ids(step)]) for step in plan(lengths, micro_batch_size=5, accumulation=2)[:-1]]
     assert max(ranges) < 150 < 600 < np.mean(shuffled) and len(ids(first[-1])) == 1
     means = [lengths[ids(step)].mean() for step in first]
-    assert abs(np.corrcoef(means, range(len(means)))[0, 1]) < 0.3
+    assert 0.25 < np.mean(np.diff(means) > 0) < 0.75
     alike = plan(lengths, packing="by_length", micro_batch_size=1, accumulation=5, ranks=2)
     assert [set(ids(step)) for step in alike] == [set(ids(step)) for step in first]
     assert [len(ids(step)) for step in plan([3, 1, 2], packing="by_length", micro_batch_size=4)] == [3]
