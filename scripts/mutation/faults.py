@@ -133,7 +133,7 @@ FAULTS: tuple[Fault, ...] = (
         "objectives/reward.py",
         "-log_sigmoid(difference - margins).sum()",
         "-log_sigmoid(difference + margins).sum()",
-        _OBJECTIVES,
+        ("parity/test_rewards.py",),
     ),
     Fault(
         "cross-entropy is a mean over the micro-batch",
