@@ -103,8 +103,3 @@ def lay_out(lengths: Sequence[int] | np.ndarray, start: int = 0) -> np.ndarray:
     found["length"] = lengths
     found["start"] = start + np.cumsum(found["length"], dtype=np.int64) - found["length"]
     return found
-
-
-def lengths_of(examples: Sequence[Example]) -> np.ndarray:
-    """Tokens that each example takes in a row, int64 [examples]; of ``Examples`` without making one."""
-    return examples.lengths if isinstance(examples, Examples) else np.array([it.length for it in examples], np.int64)

@@ -16,8 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from paddlealign.data.example import Example
-from paddlealign.data.examples import lengths_of
-from paddlealign.data.packing import idle_batch, make_batch, pack_rows
+from paddlealign.data.packing import idle_batch, lengths_of, make_batch, pack_rows
 from paddlealign.errors import UserError
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.tensor_files import read_tensors, write_tensors
