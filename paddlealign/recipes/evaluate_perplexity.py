@@ -46,7 +46,7 @@ def run(arguments: EvaluatePerplexityArguments) -> None:
         shown = describe(examples[0], tokenizer, colour=sys.stdout.isatty())
         say(f"one example, scored tokens marked:\n{shown}\ncheck: the model is whole and the rows can be scored")
         return
-    nlls, tokens, right = response_nlls(scorer, examples, Pace(tokenizer.pad_id, scoring.max_length, scoring.batch_size))
+    nlls, tokens, right = response_nlls(scorer, examples, Pace(tokenizer.pad_id, scoring.batch_size))
     lines = []
     chosen = arguments.rows.chosen_key or "chosen"
     for (row, record), nll, count in zip(found, nlls, tokens, strict=True):

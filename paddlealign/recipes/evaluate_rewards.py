@@ -46,7 +46,7 @@ def run(arguments: EvaluateRewardsArguments) -> None:
         shown = describe(examples[0], tokenizer, colour=sys.stdout.isatty())
         say(f"one example; a response is scored at its last token:\n{shown}\ncheck: the model is whole and the rows can be scored")
         return
-    rewards = reward_scores(scorer, examples, Pace(tokenizer.pad_id, scoring.max_length, scoring.batch_size))
+    rewards = reward_scores(scorer, examples, Pace(tokenizer.pad_id, scoring.batch_size))
     columns = read_columns(arguments.rows)
     lines = [scored_row(*pair, of_row, columns) for pair, of_row in zip(found, rewards, strict=True)]
     write_json_lines(Path(scoring.output_file), lines)
