@@ -127,8 +127,14 @@ def stream_pieces(path: Path, window: Window, array: bool) -> Iterator[Piece]:
     mark, first = "", True
     while True:
         sign = window.next_sign()
-        if sign in ("", "]" if array else ""):
+        if not sign:
             break
+        if array and sign == "]":
+            told, goes_on = _behind_end(window, mark)
+            yield from told
+            if not goes_on:
+                return
+            continue
         if first:
             mark = _mark(window)
         try:
@@ -155,7 +161,11 @@ def stream_pieces(path: Path, window: Window, array: bool) -> Iterator[Piece]:
             if array and (missing := _behind_row(window, mark)) is not None:
                 yield missing
         first = False
-    yield from _behind_all(window, array)
+    if window.cut is not None:
+        yield rest_is_lost(window.line, window.cut)
+    elif array:
+        reason = "the file ends before the array does, which a ] closes: it was cut off."
+        yield Piece(window.line, None, BadRow(window.line, window.column, reason, ""))
 
 
 def _checked(window: Window, value: Any, text: str) -> Any:
@@ -213,21 +223,15 @@ def _behind_row(window: Window, mark: str) -> Piece | None:
     return Piece(line, None, BadRow(line, column, reason, text))
 
 
-def _behind_all(window: Window, array: bool) -> Iterator[Piece]:
-    """What is wrong at the end of the file, behind the last row."""
-    line, column = window.line, window.column
-    if window.cut is not None and window.place >= len(window.text):
-        yield rest_is_lost(line, window.cut)
-    elif array and window.place >= len(window.text):
-        yield Piece(line, None, BadRow(line, column, "the file ends before the array does, which a ] closes: it was cut off.", ""))
-    elif array:
-        window.go_to(window.place + 1)
-        if window.next_sign():
-            line, column = window.line, window.column
-            text = window.skip_to("")[1]
-            yield Piece(line, None, BadRow(line, column, "text after the end of the JSON array. Remove it.", text))
-        if window.cut is not None:
-            yield rest_is_lost(window.line, window.cut)
+def _behind_end(window: Window, mark: str) -> tuple[list[Piece], bool]:
+    """Go behind the bracket that ends an array. Says what is wrong there, and whether a row follows all the same, to which it goes."""
+    window.go_to(window.place + 1)
+    sign, line, column = window.next_sign(), window.line, window.column
+    if not sign:
+        return [rest_is_lost(line, window.cut)] if window.cut is not None else [], False
+    found, text = (True, "") if mark and sign == "{" and column == len(mark) - 1 else window.skip_to(mark)
+    told = [Piece(line, None, BadRow(line, column, "text after the end of the JSON array. Remove the bracket, or the text.", text))]
+    return told + ([rest_is_lost(window.line, window.cut)] if window.cut is not None and not found else []), found
 
 
 def _literal_rows(path: Path, window: Window, place: int) -> list[Piece] | None:

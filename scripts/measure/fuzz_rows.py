@@ -121,7 +121,7 @@ def _bytes_changed(random: Random, change: Callable[[bytes, int], tuple[int, byt
     lost, put = change(data, place)
     # Damage to the first row, or to what stands before it, may make the file look like one of another form.
     sound = [number for number, (start, end) in enumerate(places) if end < place or start > place + lost]
-    kept = tuple(sound) if name in APART and 0 in sound else ()
+    kept = tuple(sound) if name in APART and place > places[0][1] else ()
     return Case(name, data[:place] + put + data[place + lost :], "preference", ROWS, kept)
 
 
