@@ -1,7 +1,8 @@
 """What became of the rows on their way to tokens, and the counts that are told to the user."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from operator import add
 
 from paddlealign.data.example import Example
 
@@ -27,9 +28,6 @@ class Refusal:
     too_long: bool = False
     prompt: int = field(default=0, compare=False)
     longest: int = field(default=0, compare=False)
-
-
-_SUMS = ("rows", "kept", "dropped_too_long", "prompts_truncated", "responses_truncated", "altered_turns", "tokens", "scored_tokens")
 
 
 @dataclass
@@ -75,10 +73,10 @@ class EncodingReport:
 
     def add(self, other: "EncodingReport", path: str) -> None:
         """Take in the counts of a part of a file, whose ``refused_at`` are lines of it."""
-        for name in _SUMS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.longest_prompt = max(self.longest_prompt, other.longest_prompt)
-        self.longest_row = max(self.longest_row, other.longest_row)
+        for item in fields(self):
+            if item.type == "int" or item.type is int:
+                join = max if item.name.startswith("longest") else add
+                setattr(self, item.name, join(getattr(self, item.name), getattr(other, item.name)))
         self.refused.update(other.refused)
         for reason, line in other.refused_at.items():
             self.refused_at.setdefault(reason, f"{path}:{line}")
