@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
+from paddlealign.data.literal_text import FramedText, control_masks, text_masks
 from paddlealign.errors import UserError
 
 
@@ -53,14 +54,31 @@ class TokenModel:
         self.first_id: int | None = first[0] if first != self._model.encode("a", add_special_tokens=False).ids[:1] else None
         # ByteLevel's own trimming would take white space out of the offsets.
         self._model.post_processor = tokenizers.processors.ByteLevel(trim_offsets=False)
+        self._renamed: tuple[tuple[str, ...], tokenizers.Tokenizer] | None = None
 
     def encode_batch(self, texts: Sequence[str]) -> list[Tokens]:
         """Tokenise texts."""
-        result = []
-        for encoding in self._model.encode_batch(list(texts), add_special_tokens=False):
-            offsets = np.array(encoding.offsets, np.int32).reshape(-1, 2)
-            result.append(Tokens(np.array(encoding.ids, np.int32), offsets[:, 0], offsets[:, 1]))
-        return result
+        return [_as_tokens(encoding) for encoding in self._model.encode_batch(list(texts), add_special_tokens=False)]
+
+    def encode_masked(self, framed: FramedText, control: tuple[str, ...]) -> Tokens | None:
+        """Tokenise a text that holds the texts of control tokens as text: they become what any characters become.
+
+        The library is asked with the control tokens under other names, of the same length, so that spaces, merges and offsets are what they
+        are everywhere else. None where that cannot be done: the model's own merges spell a control token, or the text holds such a name.
+        """
+        names, texts = control_masks(control), text_masks(control)
+        if framed.masked is None or names.masked_texts(framed.text):
+            return None
+        if self._renamed is None or self._renamed[0] != control:
+            model = _with_names(self.description(), names.mask_of)
+            if model is None:
+                return None
+            self._renamed = (control, model)
+        named = names.mask(framed.masked)
+        tokens = _as_tokens(self._renamed[1].encode(texts.unmask(named), add_special_tokens=False))
+        known = {index for token in control if (index := self.token_to_id(token)) is not None}
+        wanted = [self.token_to_id(token) for token in names.masked_texts(named)]
+        return tokens if [index for index in tokens.ids.tolist() if index in known] == wanted else None
 
     def decode(self, ids: Sequence[int], skip_special: bool) -> str:
         """Ids back to text, as the description's decoder says."""
@@ -85,6 +103,23 @@ class TokenModel:
     def size(self) -> int:
         """The highest id and one: the rows that an embedding needs."""
         return max(self._model.get_vocab(with_added_tokens=True).values()) + 1
+
+
+def _as_tokens(encoding: Any) -> Tokens:
+    offsets = np.array(encoding.offsets, np.int32).reshape(-1, 2)
+    return Tokens(np.array(encoding.ids, np.int32), offsets[:, 0], offsets[:, 1])
+
+
+def _with_names(content: dict[str, Any], name_of: dict[str, str]) -> tokenizers.Tokenizer | None:
+    """The tokenizer of a description with some of its added tokens under other names and the same ids; None where it cannot have them."""
+    model, added = content["model"], content["added_tokens"]
+    if not isinstance(model.get("vocab"), dict):
+        return None
+    vocab = {**model["vocab"], **{name_of.get(token["content"], token["content"]): token["id"] for token in added}}
+    renamed = [{**token, "content": name_of.get(token["content"], token["content"])} for token in added]
+    result = tokenizers.Tokenizer.from_str(json.dumps({**content, "model": {**model, "vocab": vocab}, "added_tokens": renamed}))
+    result.post_processor = tokenizers.processors.ByteLevel(trim_offsets=False)
+    return result
 
 
 def _decoder_kind(decoder: Any) -> str:

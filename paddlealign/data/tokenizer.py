@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from paddlealign.data.literal_text import FramedText
 from paddlealign.data.token_models import TokenModel, Tokens
 from paddlealign.data.tokenizer_files import file_text, read_json, read_tokenizer_file
 from paddlealign.errors import UserError
@@ -53,6 +54,17 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[Tokens]:
         """``encode`` for many texts, faster."""
         return self.model.encode_batch(texts)
+
+    def encode_framed(self, texts: Sequence[FramedText]) -> list[Tokens | None]:
+        """``encode`` for texts in which the data may have written special tokens as text; None where one cannot be kept as text."""
+        plain = iter(self.encode_batch([framed.text for framed in texts if framed.masked is None]))
+        return [next(plain) if framed.masked is None else self.model.encode_masked(framed, self.control_tokens) for framed in texts]
+
+    @property
+    def control_tokens(self) -> tuple[str, ...]:
+        """The tokens that only a template writes: all special ones, BOS and EOS among them."""
+        named = [self.named_tokens[key] for key in ("bos_token", "eos_token") if key in self.named_tokens]
+        return tuple(dict.fromkeys([*self.special_tokens, *named]))
 
     def decode(self, ids: Sequence[int] | np.ndarray, skip_special: bool = True) -> str:
         """Text of some ids. Nothing is cleaned up: spaces before punctuation stay as the model wrote them."""

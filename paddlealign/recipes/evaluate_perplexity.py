@@ -1,14 +1,13 @@
 """evaluate.py perplexity: how well a language model foresees the answers of rows that were held out."""
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from paddlealign.arguments.results import EvaluatePerplexityArguments
 from paddlealign.data.describe import describe
 from paddlealign.data.encoding import Limits
-from paddlealign.data.example import Example, Record
+from paddlealign.data.example import Example, Record, scored_as
 from paddlealign.data.records import read_rows
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.evaluation.perplexity import summarise_nll
@@ -64,9 +63,7 @@ def read_held_out(
     found, report = read_rows([Path(scoring.data_file)], "held_out")
     for row, record in found:
         refuse_taken(row, KEYS, record.source)
-    records = [record for _, record in found]
-    if not arguments.objective.score_all_turns:
-        records = [replace(record, score_all_turns=False) for record in records]
+    records = [scored_as(record, arguments.objective.score_turns) for _, record in found]
     limits = Limits(scoring.max_length, scoring.src_length, scoring.truncation)
     encoded = encode_told(scoring.data_file, records, report, tokenizer, scoring.chat_template, limits)
     return [found[index] for index in encoded.kept], encoded.examples

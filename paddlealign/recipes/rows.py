@@ -4,7 +4,7 @@ import hashlib
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from paddlealign.arguments.row_fields import column_names, numbers, shares
 from paddlealign.arguments.row_files import dataset_files, train_sources
 from paddlealign.data.encoding import Limits, encode_all, examples_hash
 from paddlealign.data.encoding_report import EncodingReport
-from paddlealign.data.example import Batch, Example, Record
+from paddlealign.data.example import Batch, Example, Record, scored_as
 from paddlealign.data.mismatched import with_mismatched
 from paddlealign.data.order import Mixture, evaluation_plan
 from paddlealign.data.packing import idle_batch, make_batch
@@ -52,8 +52,11 @@ class Rows:
     mixture: Mixture = ()
 
 
-def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) -> Rows:
-    """Read and encode the train and dev rows, and tell what became of them. kind: "sft", "preference" or "labelled"."""
+def prepare_rows(arguments: TrainArguments, kind: str, score_turns: str | None = None) -> Rows:
+    """Read and encode the train and dev rows, and tell what became of them. kind: "sft", "preference" or "labelled".
+
+    score_turns: which of an SFT row's answers are scored; None in pairs, whose answers always are.
+    """
     data = arguments.data
     tokenizer = load_tokenizer(arguments.model, arguments.adapter.lora_path)
     template = load_template(tokenizer, data.chat_template)
@@ -72,8 +75,8 @@ def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) ->
             records = _share(arguments, everyone) if split == "train" else everyone
             repeats = describe_repeats(split, records) + (describe_leaks(trained, records) if split == "dev" else [])
             trained = records if split == "train" else trained
-            if not score_all_turns:
-                records = [replace(record, score_all_turns=False) for record in records]
+            if score_turns is not None:
+                records = [scored_as(record, score_turns) for record in records]
             encoded = encode_all(records, tokenizer, template, limits, progress)
             sets[split] = encoded.examples
             if split == "dev":
@@ -141,6 +144,9 @@ def describe_rows(split: str, read: ReadReport, encoded: EncodingReport, other_s
         lines.append(f"{split}: cut {encoded.prompts_truncated:,} prompts and {encoded.responses_truncated:,} responses")
     if encoded.altered_turns:
         lines.append(f"{split}: {encoded.altered_turns:,} earlier answers are changed by the chat template and not scored")
+    if encoded.special_text_rows:
+        where = f"{encoded.special_text_rows:,} rows (first: {encoded.special_text_at})"
+        lines.append(f"{split}: {where} hold the text of special tokens, which is kept as text; only the chat template writes such tokens")
     return lines + [f"note: {warning}" for warning in read.warnings]
 
 

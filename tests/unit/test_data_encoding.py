@@ -57,6 +57,7 @@ def shown(tokenizer: Tokenizer, outcome: Encoded | Refusal) -> str:
 def test_one_bos_one_scored_eos(letters):
     assert shown(letters, run(letters, sft("ab", "d"))) == "< a b | D [>]"
     assert shown(letters, run(letters, sft("<ab", "d>"))) == "< a b | D [>]"
+    assert shown(letters, run(letters, sft("ab", "d>>"))) == "< a b | D [>]"
     assert shown(letters, run(letters, Record((), ("ad",), False, "r:1"))) == "< | A D [>]"
 
 
@@ -65,7 +66,6 @@ def test_one_bos_one_scored_eos(letters):
     [
         sft("a>b", "d"),
         sft("a", "d>e<d"),
-        sft("a", "d>>"),
         sft("a<", "d"),
         pair("a", "d", "e>d"),
         Record((Message("system", "a>"), Message("user", "b")), ("d",), False, "r:1"),
@@ -73,13 +73,13 @@ def test_one_bos_one_scored_eos(letters):
         Record((), ("a>d",), False, "r:1"),
     ],
 )
-def test_special_tokens_in_a_text_are_refused(letters, record):
-    """Each would be a second BOS, or an end in the middle of the row."""
-    outcome = run(letters, record)
-    assert outcome in [Refusal(f"the text holds the special token {token} (remove it from the text)") for token in "<>"]
+def test_special_tokens_that_cannot_be_kept_as_text_are_refused(letters, record):
+    """Each would be a second BOS, or an end in the middle of the row: this vocabulary has no other piece for the character."""
+    kept = "the row holds the text of a special token, which this tokenizer cannot keep as text (remove it from the row)"
+    assert run(letters, record) == Refusal(kept)
 
 
-def test_a_stop_token_in_a_framed_text_is_refused_and_counted():
+def test_special_tokens_in_a_row_are_text_and_counted():
     tokenizer = Tokenizer.load(GOLDEN / "qwen2")
     template = load_template(tokenizer)
     records = [
@@ -88,19 +88,20 @@ def test_a_stop_token_in_a_framed_text_is_refused_and_counted():
         sft("Hello", "<|endoftext|>"),
         sft("Hello", "<|im_start|>"),
     ]
-    report = encode_all(records, tokenizer, template, Limits(100)).report
-    assert report.kept == 2  # a turn's opening ends nothing
-    assert dict(report.refused) == {
-        f"the text holds the special token <|{name}|> (remove it from the text)": 1 for name in ("im_end", "endoftext")
-    }
+    found = encode_all(records, tokenizer, template, Limits(200))
+    assert (found.report.kept, found.report.special_text_rows, found.report.special_text_at) == (4, 3, "rows.json:3")
+    for example in found.examples:  # the frames of the system's, the user's and the assistant's turn, and nothing else
+        ids = [*example.prompt_ids, *example.responses[0].token_ids]
+        control = [tokenizer.model.id_to_token(index) for index in ids if index in tokenizer.special_tokens.values()]
+        assert control == ["<|im_start|>", "<|im_end|>"] * 3
     llama = Tokenizer.load(GOLDEN / "llama")
     assert run(llama, sft("<s>Hello", "hello </s>")).example.responses[0].token_ids[-1] == llama.eos_id
-    framed = encode(sft("<s>Hello", "hello"), llama, load_template(llama), Limits(100))
-    assert framed == Refusal("the text holds the special token <s> (remove it from the text)")
+    framed = encode(sft("<s>Hello", "hello"), llama, load_template(llama), Limits(100)).example.prompt_ids
+    assert (framed == llama.bos_id).sum() == 1 and llama.decode(framed, skip_special=False) == "<s>[INST] <s>Hello [/INST]"
 
 
 def test_a_special_token_in_a_prompt_to_answer_names_the_row(letters):
-    with pytest.raises(UserError, match=r"rows\.json:3: the text holds the special token > \(remove it from the text\)\."):
+    with pytest.raises(UserError, match=r"rows\.json:3: the row holds the text of a special token, which .* \(remove it from the row\)\."):
         encode_prompt(sft("a>b", ""), letters, load_template(letters, "none"))
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from paddlealign.data.answer_spans import RowRefusedError
 from paddlealign.data.example import Message, Record
-from paddlealign.data.template import RowRefusedError, load_template, render, render_prompt
+from paddlealign.data.rendering import render, render_prompt
+from paddlealign.data.template import load_template
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.errors import UserError
 
@@ -48,7 +50,7 @@ def test_plain_turns_are_joined_with_an_eos_after_each_answer(tmp_path):
     assert (many.text, scored(many), many.boundary) == ("qa</s>pb</s>", ["a</s>", "b</s>"], 1)
     (last,) = render(template, talk("q", "a", "p", "b"))
     assert (last.text, scored(last)) == ("qa</s>pb</s>", ["b</s>"])
-    assert render_prompt(template, talk("q", "a", "p", "b").messages) == "qa</s>p"
+    assert render_prompt(template, talk("q", "a", "p", "b").messages).text == "qa</s>p"
     (alone,) = render(template, Record((), ("text",), False, "t:1"))
     assert (alone.text, scored(alone), alone.boundary) == ("text</s>", ["text</s>"], 0)
 
@@ -178,7 +180,7 @@ def test_the_system_message_and_default_prompts(tmp_path):
     template = make(None, tmp_path)
     record = Record((Message("system", "s"), Message("user", "q")), ("a",), False, "t:1")
     assert render(template, record)[0].text.startswith("<|im_start|>system\ns<|im_end|>")
-    prompt = render_prompt(template, record.messages)
+    prompt = render_prompt(template, record.messages).text
     assert render(template, record)[0].text == prompt + "a<|im_end|>"
 
 
@@ -200,8 +202,11 @@ def test_templates_are_held_in_a_sandbox(tmp_path):
 
 def test_faults_of_the_chat_template_key(tmp_path):
     tokenizer = Tokenizer.load(GOLDEN / "qwen2")
-    with pytest.raises(UserError, match=r"chat_template: 'missing\.jinja' cannot be read"):
+    with pytest.raises(UserError, match=r'chat_template: "missing\.jinja" is neither a known name nor a file\. Allowed: auto'):
         load_template(tokenizer, "missing.jinja")
+    (tmp_path / "latin.jinja").write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"latin\.jinja' cannot be read .*codec"):
+        load_template(tokenizer, str(tmp_path / "latin.jinja"))
     path = tmp_path / "broken.jinja"
     for source in ("{% for m in messages %}\n{{ m.role }\n{% endfor %}", "\n{% for m in messages %}"):
         path.write_text(source)

@@ -68,7 +68,7 @@ def test_the_saved_model_names_the_end_token_that_it_was_taught(tmp_path: Path, 
 def prepared(capsys: pytest.CaptureFixture, command: str, *words: str) -> tuple[Rows, Feed, str]:
     """The rows and the first plan of a training command on a small tokenizer, and what was said."""
     arguments = parse(command, [f"--model_name_or_path={ROOT / 'data' / 'base_model'}", "--output_dir=o", "--do_train", *words], {})
-    rows = prepare_rows(arguments, rows_kind(command, ""), score_all_turns=True)
+    rows = prepare_rows(arguments, rows_kind(command, ""), score_turns="all")
     return rows, make_feed(arguments, rows, Axis(1, 0, None, (0,))), capsys.readouterr().out
 
 
