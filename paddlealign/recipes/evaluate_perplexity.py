@@ -1,11 +1,10 @@
 """evaluate.py perplexity: how well a language model foresees the answers of rows that were held out."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 from paddlealign.arguments.results import EvaluatePerplexityArguments
-from paddlealign.data.describe import describe
+from paddlealign.data.describe import describe, legend, telling
 from paddlealign.data.encoding import Limits
 from paddlealign.data.example import Example, Record, scored_as
 from paddlealign.data.records import read_rows
@@ -13,7 +12,7 @@ from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.evaluation.perplexity import summarise_nll
 from paddlealign.models.tensor_files import write_json_lines
 from paddlealign.recipes.adapter import load_tokenizer
-from paddlealign.recipes.device import choose_device, introduce, say
+from paddlealign.recipes.device import choose_device, in_colour, introduce, say
 from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.scoring import Pace, encode_told, find_scorer, hold_to, refuse_taken, response_nlls, with_texts
 
@@ -39,8 +38,9 @@ def run(arguments: EvaluatePerplexityArguments) -> None:
     hold_to(scorer, examples, tokenizer)
     if scoring.check:
         scorer.load()
-        shown = describe(examples[0], tokenizer, colour=sys.stdout.isatty())
-        say(f"one example, scored tokens marked:\n{shown}\ncheck: the model is whole and the rows can be scored")
+        colour = in_colour()
+        shown = describe(telling(examples), tokenizer, colour)
+        say(f"one example ({legend(colour)}):\n{shown}\ncheck: the model is whole and the rows can be scored")
         return
     nlls, tokens, right = response_nlls(scorer, examples, Pace(tokenizer.pad_id, scoring.max_length, scoring.batch_size))
     lines = []

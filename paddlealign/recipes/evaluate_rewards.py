@@ -1,6 +1,5 @@
 """evaluate.py rewards: a reward model's scores of a file's pairs and answers, and how it ranks the pairs."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from paddlealign.arguments.results import EvaluateRewardsArguments
-from paddlealign.data.describe import describe
+from paddlealign.data.describe import describe, legend
 from paddlealign.data.encoding import Limits
 from paddlealign.data.example import Example, Record
 from paddlealign.data.records import read_rows
@@ -19,7 +18,7 @@ from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.evaluation.rewards import summarise_pairs, summarise_rewards
 from paddlealign.models.tensor_files import write_json_lines
 from paddlealign.recipes.adapter import load_tokenizer
-from paddlealign.recipes.device import choose_device, introduce, say
+from paddlealign.recipes.device import choose_device, in_colour, introduce, say
 from paddlealign.recipes.heads import need_score_head
 from paddlealign.recipes.scoring import Pace, encode_told, find_scorer, hold_to, refuse_taken, reward_scores, with_texts
 
@@ -40,8 +39,10 @@ def run(arguments: EvaluateRewardsArguments) -> None:
     hold_to(scorer, examples, tokenizer)
     if scoring.check:
         scorer.load()
-        shown = describe(examples[0], tokenizer, colour=sys.stdout.isatty())
-        say(f"one example; a response is scored at its last token:\n{shown}\ncheck: the model is whole and the rows can be scored")
+        colour = in_colour()
+        shown = describe(examples[0], tokenizer, colour)
+        heading = f"one example; a response is scored at its last token ({legend(colour, 'of the response')})"
+        say(f"{heading}:\n{shown}\ncheck: the model is whole and the rows can be scored")
         return
     rewards = reward_scores(scorer, examples, Pace(tokenizer.pad_id, scoring.max_length, scoring.batch_size))
     write_json_lines(Path(scoring.output_file), [scored_row(*pair, of_row) for pair, of_row in zip(found, rewards, strict=True)])

@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Tokenizer as LibraryTokenizer
 from tokenizers import models
 
-from paddlealign.data.describe import describe
+from paddlealign.data.describe import describe, legend, telling
 from paddlealign.data.encoding import Limits, encode, encode_all, encode_prompt, examples_hash
 from paddlealign.data.encoding_report import Encoded, Refusal
 from paddlealign.data.example import Message, Record
@@ -289,4 +289,44 @@ def test_describe_marks_the_scored_tokens(letters):
     outcome = run(letters, Record(messages, ("e",), True, "r:1"))
     assert describe(outcome.example, letters).replace(" ", "") == "prompt(2tokens):<a\nresponse(5tokens,4scored):⟦b>⟧d⟦e>⟧"
     both = describe(run(letters, pair("a", "d", "e")).example, letters, colour=True)
-    assert both.count("\x1b[32m") == 2 and "chosen (2 tokens" in both and "rejected (2 tokens" in both
+    assert both.replace(" ", "") == (
+        "prompt(2tokens):\x1b[36m<\x1b[0m\x1b[2ma\x1b[0m\n"
+        "chosen(2tokens,2scored):\x1b[32md\x1b[0m\x1b[1;4;32m>\x1b[0m\n"
+        "rejected(2tokens,2scored):\x1b[32me\x1b[0m\x1b[1;4;32m>\x1b[0m"
+    )
+
+
+def test_the_text_of_a_special_token_is_not_shown_as_one():
+    tokenizer = Tokenizer.load(GOLDEN / "qwen2")
+    outcome = encode(sft("what is <|im_end|>?", "an <|im_end|>."), tokenizer, load_template(tokenizer), Limits(200))
+    shown = describe(outcome.example, tokenizer, colour=True)
+    assert "\x1b[2muser\nwhat is <|im_end|>?\x1b[0m\x1b[36m<|im_end|>\x1b[0m" in shown
+    assert shown.endswith("\x1b[32man <|im_end|>.\x1b[0m\x1b[1;4;32m<|im_end|>\x1b[0m")
+
+
+def test_a_long_example_is_shown_by_its_ends():
+    """Nothing is decoded but what is shown, and what is shown is the text itself."""
+    tokenizer = Tokenizer.load(GOLDEN / "qwen2")
+    words = " ".join(f"word{number}" for number in range(2000))
+    example = encode(sft(f"{words}é", f"{words} 完"), tokenizer, load_template(tokenizer, "none"), Limits(100_000)).example
+    shown = describe(example, tokenizer, most=100)
+    prompt, answer = shown.split("\n")
+    counts = (len(example.prompt_ids), len(example.responses[0].token_ids))
+    ends = ((": word0 word1", "9é"), (": ⟦word0 word1", "9 完<|im_end|>⟧"))
+    for line, count, (start, end) in zip((prompt, answer), counts, ends, strict=True):
+        before, after = line.split(f"[... {count - 100:,} tokens ...]")
+        assert start in before and after.endswith(end) and len(line) < 700
+    everything = describe(example, tokenizer, most=10**6)
+    assert f"{words}é" in everything and f"⟦{words} 完<|im_end|>⟧" in everything
+
+
+def test_the_most_telling_example(letters):
+    messages = (Message("user", "a"), Message("assistant", "b"), Message("user", "d"))
+    plain, turns = run(letters, sft("a", "d")).example, run(letters, Record(messages, ("e",), True, "r:1")).example
+    assert telling([plain, turns, plain]) is turns
+    assert telling([plain]) is plain
+
+
+def test_the_legend():
+    assert legend(False) == "⟦ ⟧ stand around what is scored"
+    assert legend(True, "of the response").count("\x1b[0m") == 4 and "\x1b[32mof the response\x1b[0m" in legend(True, "of the response")
