@@ -145,8 +145,8 @@ def describe_rows(split: str, read: ReadReport, encoded: EncodingReport, other_s
     if encoded.altered_turns:
         lines.append(f"{split}: {encoded.altered_turns:,} earlier answers are changed by the chat template and not scored")
     if encoded.special_text_rows:
-        where = f"{encoded.special_text_rows:,} rows (first: {encoded.special_text_at})"
-        lines.append(f"{split}: {where} hold the text of special tokens, which is kept as text; only the chat template writes such tokens")
+        rows = f"rows with the text of special tokens: {encoded.special_text_rows:,} (first: {encoded.special_text_at})"
+        lines.append(f"{split}: {rows}; it is kept as text, only the chat template writes such tokens")
     return lines + [f"note: {warning}" for warning in read.warnings]
 
 

@@ -1,11 +1,12 @@
 """Where the answers stand in what a chat template makes of a conversation, with templates of the awkward kinds."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from paddlealign.arguments.template_names import ALLOWED, template_name, template_problem
+from paddlealign.arguments.template_names import ALLOWED, TEMPLATE_NAMES, template_name, template_problem
 from paddlealign.data.answer_spans import RowRefusedError
 from paddlealign.data.example import Message, Record
 from paddlealign.data.rendering import render, render_prompt
@@ -310,3 +311,14 @@ def test_a_template_that_looks_into_special_texts(tmp_path, source):
         else:
             with pytest.raises(RowRefusedError, match="alters the text of a special token"):
                 call()
+
+
+def test_the_documented_formats():
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| [^|`]+ \| `(.*)` \|$", page, re.MULTILINE))
+    assert set(rows) == set(TEMPLATE_NAMES)
+    folders = {"qwen": "qwen2", "qwen3": "qwen3", "chatml": "qwen2", "llama3": "llama3", "mistral_v3": "mistral_v3"}
+    record = Record((Message("system", "S"), Message("user", "q")), ("a",), False, "t:1")
+    for name, text in rows.items():
+        template = load_template(Tokenizer.load(GOLDEN / folders.get(name, "llama")), name)
+        assert render(template, record)[0].text == text.replace("\\|", "|").replace("⏎", "\n"), name
