@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 # Private use: no text of people holds them. One for each special token, for texts and for control tokens apart.
 _TEXTS, _CONTROLS = 0x100000, 0x108000
+_ANY_MASK = re.compile("[\U00100000-\U0010ffff]")  # far quicker than a look for each
 
 
 class FramedText(NamedTuple):
@@ -37,6 +38,8 @@ class Masks:
 
     def unmask(self, text: str) -> str:
         """The text as it is meant."""
+        if not _ANY_MASK.search(text):
+            return text
         return self._masks.sub(lambda match: self._text_of[match.group()], text)
 
     def framed(self, text: str) -> FramedText:
