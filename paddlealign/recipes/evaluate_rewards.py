@@ -44,7 +44,7 @@ def run(arguments: EvaluateRewardsArguments) -> None:
         heading = f"one example; a response is scored at its last token ({legend(colour, 'of the response')})"
         say(f"{heading}:\n{shown}\ncheck: the model is whole and the rows can be scored")
         return
-    rewards = reward_scores(scorer, examples, Pace(tokenizer.pad_id, scoring.max_length, scoring.batch_size))
+    rewards = reward_scores(scorer, examples, Pace(tokenizer.pad_id, scoring.batch_size))
     write_json_lines(Path(scoring.output_file), [scored_row(*pair, of_row) for pair, of_row in zip(found, rewards, strict=True)])
     show_figures(rewards)
     say(f"done: {len(rewards)} rows in {scoring.output_file}")
