@@ -8,9 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-# Private use: no text of people holds them. One for each special token, for texts and for control tokens apart.
-_TEXTS, _CONTROLS = 0x100000, 0x108000
-_ANY_MASK = re.compile("[\U00100000-\U0010ffff]")  # far quicker than a look for each
+_FIRST = 0x100000  # private use: no text of people holds them; one for each special token
+_MASKED = re.compile("[\U00100000-\U0010ffff]+")  # far quicker than a look for each
 
 
 class FramedText(NamedTuple):
@@ -19,12 +18,16 @@ class FramedText(NamedTuple):
     text: str
     masked: str | None = None
 
+    def own_spans(self) -> list[tuple[int, int]]:
+        """Where the data's own special-token texts stand."""
+        return [match.span() for match in _MASKED.finditer(self.masked or "")]
+
 
 class Masks:
     """Stand-ins for some texts, each as long as the text that it stands for. texts: a pattern that finds them."""
 
-    def __init__(self, texts: Sequence[str], first: int):
-        self.mask_of = {text: chr(first + number) * len(text) for number, text in enumerate(dict.fromkeys(texts))}
+    def __init__(self, texts: Sequence[str]):
+        self.mask_of = {text: chr(_FIRST + number) * len(text) for number, text in enumerate(dict.fromkeys(texts))}
         self._text_of = {mask: text for text, mask in self.mask_of.items()}
         self.texts, self._masks = any_of(list(self.mask_of)), any_of(list(self._text_of))
 
@@ -38,7 +41,7 @@ class Masks:
 
     def unmask(self, text: str) -> str:
         """The text as it is meant."""
-        if not _ANY_MASK.search(text):
+        if not _MASKED.search(text):
             return text
         return self._masks.sub(lambda match: self._text_of[match.group()], text)
 
@@ -46,20 +49,6 @@ class Masks:
         """A rendered text, with its masks beside what is meant where it has any."""
         meant = self.unmask(text)
         return FramedText(meant, None if meant == text else text)
-
-    def masked_texts(self, text: str) -> list[str]:
-        """What is masked in a text, in its order."""
-        return [self._text_of[match.group()] for match in self._masks.finditer(text)]
-
-
-def text_masks(tokens: Sequence[str]) -> Masks:
-    """The masks of special tokens' texts where the data wrote them."""
-    return Masks(tokens, _TEXTS)
-
-
-def control_masks(tokens: Sequence[str]) -> Masks:
-    """The masks of the same tokens where they are control tokens, for a tokenizer that knows them by these names."""
-    return Masks(tokens, _CONTROLS)
 
 
 def any_of(texts: Sequence[str]) -> re.Pattern[str]:

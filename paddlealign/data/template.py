@@ -11,7 +11,7 @@ import jinja2
 from paddlealign.arguments.template_names import ALLOWED, TEMPLATE_NAMES, template_name, template_problem
 from paddlealign.data.answer_spans import Ends, RowRefusedError, mark, split_at_marks
 from paddlealign.data.jinja_template import SHOW_BLOCKS, compile_template, has_blocks
-from paddlealign.data.literal_text import Masks, any_of, text_masks
+from paddlealign.data.literal_text import Masks, any_of
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.errors import UserError
 
@@ -60,7 +60,7 @@ def load_template(tokenizer: Tokenizer, choice: str = "auto") -> Template:
         end_token=tokenizer.eos_token,
         ends=Ends(any_end, any_end, tokenizer.eos_token),
         stop_ids=tokenizer.stop_ids,
-        masks=text_masks(tokenizer.control_tokens),
+        masks=Masks(tokenizer.control_tokens),
         marks_answers=has_blocks(source or ""),
         fingerprint=hashlib.sha256(((source or "") + (for_tools or "")).encode()).hexdigest(),
     )
