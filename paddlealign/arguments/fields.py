@@ -20,6 +20,7 @@ from paddlealign.arguments.reward_fields import RewardObjectiveArguments
 from paddlealign.arguments.row_fields import AnswerRowArguments, PromptRowArguments, RowArguments, ScoredRowArguments
 from paddlealign.arguments.sample_fields import SampleArguments
 from paddlealign.arguments.scoring_fields import PerplexityArguments, ScoringArguments
+from paddlealign.arguments.template_names import TEMPLATE_NAMES
 
 # A ~ at the start of these values is the user's home folder. chat_template and resume_from_checkpoint may be words, which have none.
 PATH_KEYS = frozenset({
@@ -79,10 +80,10 @@ class DataArguments:
         choices=("drop", "truncate_prompt", "truncate_response", "error"),
     )
     chat_template: str = _key(
-        "auto: the tokenizer's own template where it has one, plain concatenation otherwise; none: plain concatenation; or the path "
-        "of a .jinja file.",
+        "auto: the tokenizer's own template where it has one, plain concatenation otherwise; none: plain concatenation; a name: "
+        f"{', '.join(TEMPLATE_NAMES)}; or the path of a .jinja file. Names and files are saved with the model.",
         "auto",
-        metavar="auto|none|FILE",
+        metavar="auto|none|NAME|FILE",
     )
     zero_padding: bool = _key(
         "Pack examples into rows of max_length tokens before they are grouped: batch sizes then count packed rows.", False

@@ -23,6 +23,7 @@ from paddlealign.arguments.results import (
 from paddlealign.arguments.row_files import DatasetFiles, dataset_files
 from paddlealign.arguments.sample_fields import SampleArguments
 from paddlealign.arguments.scoring_fields import PerplexityArguments, ScoringArguments
+from paddlealign.arguments.template_names import template_problem
 from paddlealign.errors import UserError
 
 # What a run writes into output_dir, beside its checkpoints and the final model.
@@ -164,12 +165,8 @@ def _check_samples(samples: SampleArguments, problems: list[str]) -> dict[str, s
 
 
 def _check_template(template: str, problems: list[str]) -> None:
-    if template in ("auto", "none"):
-        return
-    if Path(template).suffix == ".json":
-        problems.append(f"chat_template: {template} is PaddleNLP's own form, which is not read. Give a .jinja file, auto or none.")
-    elif not Path(template).is_file():
-        problems.append(f'chat_template: "{template}" is neither auto, none, nor a file. Give the path of a .jinja file.')
+    problem = template_problem(template)
+    problems += [problem] if problem else []
 
 
 def _check_output(training: TrainingArguments, folders: Mapping[str, Path], files: DatasetFiles, problems: list[str]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from paddlealign.data.chunk_counts import ChunkCounts
 from paddlealign.data.encoding import Limits, encode_records
 from paddlealign.data.encoding_report import Encoded, Refusal
-from paddlealign.data.example import Record
+from paddlealign.data.example import Record, scored_as
 from paddlealign.data.mismatched import prompt_digest
 from paddlealign.data.pieces import BadRow, Piece, raw_text
 from paddlealign.data.records import RowOutcome, RowReading, read_row, row_rules
@@ -33,14 +33,14 @@ class EncodingSettings:
     """All settings that decide what a data set's rows become. Whatever is added here is part of a store's name.
 
     kind: of ``records``. share: from where to below where the records lie that are taken (``shares.place``); None: all.
-    score_all_turns: whether rows may ask for it. chat_template: as ``load_template`` takes it. on_bad_row: "error" or "skip".
+    score_turns: see ``scored_as``; None: answers are scored whole. chat_template: as ``load_template`` takes it. on_bad_row: error or skip.
     """
 
     kind: str
     reading: RowReading
     limits: Limits
     share: tuple[float, float] | None
-    score_all_turns: bool
+    score_turns: str | None
     chat_template: str
     on_bad_row: str
 
@@ -119,7 +119,7 @@ def read_chunk(encoder: Encoder, chunk: Chunk) -> ReadChunk:
             found.bad.append(outcome.bad)
         mine = outcome.records if settings.share is None else in_share(outcome.records, *settings.share)
         found.counts.other_shares += len(outcome.records) - len(mine)
-        found.records.extend((piece.line, it if settings.score_all_turns else replace(it, score_all_turns=False)) for it in mine)
+        found.records.extend((piece.line, it if settings.score_turns is None else scored_as(it, settings.score_turns)) for it in mine)
     return found
 
 

@@ -9,12 +9,13 @@ from paddlealign.data.example import Example
 
 @dataclass(frozen=True)
 class Encoded:
-    """An example and what was done to it."""
+    """An example and what was done to it. special_text: its text holds special tokens' text, kept as text."""
 
     example: Example
     prompt_cut: bool = False
     responses_cut: int = 0
     altered_turns: int = 0
+    special_text: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class EncodingReport:
 
     refused: reason -> count; refused_at: reason -> the first row it concerns. prompts_truncated counts rows, responses_truncated
     responses. altered_turns: earlier answers that the chat template changes and that are therefore not scored.
+    special_text_rows: rows whose own texts hold the text of a special token, kept as text; special_text_at: the first of them.
     longest_prompt, longest_row: tokens of the longest prompt and of the longest prompt and response among the rows dropped as too long.
     tokens: prompts once, responses each. scored_tokens: those that the loss counts.
     """
@@ -48,6 +50,8 @@ class EncodingReport:
     prompts_truncated: int = 0
     responses_truncated: int = 0
     altered_turns: int = 0
+    special_text_rows: int = 0
+    special_text_at: str = ""
     refused: Counter[str] = field(default_factory=Counter)
     refused_at: dict[str, str] = field(default_factory=dict)
     tokens: int = 0
@@ -61,6 +65,8 @@ class EncodingReport:
             self.prompts_truncated += outcome.prompt_cut
             self.responses_truncated += outcome.responses_cut
             self.altered_turns += outcome.altered_turns
+            self.special_text_rows += outcome.special_text
+            self.special_text_at = self.special_text_at or (source if outcome.special_text else "")
             self.tokens += outcome.example.length
             self.scored_tokens += outcome.example.scored_count
         elif outcome.too_long:
@@ -72,11 +78,13 @@ class EncodingReport:
             self.refused_at.setdefault(outcome.reason, source)
 
     def add(self, other: "EncodingReport", path: str) -> None:
-        """Take in the counts of a part of a file, whose ``refused_at`` are lines of it."""
+        """Take in the counts of a part of a file, whose ``refused_at`` and ``special_text_at`` are lines of it."""
         for item in fields(self):
             if item.type == "int" or item.type is int:
                 join = max if item.name.startswith("longest") else add
                 setattr(self, item.name, join(getattr(self, item.name), getattr(other, item.name)))
+        if other.special_text_at:
+            self.special_text_at = self.special_text_at or f"{path}:{other.special_text_at}"
         self.refused.update(other.refused)
         for reason, line in other.refused_at.items():
             self.refused_at.setdefault(reason, f"{path}:{line}")

@@ -29,7 +29,7 @@ TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 5e-3}
 def run(arguments: DpoArguments, request: StopRequest) -> None:
     """Align the policy with the preference pairs, held to a reference unless the loss has none. request, errors: as ``sft.run``."""
     start = begin(arguments, request)
-    rows = prepare_rows(arguments, "labelled" if arguments.objective.loss_type == "kto" else "preference", score_all_turns=False)
+    rows = prepare_rows(arguments, "labelled" if arguments.objective.loss_type == "kto" else "preference")
     check_shared_prompts(rows, read_config(arguments.model.model_name_or_path), "model_name_or_path")
     prompts = find_prompts(arguments, rows)
     sampled = prompts.hashes if prompts else {}

@@ -56,15 +56,15 @@ class Rows:
 NO_EXAMPLES = Examples.of([])
 
 
-def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) -> Rows:
+def prepare_rows(arguments: TrainArguments, kind: str, score_turns: str | None = None) -> Rows:
     """The train and dev rows in tokens, encoded or taken from where they were; what became of them is told.
 
-    kind: "sft", "preference" or "labelled".
+    kind: "sft", "preference" or "labelled". score_turns: which of an SFT row's answers are scored; None in pairs, whose answers always are.
     """
     data = arguments.data
     tokenizer = load_tokenizer(arguments.model, arguments.adapter.lora_path)
     template = load_template(tokenizer, data.chat_template)
-    splits = open_splits(arguments, kind, score_all_turns, tokenizer, template)
+    splits = open_splits(arguments, kind, score_turns, tokenizer, template)
     train, dev = splits.get("train"), splits.get("dev")
     mixture = _mixture(arguments, train) if train else ()
     hashes: dict[str, str] = {}
@@ -134,6 +134,9 @@ def describe_rows(split: str, read: ReadReport, encoded: EncodingReport, other_s
         lines.append(f"{split}: cut {encoded.prompts_truncated:,} prompts and {encoded.responses_truncated:,} responses")
     if encoded.altered_turns:
         lines.append(f"{split}: {encoded.altered_turns:,} earlier answers are changed by the chat template and not scored")
+    if encoded.special_text_rows:
+        rows = f"rows with the text of special tokens: {encoded.special_text_rows:,} (first: {encoded.special_text_at})"
+        lines.append(f"{split}: {rows}; it is kept as text, only the chat template writes such tokens")
     return lines + [f"note: {warning}" for warning in read.warnings]
 
 

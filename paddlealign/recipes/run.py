@@ -13,6 +13,7 @@ from paddlealign.arguments.paths import CURVES_FILE, REFUSED_FILE, RUN_FILE
 from paddlealign.arguments.results import TrainArguments
 from paddlealign.arguments.show import render
 from paddlealign.data.refusals import RefusedRow
+from paddlealign.data.template import template_source
 from paddlealign.errors import UserError
 from paddlealign.evaluation.samples import drop_samples
 from paddlealign.models.config import DecoderConfig, read_config
@@ -196,11 +197,11 @@ def make_task(
 
 
 def side_files(arguments: TrainArguments, rows: Rows) -> dict[str, bytes]:
-    """What a saved model has beside its weights: the tokenizer of its rows, the chat template where a file was given, and the end token."""
+    """What a saved model has beside its weights: the tokenizer of its rows, the chat template where one was chosen, and the end token."""
     folder = generation_folder(arguments.model, arguments.adapter.lora_path)
     files = files_beside(folder, rows.tokenizer.folder)
     if arguments.data.chat_template not in ("auto", "none"):
-        files["chat_template.jinja"] = Path(arguments.data.chat_template).read_bytes()
+        files["chat_template.jinja"] = template_source(arguments.data.chat_template).encode()
     told = read_json_object(folder / GENERATION_FILE) if GENERATION_FILE in files else {}
     named = named_ends(told or read_config(arguments.model.model_name_or_path).source)
     if rows.end_id not in named:

@@ -14,7 +14,7 @@ from paddlealign.training.objective import sft_objective
 def run(arguments: SftArguments, request: StopRequest) -> None:
     """Fine-tune on the responses' cross-entropy. request: what signals ask of this process. Raises UserError, and Stopped."""
     start = begin(arguments, request)
-    rows = prepare_rows(arguments, "sft", arguments.objective.score_all_turns)
+    rows = prepare_rows(arguments, "sft", arguments.objective.score_turns)
     prompts = find_prompts(arguments, rows)
     hashes = {**rows.hashes, **adapter_hashes(arguments), **(prompts.hashes if prompts else {})}
     agree_on_run(arguments, start, hashes)

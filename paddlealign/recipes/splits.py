@@ -50,7 +50,9 @@ class Split:
         return records_behind(self.encoder, self.store)
 
 
-def open_splits(arguments: TrainArguments, kind: str, score_all_turns: bool, tokenizer: Tokenizer, template: Template) -> dict[str, Split]:
+def open_splits(
+    arguments: TrainArguments, kind: str, score_turns: str | None, tokenizer: Tokenizer, template: Template
+) -> dict[str, Split]:
     """The stores of the splits that the run reads, by name. kind: as in ``prepare_rows``. Raises UserError."""
     data, training = arguments.data, arguments.training
     own = Path(training.output_dir) / "encoded"
@@ -65,7 +67,7 @@ def open_splits(arguments: TrainArguments, kind: str, score_all_turns: bool, tok
         for name, paths in dataset_files(data, arguments.rows, training)._asdict().items():
             if paths:
                 share = shares(arguments.rows, arguments.command) if name == "train" else None
-                settings = _settings(arguments, kind, score_all_turns, share)
+                settings = _settings(arguments, kind, score_turns, share)
                 encoder = Encoder(settings, tokenizer, template, tuple(paths))
                 content = data_hash(paths)
                 opened = open_or_build(name, encoder, content, building)
@@ -90,11 +92,11 @@ def _made(cache: Path) -> Iterator[str]:
                 folder.rmdir()
 
 
-def _settings(arguments: TrainArguments, kind: str, score_all_turns: bool, share: tuple[float, float] | None) -> EncodingSettings:
+def _settings(arguments: TrainArguments, kind: str, score_turns: str | None, share: tuple[float, float] | None) -> EncodingSettings:
     data, rows = arguments.data, arguments.rows
     reading = RowReading(rows.row_form, rows.pairs, column_names(rows, kind), rows.system_prompt)
     limits = Limits(data.max_length, data.src_length, data.truncation)
-    return EncodingSettings(kind, reading, limits, share, score_all_turns, data.chat_template, rows.on_bad_row)
+    return EncodingSettings(kind, reading, limits, share, score_turns, data.chat_template, rows.on_bad_row)
 
 
 def _split(encoder: Encoder, store: Store, content: str) -> Split:

@@ -37,7 +37,7 @@ from paddlealign.data.template import load_template
 from paddlealign.data.tokenizer import Tokenizer
 tokenizer, paths = Tokenizer.load(sys.argv[2]), (Path(sys.argv[3]),)
 limits, cache, workers = Limits(int(sys.argv[4])), Path(sys.argv[5]), int(sys.argv[6])
-settings = EncodingSettings("preference", RowReading(), limits, None, False, "auto", "error")
+settings = EncodingSettings("preference", RowReading(), limits, None, None, "auto", "error")
 encoder = Encoder(settings, tokenizer, load_template(tokenizer), paths)
 began = time.perf_counter()
 found = open_or_build("train", encoder, data_hash(paths), Building(cache, workers, False, print))

@@ -76,7 +76,7 @@ def test_two_forms_of_one_split_are_ambiguous(home):
         (["--model_name_or_path=d/dev.json"], "is a file; give the folder"),
         (["--tokenizer_name_or_path=t"], "tokenizer_name_or_path: there is no folder t"),
         (["--dataset_name_or_path=nowhere"], "neither a folder nor a file"),
-        (["--chat_template=nowhere.jinja"], "neither auto, none, nor a file"),
+        (["--chat_template=nowhere.jinja"], "neither a known name nor a file. Allowed: auto, none, a name (qwen,"),
         (["--chat_template=chat_template.json"], "PaddleNLP's own form"),
         (["--output_dir=d/dev.json"], "output_dir: d/dev.json is a file"),
         (["--output_dir=./m"], "never written to"),

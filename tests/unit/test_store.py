@@ -19,6 +19,7 @@ from paddlealign.data.build import Building, Opened, chunks_of, fingerprint, ope
 from paddlealign.data.chunk import Encoder, EncodingSettings
 from paddlealign.data.chunk_counts import tell
 from paddlealign.data.encoding import Limits, encode_all, examples_hash
+from paddlealign.data.example import scored_as
 from paddlealign.data.examples import Examples
 from paddlealign.data.records import RowReading, read_records
 from paddlealign.data.shares import place
@@ -30,7 +31,7 @@ from paddlealign.data.workers import Task, in_order
 from paddlealign.errors import UserError
 from tests.small_runs import ROOT
 
-SETTINGS = EncodingSettings("preference", RowReading(), Limits(40), None, False, "auto", "error")
+SETTINGS = EncodingSettings("preference", RowReading(), Limits(40), None, None, "auto", "error")
 TOKENIZER = Tokenizer.load(ROOT / "data" / "base_model")
 # What a process of its own does in these tests; argv: the file of rows, the cache.
 OWN_PROCESS = """
@@ -86,13 +87,15 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(tmp_path: Path, pair
 @pytest.mark.parametrize("share", [None, (0.25, 0.75)])
 def test_a_store_holds_what_encoding_in_memory_gives(tmp_path: Path, pairs: Path, kind: str, share: tuple[float, float] | None) -> None:
     talk = [{"role": role, "content": f"{role} {turn}"} for turn in range(2) for role in ("user", "assistant")]
+    turns = "all" if kind == "sft" else None
     if kind == "sft":
         rows = [
             {"messages": [*talk, {"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": "a " * n}]} for n in range(1, 40)
         ]
         pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    encoder = encoder_of(pairs, kind=kind, share=share, score_all_turns=True, limits=Limits(40, 30, "truncate_response"))
+    encoder = encoder_of(pairs, kind=kind, share=share, score_turns=turns, limits=Limits(40, 30, "truncate_response"))
     records, read = read_records([pairs], kind)
+    records = records if turns is None else [scored_as(it, turns) for it in records]
     within = [it for it in records if share is None or share[0] <= place(it) < share[1]]
     expected = encode_all(within, TOKENIZER, encoder.template, encoder.settings.limits)
     found = opened(encoder, tmp_path / "c", 2)
