@@ -71,7 +71,8 @@ def test_two_forms_of_one_split_are_ambiguous(home):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--model_name_or_path=meta-llama/Meta-Llama-3-8B"], "there is no folder meta-llama/Meta-Llama-3-8B"),
+        (["--model_name_or_path=./meta-llama/Meta-Llama-3-8B"], "there is no folder ./meta-llama/Meta-Llama-3-8B, and it is no hub's id"),
+        (["--model_name_or_path=org/m", "--chat_template=x"], "there is no folder org/m; a hub is asked for it when the rest is right"),
         (["--model_name_or_path=d"], "holds no config.json"),
         (["--model_name_or_path=d/dev.json"], "is a file; give the folder"),
         (["--tokenizer_name_or_path=t"], "tokenizer_name_or_path: there is no folder t"),
@@ -156,7 +157,7 @@ def test_evaluate_looks_for_all_that_it_reads(home):
     models = ["--policy_model_name_or_path=m", "--ref_model_name_or_path=d", "--tokenizer_name_or_path=t", "--chat_template=x"]
     told = refused(parse("evaluate_judge", ["--answers_a=rows", "--answers_b=d/dev.json", *models], {}))
     assert told.startswith("3 problems") and "ref_model_name_or_path: d holds no config.json" in told
-    assert "tokenizer_name_or_path: there is no folder t." in told and 'chat_template: "x" is neither' in told
+    assert "tokenizer_name_or_path: there is no folder t, and" in told and 'chat_template: "x" is neither' in told
     words = ["--model_name_or_path=m", "--baseline_model_name_or_path=d", "--data_file=rows", "--lora_path=m", "--output_file=rows"]
     told = refused(parse("evaluate_compare", words, {}))
     assert told.startswith("3 problems") and "baseline_model_name_or_path: d holds no config.json" in told
