@@ -87,7 +87,8 @@ def check_paths(arguments: Arguments) -> None:
             folders["ref_lora_path"] = arguments.objective.ref_lora_path
             _check_adapter("ref_lora_path", arguments.objective.ref_lora_path, problems)
         try:
-            files = dataset_files(arguments.data, arguments.rows, arguments.training)
+            waits = problems and any(map(is_hub_id, arguments.data.dataset_name_or_path or ()))  # a hub may take minutes to answer
+            files = DatasetFiles((), ()) if waits else dataset_files(arguments.data, arguments.rows, arguments.training)
         except UserError as error:
             problems.append(str(error))
             files = DatasetFiles((), ())

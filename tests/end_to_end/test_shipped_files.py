@@ -15,7 +15,7 @@ import pytest
 
 from paddlealign.arguments import parse
 from paddlealign.arguments.results import TrainArguments
-from paddlealign.models.tensor_files import write_tensors
+from paddlealign.models.tensor_files import read_tensors, write_tensors
 from paddlealign.recipes.entry import main
 from scripts.recipes_page import CONFIGS, FILES, devices_of
 from scripts.recipes_page import main as write_page
@@ -68,6 +68,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shapes["lm_head.weight"] = shapes["model.embed_tokens.weight"]
         weights = {key: rng.normal(0, 0.02, shape).astype(ml_dtypes.bfloat16) + (len(shape) == 1) for key, shape in shapes.items()}
         write_tensors(home / name / "model.safetensors", {key: value.astype(ml_dtypes.bfloat16) for key, value in weights.items()})
+    shutil.copytree(home / "llama3_8b", home / "reward")
+    config = json.loads((home / "reward/config.json").read_text())
+    (home / "reward/config.json").write_text(json.dumps({**config, "architectures": ["LlamaForSequenceClassification"], "num_labels": 1}))
+    weights = {key: value for key, value in read_tensors(home / "reward/model.safetensors").items() if key != "lm_head.weight"}
+    head = {"score.weight": rng.normal(0, 0.1, (1, SIZES["hidden_size"])).astype(ml_dtypes.bfloat16)}
+    write_tensors(home / "reward/model.safetensors", {**weights, **head})
     for kind in ("sft", "dpo"):
         (home / kind).mkdir()
         for split, count in {"train": 128, "dev": 8}.items():
@@ -131,7 +137,7 @@ def test_it_starts(path: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.M
         assert "loss 0.6931" in told, told
 
 
-@pytest.mark.parametrize("path", [path for path in EVERY if command_of(path) == "predict"], ids=str)
+@pytest.mark.parametrize("path", [path for path in (*EVERY, *GENERIC) if command_of(path) == "predict"], ids=str)
 def test_it_answers(path: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture):
     monkeypatch.chdir(ROOT)
     rows, answers = tmp_path / "rows.json", tmp_path / "answers.json"
@@ -142,9 +148,25 @@ def test_it_answers(path: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.
     assert "note: " not in capfd.readouterr().out
 
 
-@pytest.mark.parametrize("path", GENERIC, ids=str)
-def test_the_files_for_any_model_are_read_without_a_note(path: Path):
-    assert parse(command_of(path), [str(ROOT / path)], {}).notes == ()
+@pytest.mark.parametrize("task", ["evaluate_perplexity", "evaluate_compare", "evaluate_rewards", "evaluate_judge", "export"])
+def test_what_comes_after_training_starts(
+    task: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+):
+    monkeypatch.chdir(ROOT)
+    model, reward, rows = tiny / "llama3_8b", tiny / "reward", tiny / "dpo/dev.json"
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(json.dumps({"src": "What is 1 + 1?", "output": name}))
+    words = {
+        "evaluate_perplexity": ["--model_name_or_path", model, "--data_file", rows],
+        "evaluate_compare": ["--model_name_or_path", model, "--baseline_model_name_or_path", model, "--data_file", rows],
+        "evaluate_rewards": ["--model_name_or_path", reward, "--data_file", rows],
+        "evaluate_judge": ["--reward_model_name_or_path", reward, "--answers_a", tmp_path / "a", "--answers_b", tmp_path / "b"],
+        "export": ["--model_name_or_path", model, "--output_dir", tmp_path / "exported"],
+    }[task]
+    checked = [] if task == "export" else ["--output_file", tmp_path / "out.jsonl", "--check"]
+    assert main(task, [f"scripts/llama/{task}_argument.json", *map(str, [*words, *checked])]) == 0, capfd.readouterr().err
+    if task == "export":
+        assert (tmp_path / "exported/config.json").is_file()
 
 
 @pytest.mark.parametrize(

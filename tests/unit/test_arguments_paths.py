@@ -132,6 +132,12 @@ def test_all_that_is_missing_comes_at_once(home):
     assert refused(sft("--tokenizer_name_or_path=t", "--chat_template=c")).startswith("2 problems")
 
 
+def test_a_hubs_data_set_waits_for_what_is_wrong_here(home):
+    alone = refused(sft("--dataset_name_or_path=org/rows"))
+    assert alone.startswith("dataset_name_or_path: org/rows is neither a folder nor a file here, and as a hub's data set")
+    assert refused(sft("--dataset_name_or_path=org/rows", "--tokenizer_name_or_path=t")).startswith("tokenizer_name_or_path: there is no")
+
+
 def test_resuming_from_the_newest_needs_no_folder_yet(home):
     check_paths(sft("--resume_from_checkpoint", "true"))
 
