@@ -4,7 +4,10 @@ What exists as a path is never looked up. The libraries take seconds to import, 
 """
 
 import functools
+import os
 import re
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -64,7 +67,24 @@ def fetch_checkpoints(arguments: _Told, config_only: bool = False) -> _Told:
     return replace(arguments, **changed, notes=(*arguments.notes, *notes)) if changed else arguments
 
 
+def say_if_offline() -> None:
+    """Tell the hub's libraries where it cannot be reached, by HF_HUB_OFFLINE, which they read when they are imported.
+
+    By themselves they try again and again for half a minute, and also where their cache has all that is asked for.
+    """
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return
+    try:
+        endpoint = urllib.request.Request(os.environ.get("HF_ENDPOINT", "https://huggingface.co"), method="HEAD")
+        urllib.request.urlopen(endpoint, timeout=10).close()
+    except urllib.error.HTTPError:
+        return  # it answers
+    except (OSError, ValueError):
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
 def _snapshot(name: str, pickles: bool, config_only: bool) -> str:
+    say_if_offline()
     import huggingface_hub
 
     wanted = ["config.json"] if config_only else [*_READ, *(["*.bin"] if pickles else [])]
@@ -90,6 +110,7 @@ def hub_files(name: str, key: str, splits: Sequence[str], subsets: Sequence[str]
 
 @functools.cache
 def _subset_names(name: str) -> tuple[str, ...]:
+    say_if_offline()
     import datasets
 
     try:
@@ -101,6 +122,7 @@ def _subset_names(name: str) -> tuple[str, ...]:
 @functools.cache
 def _load(name: str, subset: str | None) -> Mapping[str, tuple[Path, ...]]:
     """Split -> its files. Asked for several times in a run; what the library answers must be the same each time."""
+    say_if_offline()
     import datasets
 
     try:

@@ -1,6 +1,9 @@
 """Names of a hub: which names are looked up, what comes back, and the one line where nothing does."""
 
 import json
+import os
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import datasets
@@ -8,7 +11,7 @@ import huggingface_hub
 import pytest
 
 from paddlealign.arguments import parse
-from paddlealign.arguments.hub import fetch_checkpoints, is_hub_id
+from paddlealign.arguments.hub import fetch_checkpoints, is_hub_id, say_if_offline
 from paddlealign.data.sources import read_source
 from paddlealign.errors import UserError
 from tests.unit.test_row_files import found, refused
@@ -85,6 +88,30 @@ def test_without_network_one_line_says_both_what_is_not_here_and_what_to_do():
     assert [line.split(":")[0].strip() for line in lines] == ["model_name_or_path", "ref_model_name_or_path"]
     assert "there is no folder output/sft2 here, and as a hub's id it cannot be had (Cannot find" in lines[0]
     assert "modelscope download --model output/sft2 --local_dir DIR" in lines[0]
+
+
+class Answer(BaseHTTPRequestHandler):
+    """A hub that refuses, and is there."""
+
+    def do_HEAD(self):
+        self.send_error(503)
+
+    def log_message(self, *words):
+        pass
+
+
+def test_the_libraries_are_told_that_a_hub_cannot_be_reached(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("no_proxy", "*")
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        say_if_offline()
+        thread.join(timeout=20)
+    assert os.environ["HF_HUB_OFFLINE"] == "0"
+    say_if_offline()  # nobody listens there any more
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
 
 
 def test_a_checkpoint_is_fetched_without_what_is_not_read(monkeypatch, tmp_path):
