@@ -38,7 +38,9 @@ class ModelArguments:
 
     _argument_group_name = "model"
 
-    model_name_or_path: str = _required("Folder of a HuggingFace checkpoint (config.json, *.safetensors, tokenizer files).", "DIR")
+    model_name_or_path: str = _required(
+        "Folder of a HuggingFace checkpoint (config.json, *.safetensors, tokenizer files), or a hub's id (org/name).", "DIR"
+    )
     tokenizer_name_or_path: Optional[str] = _key("Folder of the tokenizer, where it is not the model's.", None, metavar="DIR")
     allow_pickle: bool = _key(
         "Read weights from pytorch_model.bin where there is no safetensors file. Such a file is a pickle, which can ask for any code to be "
@@ -55,7 +57,8 @@ class DataArguments:
 
     dataset_name_or_path: Optional[list[str]] = _key(
         "Where the rows are, one path or several (a list, or commas): a folder with train.json and dev.json (or train/*.json and "
-        "dev/*.json), a data set's folder as it was downloaded from a hub (see split and subset), or a file or pattern of training rows.",
+        "dev/*.json), a data set's folder as it was downloaded from a hub (see split and subset), a hub's id (org/name), or a file or "
+        "pattern of training rows.",
         None,
         metavar="PATH",
     )

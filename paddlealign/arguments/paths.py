@@ -7,6 +7,7 @@ from pathlib import Path
 from paddlealign.arguments.comparison_fields import ComparisonArguments
 from paddlealign.arguments.fields import TrainingArguments
 from paddlealign.arguments.given import list_problems
+from paddlealign.arguments.hub import checkpoints_by_id, is_hub_id
 from paddlealign.arguments.judge_fields import JudgeArguments, split_judge
 from paddlealign.arguments.results import (
     Arguments,
@@ -40,7 +41,10 @@ WRITTEN = (
 
 
 def check_paths(arguments: Arguments) -> None:
-    """Raise UserError with everything that is missing or in the way. Nothing is created or changed."""
+    """Raise UserError with everything that is missing or in the way. Nothing is created or changed.
+
+    A checkpoint by a hub's id passes; ``hub.fetch_checkpoints`` then has it or says why not.
+    """
     problems: list[str] = []
     if not isinstance(arguments, EvaluateJudgeArguments):
         _check_checkpoint("model_name_or_path", arguments.model.model_name_or_path, problems)
@@ -85,12 +89,17 @@ def check_paths(arguments: Arguments) -> None:
             folders["ref_lora_path"] = arguments.objective.ref_lora_path
             _check_adapter("ref_lora_path", arguments.objective.ref_lora_path, problems)
         try:
-            files = dataset_files(arguments.data, arguments.rows, arguments.training)
+            waits = problems and any(map(is_hub_id, arguments.data.dataset_name_or_path or ()))  # a hub may take minutes to answer
+            files = DatasetFiles((), ()) if waits else dataset_files(arguments.data, arguments.rows, arguments.training)
         except UserError as error:
             problems.append(str(error))
             files = DatasetFiles((), ())
         _check_output(arguments.training, {key: Path(folder) for key, folder in folders.items() if folder}, files, problems)
     if problems:
+        problems += [
+            f"{key}: there is no folder {name}; a hub is asked for it when the rest is right."
+            for _, key, name in checkpoints_by_id(arguments)
+        ]
         raise UserError(list_problems(problems))
 
 
@@ -105,14 +114,13 @@ def check_model(arguments: TrainArguments) -> None:
 
 
 def _check_folder(key: str, path: str, problems: list[str]) -> bool:
+    """Whether a path is a folder, and its insides are to be looked at. A hub's id is none, and no problem yet."""
     if Path(path).is_dir():
         return True
     if Path(path).exists():
         problems.append(f"{key}: {path} is a file; give the folder of a checkpoint.")
-    else:
-        problems.append(
-            f"{key}: there is no folder {path}. Nothing is fetched from a hub: download the checkpoint and give the folder that it is in."
-        )
+    elif not is_hub_id(path):
+        problems.append(f"{key}: there is no folder {path}, and it is no hub's id, which is two words: org/name.")
     return False
 
 
