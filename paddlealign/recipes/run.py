@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from paddlealign.arguments.model_files import read_json_object
 from paddlealign.arguments.paths import CURVES_FILE, RUN_FILE
 from paddlealign.arguments.results import TrainArguments
 from paddlealign.arguments.show import render
 from paddlealign.errors import UserError
 from paddlealign.evaluation.samples import drop_samples
 from paddlealign.models.config import DecoderConfig, read_config
-from paddlealign.models.config_values import read_json_object
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.parameters import LoraSettings
 from paddlealign.models.score_head import with_score_head
 from paddlealign.models.tensor_files import write_json
 from paddlealign.models.weight_files import GENERATION_FILE, files_beside
-from paddlealign.models.weights import find_weights
+from paddlealign.models.weights import plan_loading
 from paddlealign.parallel.collect import everywhere, sum_over
 from paddlealign.parallel.pipeline import Chain
 from paddlealign.parallel.sharding import Sharding
@@ -93,14 +93,14 @@ def begin(arguments: TrainArguments, request: StopRequest) -> Start:
         refuse_foreign_run(output_dir, resuming, resume, settings.overwrite_output_dir)
     if resuming and resume is None:
         say(f"note: {output_dir} holds no checkpoint yet; this starts at the first step")
-    config = read_config(arguments.model.model_name_or_path)  # a model that cannot be read is told before the rows are
+    stored = config = read_config(arguments.model.model_name_or_path)  # a model that cannot be read is told before the rows are
     if arguments.command == "reward":
         config = with_score_head(config)
     else:
         need_language_head(config, "model_name_or_path")
     lora = trained_adapter(arguments, config)
     check_cut(config, arguments.parallel, settings.sharding_parallel_degree, lora)
-    find_weights(arguments.model.model_name_or_path, arguments.model.allow_pickle)
+    plan_loading(config, arguments.model.model_name_or_path, arguments.model.allow_pickle, stored)
     device = choose_device(settings.device)
     precision, remark = choose_precision(settings.bf16, settings.fp16, settings.fp16_opt_level, device)
     for note in (*arguments.notes, *([remark] if remark else [])):

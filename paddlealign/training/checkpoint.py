@@ -5,7 +5,6 @@
 under another name and then renamed, so a checkpoint that exists is whole.
 """
 
-import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ import numpy as np
 import paddle
 from paddle.optimizer import AdamW
 
+from paddlealign.arguments.model_files import read_json_object, shown
 from paddlealign.arguments.paths import CURVES_FILE, ERROR_FILE, METRICS_FILE, RUN_FILE
 from paddlealign.errors import UserError
 from paddlealign.models.adapter_files import read_values, save_adapter
@@ -31,12 +31,17 @@ from paddlealign.parallel.topology import SINGLE, Topology
 from paddlealign.training.moving_reference import MovingReference
 from paddlealign.training.optimizer import load_optimizer_state, optimizer_state
 from paddlealign.training.precision import Precision
+from paddlealign.training.step import Sums
 from paddlealign.training.whole import own_share, parameter_of, whole_tensors
 
 STATE_FILE = "trainer_state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
 REFERENCE_DIR = "reference"
 _NAME = re.compile(r"checkpoint-(\d+)")
+_KINDS = {
+    "step": int, "epoch": int | float, "best_metric": int | float | None, "best_step": int | None, "stale_evaluations": int, "tokens": int,
+    "examples": int, "window": dict | None, "scaler": dict | None,
+}  # fmt: skip
 
 
 @dataclass
@@ -172,10 +177,22 @@ def load_checkpoint(
     try:
         places = read_header(folder / OPTIMIZER_FILE)
         load_optimizer_state(optimizer, (sharding or unsharded()).own(policy), own_share(lambda name: read_all(places[name]), policy))
-        state = TrainState(**json.loads((folder / STATE_FILE).read_text(encoding="utf-8")))
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        state = read_state(folder)
+    except (OSError, KeyError, TypeError, ValueError, UserError) as error:
         raise UserError(f"{folder}: not a checkpoint that this run can go on from ({error}); name an older checkpoint-<step>") from error
     precision.load_scaler(state.scaler)
+    return state
+
+
+def read_state(folder: Path) -> TrainState:
+    """Where a checkpoint's run stood. Raises UserError and TypeError where the file says nothing of the kind."""
+    state = TrainState(**read_json_object(folder / STATE_FILE))
+    for name, kind in _KINDS.items():
+        value = getattr(state, name)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise TypeError(f"{STATE_FILE}: {name} is {shown(value)}")
+    if state.window is not None:
+        Sums(**state.window)
     return state
 
 
