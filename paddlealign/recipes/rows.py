@@ -38,7 +38,8 @@ class Rows:
     end_id: the token that ends an answer.
     hashes: for run.json, by what they are of: the files of each split, and the training examples' tokens. train_labels, dev_labels: bool
     [examples] of labelled rows, which are desirable; None for other kinds. dev_records: what the dev examples were made of.
-    mixture: how many of the training examples come from each path, and how much of them an epoch takes.
+    mixture: how many of the training examples come from each path, and how much of them an epoch takes. train_sources: "file:line" of each
+    training example.
     """
 
     tokenizer: Tokenizer
@@ -50,6 +51,7 @@ class Rows:
     dev_labels: np.ndarray | None = None
     dev_records: Sequence[Record] = ()
     mixture: Mixture = ()
+    train_sources: Sequence[str] = ()
 
 
 def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) -> Rows:
@@ -64,6 +66,7 @@ def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) ->
     dev_records: list[Record] = []
     hashes = {}
     mixture: Mixture = ()
+    sources: list[str] = []
     trained: list[Record] = []
     reading = RowReading(arguments.rows.row_form, arguments.rows.pairs, column_names(arguments.rows, kind), arguments.rows.system_prompt)
     for split, paths in dataset_files(data, arguments.rows, arguments.training)._asdict().items():
@@ -84,12 +87,15 @@ def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) ->
                 hashes[f"{split} labels"] = hashlib.sha256(labels[split].tobytes()).hexdigest()
             hashes[f"{split} files"] = data_hash(paths)
             if split == "train":
-                mixture = _mixture(arguments, [records[index].source for index in encoded.kept])
+                sources = [records[index].source for index in encoded.kept]
+                mixture = _mixture(arguments, sources)
             for line in [*describe_rows(split, read, encoded.report, len(everyone) - len(records)), *repeats]:
                 say(line)
     hashes["train tokens"] = examples_hash(sets["train"])
     end_id = tokenizer.special_tokens.get(template.end_token, tokenizer.eos_id)
-    return Rows(tokenizer, end_id, sets["train"], sets["dev"], hashes, labels.get("train"), labels.get("dev"), dev_records, mixture)
+    return Rows(
+        tokenizer, end_id, sets["train"], sets["dev"], hashes, labels.get("train"), labels.get("dev"), dev_records, mixture, sources
+    )
 
 
 def _share(arguments: TrainArguments, records: list[Record]) -> list[Record]:

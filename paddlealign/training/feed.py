@@ -75,5 +75,9 @@ class Feed:
             done += len(plan)
             epoch += 1
 
+    def alone(self, example: int) -> Batch:
+        """One example as a batch of its own."""
+        return make_batch(self._examples, ((example,),), self._pad_id)
+
     def _lay(self, step: Step) -> tuple[Batch, ...]:
         return tuple(make_batch(self._examples, rows, self._pad_id) if rows else idle_batch(self._pad_id) for rows in step[self._rank])
