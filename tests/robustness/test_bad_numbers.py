@@ -179,6 +179,13 @@ def test_a_bad_step_can_be_left_out_and_is_counted(
     assert [incident["step"] for incident in made.incidents()] == [2, 5]
 
 
+def test_a_line_of_several_steps_is_of_those_that_were_used(run: Callable[..., Run]) -> None:
+    plain, made = run({}), run({2: math.nan})
+    first = plain.start()[0]
+    line = made.start(on_bad_numbers="skip", logging_steps=2)[0]
+    assert (line["step"], line["loss"], line["grad_norm"]) == (2, first["loss"], first["grad_norm"])
+
+
 def test_a_step_that_is_left_out_changes_neither_weights_nor_moments(run: Callable[..., Run]) -> None:
     made = run({2: math.nan})
     made.start(on_bad_numbers="skip", save_strategy="steps", save_steps=1, epochs=2 / 3)
