@@ -28,7 +28,7 @@ STEPS = [
     "{% for a in range(100000) %}{% set x = range(100000) | list %}{% endfor %}",
     "{% for a in range(100000) %}{% set x = (" + MEGABYTE + ").split('a') %}{% endfor %}",
     "{% macro m(n) %}{% if n < 40 %}{{ m(n + 1) }}{{ m(n + 1) }}{% endif %}{% endmacro %}{{ m(0) }}",
-    "{% for a in [1, 1] recursive %}{% if loop.depth < 40 %}{% set x = loop([1, 1]) %}{% endif %}{% endfor %}",
+    "{% for a in [1] recursive %}{% if loop.depth == 1 %}{% set x = loop(range(60000)) %}{% endif %}{% endfor %}",
     "{% for a in range(99) | map('string') %}{% for b in range(100000) | map('string') %}{% endfor %}{% endfor %}",
     growing("[1]", "[ns.x, ns.x]", "{{ ns.x }}"),
     growing("[1]", "[ns.x, ns.x]", "{{ ns.x | tojson }}"),
