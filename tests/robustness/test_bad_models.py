@@ -17,6 +17,7 @@ from paddlealign.errors import UserError
 from paddlealign.models.parameters import EMBEDDING, HEAD
 from paddlealign.models.tensor_files import read_tensors
 from paddlealign.models.weights import load_model
+from paddlealign.recipes.entry import main
 from tests.torch_files import write_archive
 
 GOLDEN = Path(__file__).parents[1] / "parity" / "golden"
@@ -318,3 +319,14 @@ def test_the_command_says_one_line_and_no_traceback(whole: Path, spoil: Callable
     assert code == 1 and "Traceback" not in error
     [line] = [line for line in error.splitlines() if line.startswith("error: ")]
     assert said in line
+
+
+def test_weights_of_another_model_are_told_before_the_rows_are_read(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    change_json(whole / "config.json", lambda config: config.update(num_hidden_layers=3))
+    (tmp_path / "rows.jsonl").write_text("no JSON\n")
+    words = ["--model_name_or_path", str(whole), "--train_dataset_path", str(tmp_path / "rows.jsonl"), "--do_train"]
+    for command in ("sft", "reward", "dpo"):
+        assert main(command, [*words, "--output_dir", str(tmp_path / "out")]) == 1
+        told = capsys.readouterr().err
+        assert told.startswith(f"error: {whole}: config.json and the weights do not belong together")
+        assert "\n  9 missing: model.layers.2." in told and not (tmp_path / "out").exists()
