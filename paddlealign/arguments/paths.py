@@ -28,6 +28,7 @@ from paddlealign.errors import UserError
 # What a run writes into output_dir, beside its checkpoints and the final model.
 RUN_FILE, METRICS_FILE, CURVES_FILE, ERROR_FILE = "run.json", "metrics.jsonl", "curves.png", "errors.txt"
 INCIDENTS_FILE = "incidents.jsonl"
+REFUSED_FILE = "refused.jsonl"
 SAMPLES_FOLDER = "samples"
 CHECKPOINT = "checkpoint-[0-9]*"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -35,8 +36,8 @@ ADAPTER_CONFIG = "adapter_config.json"
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".pdparams", ".npy", ".npz")
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".7z", ".rar")
 WRITTEN = (
-    RUN_FILE, METRICS_FILE, CURVES_FILE, CHECKPOINT, ERROR_FILE, "config.json", "generation_config.json", "*.safetensors", "*.index.json",
-    ADAPTER_CONFIG, SAMPLES_FOLDER, INCIDENTS_FILE, "replay_*.json",
+    RUN_FILE, METRICS_FILE, CURVES_FILE, CHECKPOINT, ERROR_FILE, REFUSED_FILE, "config.json", "generation_config.json", "*.safetensors",
+    "*.index.json", ADAPTER_CONFIG, SAMPLES_FOLDER, INCIDENTS_FILE, "replay_*.json",
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.*",
 )  # fmt: skip
 

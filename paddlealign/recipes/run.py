@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from paddlealign.arguments.model_files import read_json_object
-from paddlealign.arguments.paths import CURVES_FILE, INCIDENTS_FILE, RUN_FILE
+from paddlealign.arguments.paths import CURVES_FILE, INCIDENTS_FILE, REFUSED_FILE, RUN_FILE
 from paddlealign.arguments.results import TrainArguments
 from paddlealign.arguments.show import render
+from paddlealign.data.refusals import RefusedRow
 from paddlealign.errors import UserError
 from paddlealign.evaluation.samples import drop_samples
 from paddlealign.models.config import DecoderConfig, read_config
@@ -32,6 +33,7 @@ from paddlealign.recipes.device import choose_device, say
 from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.output_folder import check_shared, probe_folder
 from paddlealign.recipes.processes import agree_on, check_cut, start_processes
+from paddlealign.recipes.reading import keep_refusals
 from paddlealign.recipes.replay import refuse_layout, replay_run, replay_start
 from paddlealign.recipes.rows import Rows, check_vocabulary, dev_batches, make_feed, note_length, vocabulary_size
 from paddlealign.recipes.run_file import argument_values, describe_run, refuse_other_run
@@ -219,8 +221,11 @@ def named_ends(source: Mapping[str, Any]) -> list[int]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str, str]) -> None:
-    """Resume or start, fit, and leave the final model, the run log and the curves in output_dir. hashes: see ``describe_run``."""
+def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str, str], refused: Sequence[RefusedRow]) -> None:
+    """Resume or start, fit, and leave the final model, the run log and the curves in output_dir.
+
+    hashes: see ``describe_run``. refused: the rows that were skipped, which are kept there too.
+    """
     settings = arguments.training
     output_dir = Path(settings.output_dir)
     is_main = start.topology.is_main
@@ -233,8 +238,11 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
         output_dir.mkdir(parents=True, exist_ok=True)
         drop_samples(output_dir, after=state.step)
         write_json(output_dir / RUN_FILE, {**run, "finished": False})
+        keep_refusals(output_dir / REFUSED_FILE, refused)
     if settings.evaluation_strategy == "steps" and (settings.eval_steps or settings.logging_steps) > task.feed.total_steps:
         say(f"note: nothing will be evaluated: eval_steps is above the run's {task.feed.total_steps} steps")
+    if settings.do_train:
+        say(f"train: {task.feed.describe_epoch(most=64)}")
     began = time.perf_counter()
     progress = Progress(task.feed.total_steps, state.step, settings.disable_tqdm)
     watch = Watch(Run(arguments.command, task.feed.total_steps, argument_values(run)))
@@ -258,14 +266,8 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
         return
     if settings.do_train:
         draw_curves(read_metrics(output_dir), output_dir / CURVES_FILE, f"{arguments.command.upper()}, {output_dir}")
-    end = {
-        "finished": True,
-        "steps": state.step,
-        "skipped_steps": state.skipped,
-        "seconds": round(seconds, 1),
-        "findings": [asdict(it) for it in watch.found],
-    }
-    write_json(output_dir / RUN_FILE, {**run, **end})
+    end = {"finished": True, "steps": state.step, "skipped_steps": state.skipped, "seconds": round(seconds, 1)}
+    write_json(output_dir / RUN_FILE, {**run, **end, "findings": [asdict(it) for it in watch.found]})
     if state.skipped:
         say(f"{state.skipped:,} of {state.step:,} steps were left out: numbers that are not finite (on_bad_numbers skip, {INCIDENTS_FILE})")
     tell_end(arguments, seconds, watch, start.precision.weights_dtype, task.policy.config.dtype, start.lora is not None)
