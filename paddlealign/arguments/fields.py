@@ -168,6 +168,18 @@ class TrainingArguments:
         "Let the processes of tensor_parallel_degree each hold a part of the positions between the layers' matmuls: less memory.", False
     )
     recompute: bool = _key("Recompute each layer's activations in backward: less memory, about a third more time, same numbers.", False)
+    on_bad_numbers: str = _key(
+        "At a step whose loss or gradient is NaN or infinite: stop with exit code 3 and a checkpoint of before the step, or skip the "
+        "step's update and count it; after 10 skipped in a row the run stops, too.",
+        "stop",
+        choices=("stop", "skip"),
+    )
+    replay_step: Optional[int] = _key(
+        "Compute this step of the run in output_dir again, from the nearest checkpoint before it, and show each layer's weights, "
+        "activations and gradients and each row's loss; the run itself is not touched.",
+        None,
+        metavar="STEP",
+    )
     logging_steps: int = _key("Steps between two lines of the run log.", 500, metavar="STEPS")
     report_to: str = _key("A second run log beside metrics.jsonl.", "none", choices=("none", "visualdl"))
     disable_tqdm: bool = _key("Show plain lines instead of a progress bar.", False)

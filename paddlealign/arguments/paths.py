@@ -1,6 +1,6 @@
 """Do the files and folders that the arguments name exist, and is nothing in the way? Looked at before anything slow starts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -29,13 +29,17 @@ from paddlealign.errors import UserError
 
 # What a run writes into output_dir, beside its checkpoints and the final model.
 RUN_FILE, METRICS_FILE, CURVES_FILE, ERROR_FILE = "run.json", "metrics.jsonl", "curves.png", "errors.txt"
+INCIDENTS_FILE = "incidents.jsonl"
 REFUSED_FILE = "refused.jsonl"
 SAMPLES_FOLDER = "samples"
 CHECKPOINT = "checkpoint-[0-9]*"
 ADAPTER_CONFIG = "adapter_config.json"
+# What is never opened as rows, whatever is in it.
+_PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".pdparams", ".npy", ".npz")
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".7z", ".rar")
 WRITTEN = (
     RUN_FILE, METRICS_FILE, CURVES_FILE, CHECKPOINT, ERROR_FILE, REFUSED_FILE, "config.json", "generation_config.json", "*.safetensors",
-    "*.index.json", ADAPTER_CONFIG, SAMPLES_FOLDER,
+    "*.index.json", ADAPTER_CONFIG, SAMPLES_FOLDER, INCIDENTS_FILE, "replay_*.json",
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.*",
 )  # fmt: skip
 
@@ -58,6 +62,7 @@ def check_paths(arguments: Arguments) -> None:
         if generation.data_file and not generation.interactive:
             if not Path(generation.data_file).is_file():
                 problems.append(f"data_file: {generation.data_file} is not a file.")
+            problems += _no_rows("data_file", [Path(generation.data_file)])
             if Path(generation.output_file).is_dir():
                 problems.append(f"output_file: {generation.output_file} is a folder; name a file.")
     elif isinstance(arguments, EvaluateRewardsArguments | EvaluatePerplexityArguments):
@@ -94,6 +99,7 @@ def check_paths(arguments: Arguments) -> None:
         except UserError as error:
             problems.append(str(error))
             files = DatasetFiles((), ())
+        problems += _no_rows("train_dataset_path", files.train) + _no_rows("dev_dataset_path", files.dev)
         _check_output(arguments.training, {key: Path(folder) for key, folder in folders.items() if folder}, files, problems)
     if problems:
         problems += [
@@ -144,8 +150,20 @@ def _check_scoring(
     """What is read by the keys ``sources`` is there, and what is written is not."""
     _check_template(scoring.chat_template, problems)
     problems += [f"{key}: {getattr(scoring, key)} is not a file." for key in sources if not Path(getattr(scoring, key)).is_file()]
+    problems += [line for key in sources for line in _no_rows(key, [Path(getattr(scoring, key))])]
     if Path(scoring.output_file).exists() and not scoring.check:
         problems.append(f"output_file: {scoring.output_file} exists already. Name another one, or remove it.")
+
+
+def _no_rows(key: str, files: Sequence[Path]) -> list[str]:
+    """What to say of files that hold no rows as text or tables: a pickle may ask for any code to be run, an archive write anywhere."""
+    wrong = [file for file in files if file.is_file() and file.name.lower().endswith((*_PICKLES, *_ARCHIVES))]
+    return [
+        f"{key}: {file} is {'a pickle or an array' if file.name.lower().endswith(_PICKLES) else 'an archive'}, which is never opened as "
+        f"data. {'Write its rows' if file.name.lower().endswith(_PICKLES) else 'Unpack it, and name the files of rows'}: JSON lines, csv, "
+        "parquet or arrow."
+        for file in wrong
+    ]
 
 
 def _check_judge(judging: JudgeArguments, problems: list[str]) -> None:

@@ -100,7 +100,7 @@ def _work(command: Command, argv: Sequence[str], line: Line | None) -> None:
         values = argument_values(arguments_dict(arguments))
         line.tell({"command": arguments.command, **{key: str(value) for key, value in values.items()}})
     folder = None
-    if isinstance(arguments, TrainArguments) and not arguments.training.check:
+    if isinstance(arguments, TrainArguments) and not arguments.training.check and arguments.training.replay_step is None:
         folder = Path(arguments.training.output_dir)
     if line:
         line.folder = folder

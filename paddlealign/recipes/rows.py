@@ -39,8 +39,8 @@ class Rows:
     end_id: the token that ends an answer.
     hashes: for run.json, by what they are of: the files of each split, and the training examples' tokens. train_labels, dev_labels: bool
     [examples] of labelled rows, which are desirable; None for other kinds. dev_records: what the dev examples were made of.
-    refused: rows of
-    both that were skipped. mixture: how many of the training examples come from each path, and how much of them an epoch takes.
+    refused: rows of both that were skipped. mixture: how many of the training examples come from each path, and how much of them an epoch
+    takes. train_sources: "file:line" of each training example.
     """
 
     tokenizer: Tokenizer
@@ -53,6 +53,7 @@ class Rows:
     dev_records: Sequence[Record] = ()
     mixture: Mixture = ()
     refused: tuple[RefusedRow, ...] = ()
+    train_sources: Sequence[str] = ()
 
 
 def prepare_rows(arguments: TrainArguments, kind: str, score_turns: str | None = None) -> Rows:
@@ -70,6 +71,7 @@ def prepare_rows(arguments: TrainArguments, kind: str, score_turns: str | None =
     dev_records: list[Record] = []
     hashes = {}
     mixture: Mixture = ()
+    sources: list[str] = []
     trained: list[Record] = []
     refused: tuple[RefusedRow, ...] = ()
     reading = RowReading(arguments.rows.row_form, arguments.rows.pairs, column_names(arguments.rows, kind), arguments.rows.system_prompt)
@@ -92,12 +94,13 @@ def prepare_rows(arguments: TrainArguments, kind: str, score_turns: str | None =
                 hashes[f"{split} labels"] = hashlib.sha256(labels[split].tobytes()).hexdigest()
             hashes[f"{split} files"] = data_hash(paths)
             if split == "train":
-                mixture = _mixture(arguments, [records[index].source for index in encoded.kept])
+                sources = [records[index].source for index in encoded.kept]
+                mixture = _mixture(arguments, sources)
             for line in [*describe_rows(split, read, encoded.report, len(everyone) - len(records)), *repeats]:
                 say(line)
     hashes["train tokens"] = examples_hash(sets["train"])
     end_id = tokenizer.special_tokens.get(template.end_token, tokenizer.eos_id)
-    made = labels.get("train"), labels.get("dev"), dev_records, mixture, refused
+    made = labels.get("train"), labels.get("dev"), dev_records, mixture, refused, sources
     return Rows(tokenizer, end_id, sets["train"], sets["dev"], hashes, *made)
 
 
