@@ -115,7 +115,18 @@ class TrainingArguments:
     per_device_train_batch_size: int = _key(
         "Dataset rows (SFT rows, pairs) of one micro-batch on one device; packed rows under zero_padding.", 8, metavar="ROWS"
     )
-    per_device_eval_batch_size: int = _key("The same for evaluation; it changes speed and memory only.", 8, metavar="ROWS")
+    tokens_per_batch: Optional[int] = _key(
+        "In place of per_device_train_batch_size: tokens of one micro-batch on one device, a prompt once and all its responses. It takes "
+        "as many dataset rows as best fit puts into them; a longer row is a micro-batch of its own.",
+        None,
+        metavar="TOKENS",
+    )
+    group_by_length: bool = _key(
+        "Let each step have rows of like length. An epoch still has every row once, and its steps are shuffled.", False
+    )
+    per_device_eval_batch_size: int = _key(
+        "Dataset rows of one evaluation batch on one device; it changes speed and memory only.", 8, metavar="ROWS"
+    )
     gradient_accumulation_steps: int = _key("Micro-batches that make one optimizer step.", 1, metavar="N")
     learning_rate: float = _key("Peak learning rate of AdamW, per step.", 5e-5, metavar="RATE")
     lr_scheduler_type: str = _key(

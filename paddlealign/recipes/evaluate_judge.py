@@ -154,7 +154,7 @@ def encode_duels(judging: JudgeArguments, duels: list[Duel], tokenizer: Tokenize
 
 def duel_scores(judging: JudgeArguments, scorers: list[Scorer], examples: list[Example], pad_id: int) -> np.ndarray:
     """The score of each example, float64 [examples]: the reward, or beta (log pi - log ref). One model at a time is in memory."""
-    pace = Pace(pad_id, judging.max_length, 2 * judging.batch_size)
+    pace = Pace(pad_id, 2 * judging.batch_size)
     if judging.reward_model_name_or_path:
         return np.concatenate(reward_scores(scorers[0], examples, pace)).astype(np.float64)
     policy, reference = (-response_nlls(scorer, examples, pace)[0] for scorer in scorers)

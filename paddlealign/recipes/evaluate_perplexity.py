@@ -43,7 +43,7 @@ def run(arguments: EvaluatePerplexityArguments) -> None:
         shown = describe(examples[0], tokenizer, colour=sys.stdout.isatty())
         say(f"one example, scored tokens marked:\n{shown}\ncheck: the model is whole and the rows can be scored")
         return
-    nlls, tokens, right = response_nlls(scorer, examples, Pace(tokenizer.pad_id, scoring.max_length, scoring.batch_size))
+    nlls, tokens, right = response_nlls(scorer, examples, Pace(tokenizer.pad_id, scoring.batch_size))
     lines = []
     for (row, record), nll, count in zip(found, nlls, tokens, strict=True):
         lines.append({**with_texts(row, chosen_text(record)), **dict(zip(KEYS, (round(float(nll), 6), int(count)), strict=True))})

@@ -43,7 +43,7 @@ def run(arguments: EvaluateRewardsArguments) -> None:
         shown = describe(examples[0], tokenizer, colour=sys.stdout.isatty())
         say(f"one example; a response is scored at its last token:\n{shown}\ncheck: the model is whole and the rows can be scored")
         return
-    rewards = reward_scores(scorer, examples, Pace(tokenizer.pad_id, scoring.max_length, scoring.batch_size))
+    rewards = reward_scores(scorer, examples, Pace(tokenizer.pad_id, scoring.batch_size))
     write_json_lines(Path(scoring.output_file), [scored_row(*pair, of_row) for pair, of_row in zip(found, rewards, strict=True)])
     show_figures(rewards)
     say(f"done: {len(rewards)} rows in {scoring.output_file}")

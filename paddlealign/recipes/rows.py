@@ -16,7 +16,7 @@ from paddlealign.data.encoding_report import EncodingReport
 from paddlealign.data.example import Batch, Example, Record
 from paddlealign.data.mismatched import with_mismatched
 from paddlealign.data.order import Mixture, evaluation_plan
-from paddlealign.data.packing import idle_batch, make_batch
+from paddlealign.data.packing import lay, lengths_of
 from paddlealign.data.records import ReadReport, RowReading, read_records
 from paddlealign.data.repeats import describe_leaks, describe_repeats
 from paddlealign.data.shares import in_share
@@ -148,12 +148,20 @@ def make_feed(arguments: TrainArguments, rows: Rows, axis: Axis) -> Feed:
     """Lay down the order of the training rows; ``axis`` are the processes that read different ones."""
     data, training = arguments.data, arguments.training
     packing = "best_fit" if data.greedy_zero_padding else "next_fit" if data.zero_padding else "micro_batch"
+    if training.group_by_length:
+        packing = "by_length"
+    limit = training.tokens_per_batch
+    if limit is not None:
+        packing = "tokens"
+        longer = int((lengths_of(rows.train) > limit).sum())
+        if longer:
+            say(f"note: {longer:,} training examples have more than tokens_per_batch {limit:,} tokens; each is a batch of its own")
     return Feed(
         rows.train,
         pad_id=rows.tokenizer.pad_id,
         seed=training.seed,
-        max_length=data.max_length,
-        micro_batch_size=training.per_device_train_batch_size,
+        max_length=data.max_length if limit is None else limit,
+        micro_batch_size=training.per_device_train_batch_size if limit is None else 1,
         accumulation=training.gradient_accumulation_steps,
         packing=packing,
         epochs=training.num_train_epochs,
@@ -165,15 +173,13 @@ def make_feed(arguments: TrainArguments, rows: Rows, axis: Axis) -> Feed:
 
 
 def dev_batches(arguments: TrainArguments, rows: Rows, axis: Axis) -> Iterator[Batch]:
-    """The dev rows in their order, in batches of per_device_eval_batch_size; of these every ``axis.size``-th is this process's.
+    """The dev rows in their order, per_device_eval_batch_size of them at a time for each process that reads other rows.
 
-    A process for which none is left at the end gets an idle one.
+    They are shared out by length, and what is left at the end evenly; a process for which none is left gets an idle batch.
     """
-    lengths = [example.length for example in rows.dev]
-    plan = evaluation_plan(lengths, max_length=arguments.data.max_length, batch_size=arguments.training.per_device_eval_batch_size)
-    for start in range(0, len(plan), axis.size):
-        mine = plan[start + axis.rank : start + axis.rank + 1]
-        yield make_batch(rows.dev, mine[0], rows.tokenizer.pad_id) if mine else idle_batch(rows.tokenizer.pad_id)
+    plan = evaluation_plan(lengths_of(rows.dev), batch_size=arguments.training.per_device_eval_batch_size, ranks=axis.size)
+    for index in range(plan.steps):
+        yield lay(rows.dev, plan.step(index)[axis.rank][0], rows.tokenizer.pad_id)
 
 
 def vocabulary_size(arguments: TrainArguments, rows: Rows, config: DecoderConfig) -> int:

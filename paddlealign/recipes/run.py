@@ -227,6 +227,8 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
         write_json(output_dir / RUN_FILE, {**run, "finished": False})
     if settings.evaluation_strategy == "steps" and (settings.eval_steps or settings.logging_steps) > task.feed.total_steps:
         say(f"note: nothing will be evaluated: eval_steps is above the run's {task.feed.total_steps} steps")
+    if settings.do_train:
+        say(f"train: {task.feed.describe_epoch(most=64)}")
     began = time.perf_counter()
     progress = Progress(task.feed.total_steps, state.step, settings.disable_tqdm)
     watch = Watch(Run(arguments.command, task.feed.total_steps, argument_values(run)))
