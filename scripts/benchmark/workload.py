@@ -70,7 +70,7 @@ def draw_pairs(shape: Shape, count: int) -> list[Pair]:
 def in_our_order(pairs: Sequence[Pair]) -> list[Pair]:
     """The pairs as the first epoch of ``dpo_main.py`` and ``sft_main.py`` takes them under SEED."""
     plan = epoch_plan(np.ones(len(pairs)), seed=SEED, epoch=0, max_length=1, micro_batch_size=PAIRS_PER_STEP)
-    return [pairs[index] for [[batch]] in plan for row in batch for index in row]
+    return [pairs[index] for index in plan.order]
 
 
 def steps_of(pairs: Sequence[Pair], method: str) -> list[Work]:

@@ -56,7 +56,8 @@ def test_the_order_is_the_one_that_a_run_takes():
     lengths = [len(pair.prompt) + len(pair.chosen) + len(pair.rejected) for pair in pairs]
     plan = epoch_plan(lengths, seed=SEED, epoch=0, max_length=1024, micro_batch_size=PAIRS_PER_STEP)
     ordered = in_our_order(pairs)
-    for number, [[batch]] in enumerate(plan):
+    for number in range(plan.steps):
+        [[batch]] = plan.step(number)
         taken = [pairs[index] for row in batch for index in row]
         mine = ordered[PAIRS_PER_STEP * number : PAIRS_PER_STEP * (number + 1)]
         assert sorted(map(str, taken)) == sorted(map(str, mine))
