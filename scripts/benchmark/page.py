@@ -50,14 +50,17 @@ def tables(runs: Sequence[Run], failed: dict[str, str], plan: Plan, versions: di
 def _machine(runs: Sequence[Run], plan: Plan, versions: dict[str, str]) -> str:
     model = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
     load = [run.other_load for run in runs]
-    state = (
-        "The machine was quiet" if max(load) <= QUIET else "**The machine was loaded by others, so only ratios of one round mean anything**"
-    )
+    state = "The machine was quiet" if max(load) <= QUIET else "**The machine was loaded by others: take no speed from these figures**"
     peaks = [run.peak_gflops for run in runs]
     pinned = ", ".join(f"{name} {version}" for name, version in versions.items())
+    command = f"python -m scripts.benchmark docs/performance.md{' --quick' if plan.warm_up == 1 else ''}"
+    told = f"--pairs {plan.pairs} --rounds {plan.rounds} --threads {plan.threads}"
+    chosen = f"--sets {' '.join(plan.sets)} --systems {' '.join(plan.systems)}"
     return (
-        f"{model} ({platform.machine()}), {plan.threads} threads for each system. {plan.pairs} pairs, 4 a step, the first {plan.warm_up} "
-        f"steps do not count; {plan.rounds} rounds, all systems in turn. fp32 matmuls of 1024 in Paddle: {median(peaks):.0f} GFLOP/s "
+        f"    {command} {told} {chosen}\n\n"
+        f"{model} ({platform.machine()}), threads of each system: {plan.threads}. Pairs: {plan.pairs}, 4 a step; "
+        f"steps of a run that do not count: {plan.warm_up}; rounds, all systems in turn: {plan.rounds}. "
+        f"fp32 matmuls of 1024 in Paddle: {median(peaks):.0f} GFLOP/s "
         f"({min(peaks):.0f} to {max(peaks):.0f}). {state}: others had {median(load):.0%} of it "
         f"({min(load):.0%} to {max(load):.0%}).\n\n{pinned}."
     )
