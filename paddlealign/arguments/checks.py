@@ -14,7 +14,13 @@ from paddlealign.arguments.lora_fields import LoraArguments, resolve_lora, unrea
 from paddlealign.arguments.objective_checks import resolve_objective, unread_objective_keys
 from paddlealign.arguments.objective_fields import ObjectiveArguments
 from paddlealign.arguments.plan_fields import plan_problems
-from paddlealign.arguments.row_fields import row_problems, rows_kind, unread_row_keys
+from paddlealign.arguments.row_fields import (
+    ReadRowArguments,
+    column_problems,
+    row_problems,
+    rows_kind,
+    unread_row_keys,
+)
 from paddlealign.arguments.sample_fields import SampleArguments, sample_problems, unread_sample_keys
 from paddlealign.arguments.scoring_fields import length_problems
 
@@ -199,6 +205,8 @@ def resolve(command: str, sections: Mapping[str, Any], sources: Mapping[str, str
         parts["data"] = resolve_data(sections["data"], sections["training"], sources)
         paths = sections["data"].train_dataset_path or sections["data"].dataset_name_or_path or []
         parts["rows"] = Resolved(row_problems(sections["rows"], command, len(paths)), {}, [])
+    elif isinstance(sections.get("rows"), ReadRowArguments):
+        parts["rows"] = Resolved(column_problems(sections["rows"]), {}, [])
     if isinstance(sections.get("objective"), ObjectiveArguments):
         parts["objective"] = Resolved(*resolve_objective(sections["objective"], sources))
     if isinstance(sections.get("adapter"), LoraArguments):

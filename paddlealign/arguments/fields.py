@@ -17,7 +17,7 @@ from paddlealign.arguments.lora_fields import AdapterArguments, LoraArguments
 from paddlealign.arguments.objective_fields import ObjectiveArguments, SftObjectiveArguments
 from paddlealign.arguments.plan_fields import PlanFields
 from paddlealign.arguments.reward_fields import RewardObjectiveArguments
-from paddlealign.arguments.row_fields import RowArguments
+from paddlealign.arguments.row_fields import AnswerRowArguments, PromptRowArguments, RowArguments, ScoredRowArguments
 from paddlealign.arguments.sample_fields import SampleArguments
 from paddlealign.arguments.scoring_fields import PerplexityArguments, ScoringArguments
 
@@ -221,16 +221,28 @@ SECTIONS: dict[str, dict[str, type]] = {
     "sft": {**_TRAINING, "objective": SftObjectiveArguments, "samples": SampleArguments},
     "reward": {**_TRAINING, "objective": RewardObjectiveArguments},
     "dpo": {**_TRAINING, "objective": ObjectiveArguments, "samples": SampleArguments},
-    "predict": {"model": ModelArguments, "adapter": AdapterArguments, "generation": GenerationArguments, "parallel": ParallelArguments},
-    "evaluate_rewards": {"model": ModelArguments, "adapter": AdapterArguments, "scoring": ScoringArguments},
+    "predict": {
+        "model": ModelArguments,
+        "adapter": AdapterArguments,
+        "rows": PromptRowArguments,
+        "generation": GenerationArguments,
+        "parallel": ParallelArguments,
+    },
+    "evaluate_rewards": {"model": ModelArguments, "adapter": AdapterArguments, "rows": ScoredRowArguments, "scoring": ScoringArguments},
     "evaluate_perplexity": {
         "model": ModelArguments,
         "adapter": AdapterArguments,
+        "rows": ScoredRowArguments,
         "scoring": PerplexityArguments,
         "objective": SftObjectiveArguments,
     },
-    "evaluate_judge": {"scoring": JudgeArguments},
-    "evaluate_compare": {"model": ModelArguments, "adapter": AdapterArguments, "comparison": ComparisonArguments},
+    "evaluate_judge": {"rows": AnswerRowArguments, "scoring": JudgeArguments},
+    "evaluate_compare": {
+        "model": ModelArguments,
+        "adapter": AdapterArguments,
+        "rows": PromptRowArguments,
+        "comparison": ComparisonArguments,
+    },
     "export": {"model": ModelArguments, "adapter": AdapterArguments, "target": TargetArguments},
     "plan": {"plan": PlanFields},
 }

@@ -18,6 +18,7 @@ from paddlealign.data.mismatched import with_mismatched
 from paddlealign.data.order import Mixture, evaluation_plan
 from paddlealign.data.packing import lay, lengths_of
 from paddlealign.data.records import ReadReport, RowReading, read_records
+from paddlealign.data.refusals import RefusedRow, describe_refusals
 from paddlealign.data.repeats import describe_leaks, describe_repeats
 from paddlealign.data.shares import in_share
 from paddlealign.data.sources import data_hash
@@ -38,7 +39,8 @@ class Rows:
     end_id: the token that ends an answer.
     hashes: for run.json, by what they are of: the files of each split, and the training examples' tokens. train_labels, dev_labels: bool
     [examples] of labelled rows, which are desirable; None for other kinds. dev_records: what the dev examples were made of.
-    mixture: how many of the training examples come from each path, and how much of them an epoch takes.
+    refused: rows of
+    both that were skipped. mixture: how many of the training examples come from each path, and how much of them an epoch takes.
     """
 
     tokenizer: Tokenizer
@@ -50,6 +52,7 @@ class Rows:
     dev_labels: np.ndarray | None = None
     dev_records: Sequence[Record] = ()
     mixture: Mixture = ()
+    refused: tuple[RefusedRow, ...] = ()
 
 
 def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) -> Rows:
@@ -65,10 +68,12 @@ def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) ->
     hashes = {}
     mixture: Mixture = ()
     trained: list[Record] = []
+    refused: tuple[RefusedRow, ...] = ()
     reading = RowReading(arguments.rows.row_form, arguments.rows.pairs, column_names(arguments.rows, kind), arguments.rows.system_prompt)
     for split, paths in dataset_files(data, arguments.rows, arguments.training)._asdict().items():
         if paths:
-            everyone, read = read_records(paths, kind, reading)
+            everyone, read = read_records(paths, kind, reading, arguments.rows.on_bad_row)
+            refused += read.skipped
             records = _share(arguments, everyone) if split == "train" else everyone
             repeats = describe_repeats(split, records) + (describe_leaks(trained, records) if split == "dev" else [])
             trained = records if split == "train" else trained
@@ -89,7 +94,8 @@ def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) ->
                 say(line)
     hashes["train tokens"] = examples_hash(sets["train"])
     end_id = tokenizer.special_tokens.get(template.end_token, tokenizer.eos_id)
-    return Rows(tokenizer, end_id, sets["train"], sets["dev"], hashes, labels.get("train"), labels.get("dev"), dev_records, mixture)
+    made = labels.get("train"), labels.get("dev"), dev_records, mixture, refused
+    return Rows(tokenizer, end_id, sets["train"], sets["dev"], hashes, *made)
 
 
 def _share(arguments: TrainArguments, records: list[Record]) -> list[Record]:
@@ -127,7 +133,7 @@ def describe_rows(split: str, read: ReadReport, encoded: EncodingReport, other_s
     names = [path.name for path in read.files]
     files = f"1 file ({names[0]})" if len(names) == 1 else f"{len(names)} files ({names[0]} to {names[-1]})"
     forms = ", ".join(read.forms if len(read.forms) == 1 else [f"{name} ({count:,})" for name, count in read.forms.items()])
-    total = read.records + sum(read.refused.values())  # a row may hold several pairs or answers
+    total = read.records + sum(read.refused.values()) + len(read.skipped)  # a row may hold several pairs or answers
     of_all = f"{total:,} rows" if total == read.rows else f"{total:,} records ({read.rows:,} rows)"
     lines = [f"{split}: {encoded.kept:,} of {of_all} from {files}, {encoded.tokens:,} tokens, {encoded.scored_tokens:,} of them scored"]
     if read.forms:
@@ -137,6 +143,7 @@ def describe_rows(split: str, read: ReadReport, encoded: EncodingReport, other_s
     left_out += [(count, f"{reason} (first: {read.refused_at[reason]})") for reason, count in read.refused.items()]
     left_out += [(count, f"{reason} (first: {encoded.refused_at[reason]})") for reason, count in encoded.refused.items()]
     lines += [f"{split}: left out {count:,}: {reason}" for count, reason in left_out if count]
+    lines += describe_refusals(split, read.skipped)
     if encoded.prompts_truncated or encoded.responses_truncated:
         lines.append(f"{split}: cut {encoded.prompts_truncated:,} prompts and {encoded.responses_truncated:,} responses")
     if encoded.altered_turns:

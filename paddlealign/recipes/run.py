@@ -2,16 +2,17 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from paddlealign.arguments.paths import CURVES_FILE, RUN_FILE
+from paddlealign.arguments.paths import CURVES_FILE, REFUSED_FILE, RUN_FILE
 from paddlealign.arguments.results import TrainArguments
 from paddlealign.arguments.show import render
+from paddlealign.data.refusals import RefusedRow
 from paddlealign.errors import UserError
 from paddlealign.evaluation.samples import drop_samples
 from paddlealign.models.config import DecoderConfig, read_config
@@ -32,6 +33,7 @@ from paddlealign.recipes.device import choose_device, say
 from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.output_folder import check_shared, probe_folder
 from paddlealign.recipes.processes import agree_on, check_cut, start_processes
+from paddlealign.recipes.reading import keep_refusals
 from paddlealign.recipes.rows import Rows, check_vocabulary, dev_batches, make_feed, note_length, vocabulary_size
 from paddlealign.recipes.run_file import argument_values, describe_run, refuse_other_run
 from paddlealign.recipes.run_words import start_log, tell_end
@@ -214,8 +216,11 @@ def named_ends(source: Mapping[str, Any]) -> list[int]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str, str]) -> None:
-    """Resume or start, fit, and leave the final model, the run log and the curves in output_dir. hashes: see ``describe_run``."""
+def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str, str], refused: Sequence[RefusedRow]) -> None:
+    """Resume or start, fit, and leave the final model, the run log and the curves in output_dir.
+
+    hashes: see ``describe_run``. refused: the rows that were skipped, which are kept there too.
+    """
     settings = arguments.training
     output_dir = Path(settings.output_dir)
     is_main = start.topology.is_main
@@ -225,6 +230,7 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
         output_dir.mkdir(parents=True, exist_ok=True)
         drop_samples(output_dir, after=state.step)
         write_json(output_dir / RUN_FILE, {**run, "finished": False})
+        keep_refusals(output_dir / REFUSED_FILE, refused)
     if settings.evaluation_strategy == "steps" and (settings.eval_steps or settings.logging_steps) > task.feed.total_steps:
         say(f"note: nothing will be evaluated: eval_steps is above the run's {task.feed.total_steps} steps")
     if settings.do_train:
