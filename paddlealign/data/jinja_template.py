@@ -7,8 +7,8 @@ from typing import Any
 
 import jinja2
 import jinja2.ext
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from paddlealign.data.jinja_limits import LimitedEnvironment
 from paddlealign.errors import UserError
 
 SHOW_BLOCKS = "paddlealign_shows_blocks"  # a template's variable under which a generation block leaves marks around what it writes
@@ -16,17 +16,18 @@ _OPEN, _CLOSE = "\ufdd0", "\ufdd1"  # no characters, by Unicode: for a program's
 
 
 def compile_template(source: str, name: str) -> jinja2.Template:
-    """The template in the sandbox that chat templates are written for. ``name`` is "tokenizer" or a file, for messages."""
-    environment = ImmutableSandboxedEnvironment(
+    """The template in the sandbox that chat templates are written for, within limits. ``name``: "tokenizer" or a file, for messages."""
+    where = "the tokenizer's chat template" if name == "tokenizer" else name
+    environment = LimitedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols, _GenerationBlock], autoescape=False
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now
+    environment.restrict(where)
     try:
-        return environment.from_string(source)
+        return environment.compile_limited(source)
     except jinja2.TemplateSyntaxError as error:
-        where = "the tokenizer's chat template" if name == "tokenizer" else name
         raise UserError(f"chat_template: {where}, line {error.lineno}: {str(error.message).rstrip('.')}.") from None
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from paddlealign.arguments.model_files import file_text, shown
 from paddlealign.data.literal_text import FramedText
 from paddlealign.data.token_models import Spans, TokenModel, Tokens
-from paddlealign.data.tokenizer_files import file_text, read_json, read_tokenizer_file
+from paddlealign.data.tokenizer_files import read_json, read_tokenizer_file
 from paddlealign.errors import UserError
 
 _SPECIAL_KEYS = ("bos_token", "eos_token", "pad_token", "unk_token")
@@ -180,7 +181,7 @@ def _id_list(path: Path, key: str) -> list[int]:
     value = read_json(path).get(key)
     ids = [] if value is None else value if isinstance(value, list) else [value]
     if any(isinstance(item, bool) or not isinstance(item, int) for item in ids):
-        raise UserError(f"{path}: {key} is {json.dumps(value)}; a token id, a list of them, or null was expected.")
+        raise UserError(f"{path}: {key} is {shown(value)}; a token id, a list of them, or null was expected.")
     return [item for item in ids if item >= 0]
 
 

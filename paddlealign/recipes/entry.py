@@ -6,14 +6,16 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
 from paddlealign.arguments.fields import SECTIONS
+from paddlealign.arguments.hub import fetch_checkpoints
 from paddlealign.arguments.parsing import parse
 from paddlealign.arguments.paths import ERROR_FILE, check_model, check_paths
 from paddlealign.arguments.plan import Planned, parse_plan
-from paddlealign.arguments.results import Command, TrainArguments
+from paddlealign.arguments.results import Arguments, Command, TrainArguments
 from paddlealign.arguments.show import arguments_dict
 from paddlealign.errors import Stopped, UserError
 from paddlealign.machine import prepare
@@ -98,14 +100,11 @@ def _work(command: Command, argv: Sequence[str], line: Line | None) -> None:
         values = argument_values(arguments_dict(arguments))
         line.tell({"command": arguments.command, **{key: str(value) for key, value in values.items()}})
     folder = None
-    if isinstance(arguments, TrainArguments) and not arguments.training.check:
+    if isinstance(arguments, TrainArguments) and not arguments.training.check and arguments.training.replay_step is None:
         folder = Path(arguments.training.output_dir)
     if line:
         line.folder = folder
-    if isinstance(arguments, Planned):
-        check_model(arguments.training)
-    else:
-        check_paths(arguments)
+    arguments = _with_paths(arguments)
     if warning:
         print(f"warning: {warning}", file=sys.stderr)
     print(prepare(), flush=True)
@@ -118,6 +117,20 @@ def _work(command: Command, argv: Sequence[str], line: Line | None) -> None:
         recipe.run(arguments)
     if folder and line is None:
         (folder / ERROR_FILE).unlink(missing_ok=True)  # of an earlier run in several processes, which ``Line.finish`` does for them
+
+
+def _with_paths(arguments: Arguments | Planned) -> Arguments | Planned:
+    """The arguments after what they name was looked at: mistakes here first, since a hub may take minutes to answer."""
+    if isinstance(arguments, Planned):
+        check_model(arguments.training)
+        training = fetch_checkpoints(arguments.training, config_only=True)
+        check_model(training)
+        return replace(arguments, training=training, notes=(*arguments.notes, *training.notes[len(arguments.training.notes) :]))
+    check_paths(arguments)
+    fetched = fetch_checkpoints(arguments)
+    if fetched is not arguments:
+        check_paths(fetched)
+    return fetched
 
 
 def _output(line: Line | None) -> TextIO:

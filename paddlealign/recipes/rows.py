@@ -37,6 +37,7 @@ class Rows:
     [examples] of labelled rows, which are desirable; None for other kinds. mixture: how many of the training examples come from each path,
     and how much of them an epoch takes. highest_id: of all tokens. tokens_hashes: of each split, see ``examples_hash``.
     dev_records: reads what the dev examples were made of. refused: rows of both splits that were skipped.
+    train_source: tells where a training example stands, "file:line".
     """
 
     tokenizer: Tokenizer
@@ -51,6 +52,7 @@ class Rows:
     tokens_hashes: Mapping[str, str] = field(default_factory=dict)
     dev_records: Callable[[], Iterator[Record]] = lambda: iter(())
     refused: Sequence[RefusedRow] = ()
+    train_source: Callable[[int], str] | None = None
 
 
 NO_EXAMPLES = Examples.of([])
@@ -91,6 +93,7 @@ def prepare_rows(arguments: TrainArguments, kind: str, score_turns: str | None =
         tokens_hashes,
         dev.records if dev else lambda: iter(()),
         kept_refusals((split.store.refused, split.encoder.paths) for split in splits.values()),
+        train.example_source if train else None,
     )
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from paddlealign.arguments.paths import CURVES_FILE, REFUSED_FILE, RUN_FILE
+from paddlealign.arguments.model_files import read_json_object
+from paddlealign.arguments.paths import CURVES_FILE, INCIDENTS_FILE, REFUSED_FILE, RUN_FILE
 from paddlealign.arguments.results import TrainArguments
 from paddlealign.arguments.show import render
 from paddlealign.data.refusals import RefusedRow
@@ -17,13 +18,12 @@ from paddlealign.data.template import template_source
 from paddlealign.errors import UserError
 from paddlealign.evaluation.samples import drop_samples
 from paddlealign.models.config import DecoderConfig, read_config
-from paddlealign.models.config_values import read_json_object
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.parameters import LoraSettings
 from paddlealign.models.score_head import with_score_head
 from paddlealign.models.tensor_files import write_json
 from paddlealign.models.weight_files import GENERATION_FILE, files_beside
-from paddlealign.models.weights import find_weights
+from paddlealign.models.weights import plan_loading
 from paddlealign.parallel.collect import everywhere, sum_over
 from paddlealign.parallel.pipeline import Chain
 from paddlealign.parallel.sharding import Sharding
@@ -35,6 +35,7 @@ from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.output_folder import check_shared, probe_folder
 from paddlealign.recipes.processes import agree_on, check_cut, start_processes
 from paddlealign.recipes.reading import keep_refusals
+from paddlealign.recipes.replay import refuse_layout, replay_run, replay_start
 from paddlealign.recipes.rows import Rows, check_vocabulary, dev_batches, make_feed, note_length, vocabulary_size
 from paddlealign.recipes.run_file import argument_values, describe_run, refuse_other_run
 from paddlealign.recipes.run_words import start_log, tell_end
@@ -85,8 +86,9 @@ def begin(arguments: TrainArguments, request: StopRequest) -> Start:
         say(told_table(arguments.told))
     say(render(arguments))
     output_dir = Path(settings.output_dir)
-    resume = find_resume(output_dir, settings.resume_from_checkpoint)
-    resuming = settings.resume_from_checkpoint is not None
+    replayed = settings.replay_step
+    resume = find_resume(output_dir, settings.resume_from_checkpoint) if replayed is None else replay_start(output_dir, replayed)
+    resuming = settings.resume_from_checkpoint is not None or replayed is not None
     if settings.check:
         try:
             refuse_foreign_run(output_dir, resuming, resume, settings.overwrite_output_dir)
@@ -94,21 +96,23 @@ def begin(arguments: TrainArguments, request: StopRequest) -> Start:
             say(f"note: a start would be refused. {error}")
     else:
         refuse_foreign_run(output_dir, resuming, resume, settings.overwrite_output_dir)
-    if resuming and resume is None:
+    if resuming and resume is None and replayed is None:
         say(f"note: {output_dir} holds no checkpoint yet; this starts at the first step")
-    config = read_config(arguments.model.model_name_or_path)  # a model that cannot be read is told before the rows are
+    stored = config = read_config(arguments.model.model_name_or_path)  # a model that cannot be read is told before the rows are
     if arguments.command == "reward":
         config = with_score_head(config)
     else:
         need_language_head(config, "model_name_or_path")
     lora = trained_adapter(arguments, config)
     check_cut(config, arguments.parallel, settings.sharding_parallel_degree, lora)
-    find_weights(arguments.model.model_name_or_path, arguments.model.allow_pickle)
+    plan_loading(config, arguments.model.model_name_or_path, arguments.model.allow_pickle, stored)
     device = choose_device(settings.device)
     precision, remark = choose_precision(settings.bf16, settings.fp16, settings.fp16_opt_level, device)
     for note in (*arguments.notes, *([remark] if remark else [])):
         say(f"note: {note}")
     topology, chain = start_processes(arguments.parallel, settings.sharding_parallel_degree)
+    if replayed is not None:
+        refuse_layout(topology, settings.sharding)
     if not settings.check:
         if topology.is_main:
             probe_folder(output_dir)
@@ -193,6 +197,7 @@ def make_task(
         topology=start.topology,
         chain=start.chain,
         sharding=sharding,
+        source_of=rows.train_source,
     )
 
 
@@ -226,6 +231,9 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
     output_dir = Path(settings.output_dir)
     is_main = start.topology.is_main
     run = describe_run(arguments, hashes, start.device)
+    if settings.replay_step is not None:
+        replay_run(arguments, task, start.resume, run)
+        return
     state = resume_or_start(arguments, start, task, run)
     if is_main:
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -259,8 +267,10 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
         return
     if settings.do_train:
         draw_curves(read_metrics(output_dir), output_dir / CURVES_FILE, f"{arguments.command.upper()}, {output_dir}")
-    end = {"finished": True, "steps": state.step, "seconds": round(seconds, 1), "findings": [asdict(it) for it in watch.found]}
-    write_json(output_dir / RUN_FILE, {**run, **end})
+    end = {"finished": True, "steps": state.step, "skipped_steps": state.skipped, "seconds": round(seconds, 1)}
+    write_json(output_dir / RUN_FILE, {**run, **end, "findings": [asdict(it) for it in watch.found]})
+    if state.skipped:
+        say(f"{state.skipped:,} of {state.step:,} steps were left out: numbers that are not finite (on_bad_numbers skip, {INCIDENTS_FILE})")
     tell_end(arguments, seconds, watch, start.precision.weights_dtype, task.policy.config.dtype, start.lora is not None)
 
 

@@ -45,6 +45,10 @@ class Split:
         row = self.store.records[record]
         return f"{self.encoder.paths[row['file']]}:{row['line']}"
 
+    def example_source(self, example: int) -> str:
+        """Where the record of an example stands."""
+        return self.source(int(self.store.kept[example]))
+
     def records(self) -> Iterator[Record]:
         """What the examples were made of, read once more."""
         return records_behind(self.encoder, self.store)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from paddlealign.arguments.paths import METRICS_FILE
+from paddlealign.arguments.paths import INCIDENTS_FILE, METRICS_FILE
 
 
 class RunLog:
@@ -55,6 +55,38 @@ class RunLog:
             self._file.close()
         if self._visualdl is not None:
             self._visualdl.close()
+
+
+class IncidentLog:
+    """Writes what went wrong, and in which rows, to ``output_dir/incidents.jsonl``, one JSON object a line; no file where nothing did."""
+
+    def __init__(self, output_dir: Path | None, first_step: int) -> None:
+        """first_step, output_dir: see ``RunLog``."""
+        self._path = None if output_dir is None else output_dir / INCIDENTS_FILE
+        if self._path is not None and self._path.exists():
+            kept = [line for line in _lines(self._path) if line.get("step", 0) <= first_step]
+            self._path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+    def write(self, values: dict[str, Any]) -> None:
+        """Append one line. A number that is not finite becomes a text: JSON has none."""
+        if self._path is None:
+            return
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(plain_numbers(values), ensure_ascii=False) + "\n")
+
+
+def plain_numbers(value: Any) -> Any:
+    """A value for JSON, in which numbers that are not finite are texts: "nan", "inf"."""
+    if isinstance(value, dict):
+        return {name: plain_numbers(it) for name, it in value.items()}
+    if isinstance(value, list):
+        return [plain_numbers(it) for it in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_incidents(output_dir: Path) -> list[dict[str, Any]]:
+    """Read a run's incidents.jsonl; none where there is no such file."""
+    return _lines(output_dir / INCIDENTS_FILE)
 
 
 def read_metrics(output_dir: Path) -> list[dict[str, Any]]:

@@ -121,6 +121,20 @@ def test_several_turns_are_scored_where_asked(letters):
     assert shown(letters, run(letters, Record(messages, ("e",), False, "r:1"))) == "< a b > d | E [>]"
 
 
+def test_a_thought_of_twenty_thousand_tokens_is_scored_whole():
+    tokenizer = Tokenizer.load(GOLDEN / "qwen2")
+    answer = f"<think>{'so 1 + 1 is 2, ' * 3_000}</think>2"
+    record = Record((Message("user", "What is 1 + 1?"),), (answer,), True, "rows.json:1")
+    template = load_template(tokenizer, "auto")
+    outcome = encode(record, tokenizer, template, Limits(max_length=100_000))
+    assert isinstance(outcome, Encoded)
+    [response] = outcome.example.responses
+    assert len(response.token_ids) > 20_000 and response.scored.all()
+    assert tokenizer.decode([int(index) for index in response.token_ids[:-1]]) == answer
+    dropped = encode(record, tokenizer, template, Limits(max_length=20_000))
+    assert isinstance(dropped, Refusal) and dropped.too_long
+
+
 def test_without_a_bos_and_a_prompt_the_first_token_has_no_predecessor():
     tokenizer = Tokenizer.load(GOLDEN / "qwen2")
     outcome = run(tokenizer, Record((), ("Hello hello",), False, "r:1"))

@@ -232,6 +232,16 @@ def test_columns_that_are_read_and_that_are_not(tmp_path):
     assert "Allowed: plaintext, messages, chatpair" in refused(tmp_path, form("prompt_type: html"))
 
 
+def test_the_split_and_subset_of_a_data_set(tmp_path):
+    text = LEAST.replace("path: rows\n", "path: rows\n      split: train_prefs\n      subset_name: en\n      storage_type: file\n")
+    arguments = start(tmp_path, text)
+    assert (arguments.rows.split, arguments.rows.subset, arguments.data.dataset_name_or_path) == ("train_prefs", ["en"], ["rows"])
+    hub = start(
+        tmp_path, LEAST.replace("path: rows", "path: HumanLLMs/Human-Like-DPO-Dataset").replace("model_path: m", "model_path: org/m")
+    )
+    assert (hub.model.model_name_or_path, hub.data.dataset_name_or_path) == ("org/m", ["HumanLLMs/Human-Like-DPO-Dataset"])
+
+
 @pytest.mark.parametrize(
     ("algorithm", "form", "missing", "taken"),
     [

@@ -12,7 +12,7 @@ import paddle
 import pytest
 
 from paddlealign.arguments.fields import TrainingArguments
-from paddlealign.errors import UserError
+from paddlealign.errors import Stopped
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.tensor_files import read_tensors
 from paddlealign.models.weights import load_model
@@ -284,8 +284,8 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_leaves_the_weights(tmp_
     settings = TrainingArguments(output_dir=str(tmp_path), logging_steps=1, learning_rate=1e-3)
     task = Task(policy, optimizer, FLOAT32, broken, feed, objective, list, {})
     state = TrainState()
-    message = r"^step 2: the gradient's norm is nan and the loss nan; the weights were left as they were.*learning_rate \(0\.001\)"
-    with pytest.raises(UserError, match=message):
+    message = r"^error: step 2: the gradient's norm is nan and the loss nan; the weights were left as they were.*learning_rate \(0\.001\)"
+    with pytest.raises(Stopped, match=message):
         fit(task, settings, state, log, Progress(3, 0, disable=True))
     log.close()
     assert state.step == 1 and steps_of(read_metrics(tmp_path), "loss") == [1]
