@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO, cast
 
 from paddlealign.arguments.fields import SECTIONS
 from paddlealign.arguments.parsing import parse
@@ -20,6 +20,8 @@ from paddlealign.machine import prepare
 from paddlealign.parallel.faults import STOPPED, Line, join
 from paddlealign.parallel.stopping import StopRequest
 from paddlealign.recipes.run_file import argument_values
+from paddlealign.recipes.screen import Screen
+from paddlealign.training.folder_lock import FolderLock
 from paddlealign.versions import check_versions
 
 
@@ -39,7 +41,7 @@ def main_of_task(script: str, tasks: Mapping[str, Command], argv: Sequence[str] 
 def main(command: Command, argv: Sequence[str] | None = None) -> int:
     """Run a command and give its exit code.
 
-    0, 1 after a user's error, 130 after Ctrl-C, 143 after SIGTERM where save_on_stop heeds it, 141 where nobody reads on (``| head``).
+    0, 1 after a user's error, 130 after Ctrl-C, 75 after SIGTERM where save_on_stop heeds it, 141 where nobody reads on (``| head``).
     """
     return while_read(lambda: _run(command, sys.argv[1:] if argv is None else argv))
 
@@ -109,20 +111,42 @@ def _work(command: Command, argv: Sequence[str], line: Line | None) -> None:
     if warning:
         print(f"warning: {warning}", file=sys.stderr)
     print(prepare(), flush=True)
-    recipe = importlib.import_module(f"paddlealign.recipes.{command}")
-    if line:
-        line.heed_signals()
     if isinstance(arguments, TrainArguments):
-        recipe.run(arguments, line.request if line else StopRequest(watched=False))
+        _train(arguments, line)
     else:
-        recipe.run(arguments)
+        _recipe(command, line).run(arguments)
     if folder and line is None:
         (folder / ERROR_FILE).unlink(missing_ok=True)  # of an earlier run in several processes, which ``Line.finish`` does for them
 
 
+def _train(arguments: TrainArguments, line: Line | None) -> None:
+    """Train, with the output folder for this run alone, and heed signals as the arguments say."""
+    settings = arguments.training
+    request = line.request if line else StopRequest(watched=False)
+    lock = FolderLock(Path(settings.output_dir), wanted=not settings.check and (line is None or line.rank == 0))
+    try:
+        remark = lock.take()
+        if remark:
+            print(f"note: {remark}", flush=True)
+        with request.armed(settings.save_on_stop and settings.do_train and not settings.check, settings.preempt_save_seconds):
+            recipe = _recipe(arguments.command, line)
+            request.arm()
+            recipe.run(arguments, request, lock)
+    finally:
+        lock.release()
+
+
+def _recipe(command: Command, line: Line | None) -> Any:
+    """The command's module; its import brings Paddle."""
+    recipe = importlib.import_module(f"paddlealign.recipes.{command}")
+    if line:
+        line.heed_signals()
+    return recipe
+
+
 def _output(line: Line | None) -> TextIO:
     """Of several processes only the first speaks."""
-    return sys.stdout if line is None or line.rank == 0 else open(os.devnull, "w", encoding="utf-8")
+    return cast(TextIO, Screen(sys.stdout)) if line is None or line.rank == 0 else open(os.devnull, "w", encoding="utf-8")
 
 
 def _finish(line: Line | None) -> None:
