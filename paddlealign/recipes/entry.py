@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -99,48 +100,53 @@ def _work(command: Command, argv: Sequence[str], line: Line | None) -> None:
     if line and not isinstance(arguments, Planned):
         values = argument_values(arguments_dict(arguments))
         line.tell({"command": arguments.command, **{key: str(value) for key, value in values.items()}})
-    folder = None
-    if isinstance(arguments, TrainArguments) and not arguments.training.check:
-        folder = Path(arguments.training.output_dir)
-    if line:
-        line.folder = folder
+    if isinstance(arguments, TrainArguments):
+        settings, request = arguments.training, line.request if line else StopRequest(watched=False)
+        with request.armed(settings.save_on_stop and settings.do_train and not settings.check, settings.preempt_save_seconds):
+            _train(arguments, request, line, warning)
+        return
     if isinstance(arguments, Planned):
         check_model(arguments.training)
     else:
         check_paths(arguments)
-    if warning:
-        print(f"warning: {warning}", file=sys.stderr)
-    print(prepare(), flush=True)
-    if isinstance(arguments, TrainArguments):
-        _train(arguments, line)
-    else:
-        _recipe(command, line).run(arguments)
-    if folder and line is None:
-        (folder / ERROR_FILE).unlink(missing_ok=True)  # of an earlier run in several processes, which ``Line.finish`` does for them
+    _recipe(command, line, warning).run(arguments)
 
 
-def _train(arguments: TrainArguments, line: Line | None) -> None:
-    """Train, with the output folder for this run alone, and heed signals as the arguments say."""
-    settings = arguments.training
-    request = line.request if line else StopRequest(watched=False)
-    lock = FolderLock(Path(settings.output_dir), wanted=not settings.check and (line is None or line.rank == 0))
+def _train(arguments: TrainArguments, request: StopRequest, line: Line | None, warning: str | None) -> None:
+    """Train, with the output folder for this run alone."""
+    wanted = not arguments.training.check
+    folder = Path(arguments.training.output_dir)
+    if line:
+        line.folder = folder if wanted else None
+    check_paths(arguments)
+    lock = FolderLock(folder, wanted and (line is None or line.rank == 0))
     try:
         remark = lock.take()
         if remark:
             print(f"note: {remark}", flush=True)
-        with request.armed(settings.save_on_stop and settings.do_train and not settings.check, settings.preempt_save_seconds):
-            recipe = _recipe(arguments.command, line)
-            request.arm()
-            recipe.run(arguments, request, lock)
+        recipe = _recipe(arguments.command, line, warning, request)
+        recipe.run(arguments, request, lock)
+        if wanted and line is None:
+            (folder / ERROR_FILE).unlink(missing_ok=True)  # of an earlier run in several processes, which ``Line.finish`` does for them
     finally:
         lock.release()
 
 
-def _recipe(command: Command, line: Line | None) -> Any:
-    """The command's module; its import brings Paddle."""
-    recipe = importlib.import_module(f"paddlealign.recipes.{command}")
-    if line:
-        line.heed_signals()
+def _recipe(command: Command, line: Line | None, warning: str | None, request: StopRequest | None = None) -> Any:
+    """The command's module; its import brings Paddle. warning: of the versions. request: of a training run."""
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(prepare(), flush=True)
+    # Paddle puts a handler of its own in the place of ours, so SIGTERM waits until ours is back.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        recipe = importlib.import_module(f"paddlealign.recipes.{command}")
+        if line:
+            line.heed_signals()
+        if request:
+            request.arm()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return recipe
 
 

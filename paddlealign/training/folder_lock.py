@@ -19,7 +19,7 @@ LOCK_FILE = ".lock"
 
 
 class FolderLock:
-    """The lock on a folder. A process that must not open the lock's file elsewhere: that would let the lock go."""
+    """The lock on a folder. Its process must not open the lock's file elsewhere: closing that would let the lock go."""
 
     def __init__(self, folder: Path, wanted: bool = True) -> None:
         """wanted: whether this process is to hold it; otherwise nothing is done here."""
@@ -61,6 +61,8 @@ class FolderLock:
             if _is(self._folder / LOCK_FILE, file):  # else the one who held it has just taken it away
                 break
             file.close()
+        if self._file is not None:
+            self._file.close()
         self._file = file
         file.truncate(0)
         file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode() + b"\n")

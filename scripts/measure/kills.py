@@ -143,7 +143,7 @@ def fork(work: Callable[[], int], log: Path) -> int:
         with log.open("ab", buffering=0) as file:
             for number in (1, 2):
                 os.dup2(file.fileno(), number)
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - as long as the process
+        sys.stdout = open(1, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115 - as long as the process
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
         code = work()
     finally:
@@ -204,7 +204,8 @@ def aim_and_kill(running: Running, aim: str, draw: random.Random) -> str | None:
         return None
     # Of several processes one is killed, and the others must end by themselves; or all, as where a machine goes down.
     workers = [pid for pid in running.all() if not children(pid)]
-    return running.kill(draw.choice(workers) if running.setting.processes > 1 and draw.random() < 0.5 else None)
+    one = running.setting.processes > 1 and workers and draw.random() < 0.5
+    return running.kill(draw.choice(workers) if one else None)
 
 
 def half_written(output: Path) -> list[str]:
@@ -282,6 +283,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     processes, layout = LAYOUTS[asked.layout]
+    os.environ["PYTHONUNBUFFERED"] = "1"  # what is said tells what is done
     if asked.layout == "tp2":
         layout = [*layout, "--per_device_train_batch_size", "2"]
     if asked.real == "false":
