@@ -43,6 +43,6 @@ LOSSES: dict[str, Loss] = {
 # Over single answers that a label calls desirable or not, each by itself; never mixed with others.
 UNPAIRED_LOSSES: dict[str, Loss] = {"kto": Loss("ratios", ("beta", "desirable_weight", "undesirable_weight"))}
 # Other names: PaddleNLP's, the paper's, and those of earlier versions of TRL.
-LOSS_ALIASES = {"or": "orpo", "slic": "hinge", "aot_pair": "aot_unpaired"}
+LOSS_ALIASES = {"dpo": "sigmoid", "or": "orpo", "slic": "hinge", "aot_pair": "aot_unpaired"}
 # Their papers add the negative log-likelihood of the chosen answer.
 WITH_SFT = ("orpo", "cpo")

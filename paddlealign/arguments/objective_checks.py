@@ -1,5 +1,6 @@
 """Which keys a preference loss reads, needs and refuses. Pure functions of the filled dataclass."""
 
+import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -45,7 +46,9 @@ def resolve_objective(objective: ObjectiveArguments, sources: Mapping[str, str])
     names = loss_names(objective)
     unknown = [name for name in names if name not in _EVERY]
     if unknown or not names:
-        what = f"unknown: {', '.join(unknown)}" if unknown else "it names no loss"
+        near = [match for name in unknown for match in difflib.get_close_matches(name, _EVERY, n=1)]
+        meant = f" (is {', '.join(near)} meant?)" if near else ""
+        what = f"unknown: {', '.join(unknown)}{meant}" if unknown else "it names no loss"
         found.problems.append(f"loss_type {objective.loss_type}: {what}. Allowed, one or several with commas: {', '.join(LOSSES)}; or kto.")
         return found
     if len(set(names)) < len(names):
@@ -92,7 +95,8 @@ def _weight_problems(objective: ObjectiveArguments, losses: int) -> list[str]:
     if not weights or not all(0 < weight < math.inf for weight in weights):
         return [f"loss_weights {objective.loss_weights}: numbers above 0 are needed, one for each loss in loss_type, with commas."]
     if len(weights) != losses:
-        return [f"loss_weights has {len(weights)} numbers and loss_type {losses} losses; one for each is needed."]
+        counts = f"{len(weights)} numbers, and loss_type has {losses} losses"
+        return [f"loss_weights {objective.loss_weights}: {counts}; one for each is needed."]
     return []
 
 

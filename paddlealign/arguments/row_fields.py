@@ -113,7 +113,7 @@ def _weight_problems(text: str, sources: int) -> list[str]:
     if not all(weights):
         return [f"dataset_weights {text}: a path of weight 0 has no rows to give; leave the path out."]
     if len(weights) != sources:
-        return [f"dataset_weights has {len(weights)} numbers and there are {sources} paths of training rows; one for each is needed."]
+        return [f"dataset_weights {text}: {len(weights)} numbers, and there are {sources} paths of training rows; one for each is needed."]
     return []
 
 

@@ -89,14 +89,14 @@ def test_keys_of_references_are_told_where_nothing_reads_them(tmp_path):
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"loss_type": "dpo"}, "loss_type dpo: unknown: dpo. Allowed"),
+        ({"loss_type": "sigmiod"}, "loss_type sigmiod: unknown: sigmiod (is sigmoid meant?). Allowed"),
         ({"loss_type": "sigmoid,nonsense"}, "unknown: nonsense"),
         ({"loss_type": ","}, "it names no loss"),
         ({"loss_type": "hinge,slic"}, "stands in it twice"),
         ({"loss_type": 3}, "unknown: 3"),
         ({"loss_type": True}, "loss_type: true is not allowed"),
         ({"loss_type": {"a": 1}}, "loss_type: "),
-        ({"loss_type": "sigmoid,hinge", "loss_weights": [1.0]}, "loss_weights has 1 numbers and loss_type 2 losses"),
+        ({"loss_type": "sigmoid,hinge", "loss_weights": [1.0]}, "loss_weights 1.0: 1 numbers, and loss_type has 2 losses"),
         ({"loss_type": "kto,sigmoid"}, "loss_type: kto trains on labelled rows"),
         ({"loss_type": "kto", "sft_loss_ratio": 0.1, "ld_alpha": 0.5}, "sft_loss_ratio, ld_alpha: kto trains on labelled rows"),
         ({"loss_type": "kto", "f_divergence_type": "js_divergence"}, "f_divergence_type: kto trains"),

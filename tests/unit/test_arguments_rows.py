@@ -34,7 +34,7 @@ def test_columns_that_the_rows_do_not_have_are_told_and_not_asked_for(tmp_path):
     ("command", "keys", "said"),
     [
         ("sft", {"prompt_key": "a", "response_key": "a"}, "prompt_key and response_key name the same column, a"),
-        ("sft", {"dataset_weights": [1, 2]}, "dataset_weights has 2 numbers and there are 1 paths of training rows"),
+        ("sft", {"dataset_weights": [1, 2]}, "dataset_weights 1,2: 2 numbers, and there are 1 paths of training rows"),
         ("sft", {"dataset_weights": 0}, "a path of weight 0 has no rows to give"),
         ("sft", {"dataset_weights": "x"}, "dataset_weights x: numbers above 0 are needed"),
         ("sft", {"dataset_weights": "-1"}, "dataset_weights -1: numbers above 0 are needed"),
