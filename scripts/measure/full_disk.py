@@ -1,7 +1,7 @@
 """Let a real disk run full under a run, step by step: python -m scripts.measure.full_disk
 
 In a mount namespace of its own (``unshare``, for which a user namespace is enough) the output folder is a tmpfs of so many KiB, for sizes
-that end at different moments: while a checkpoint is written, the run log, the final model. Each run must end with 1 and one line that names
+that end at different moments of the first, second and third checkpoint. Each run must end with 1 and one line that names
 what to do, or go on; every checkpoint must be whole. Then the tmpfs grows, and the same command must end as the undisturbed run did.
 Prints a row for each size.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from scripts.measure.kills import SAME, STEPS, half_written, outcome, words_of
 from tests.small_runs import ROOT
 
-# Of the model that is trained a checkpoint takes 1.4 MB; two are kept, and one is written beside them.
+# A checkpoint takes about 2 MB; two are kept, and one is written beside them.
 SIZES_KIB = (40, 700, 1500, 1900, 2300, 2900, 3400, 4200, 4700)
 
 

@@ -170,8 +170,15 @@ def launch(setting: Setting, words: list[str]) -> int:
             os.environ |= {"PADDLE_TRAINER_ENDPOINTS": ",".join(ends), "PADDLE_CURRENT_ENDPOINT": end, "PADDLE_MASTER": ends[0]}
             os._exit(main(setting.recipe, words))
         ranks.append(pid)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in ranks]
-    return next((code for code in codes if code), 0)
+    failed = 0
+    while ranks:
+        pid, status = os.wait()
+        ranks.remove(pid)
+        if status and not failed:
+            failed = abs(os.waitstatus_to_exitcode(status))
+            for other in ranks:  # as Paddle's launcher does
+                os.kill(other, signal.SIGTERM)
+    return failed
 
 
 def finish(running: Running) -> int:
