@@ -14,7 +14,13 @@ from paddlealign.arguments.lora_fields import LoraArguments, resolve_lora, unrea
 from paddlealign.arguments.objective_checks import resolve_objective, unread_objective_keys
 from paddlealign.arguments.objective_fields import ObjectiveArguments
 from paddlealign.arguments.plan_fields import plan_problems
-from paddlealign.arguments.row_fields import row_problems, rows_kind, unread_row_keys
+from paddlealign.arguments.row_fields import (
+    ReadRowArguments,
+    column_problems,
+    row_problems,
+    rows_kind,
+    unread_row_keys,
+)
 from paddlealign.arguments.sample_fields import SampleArguments, sample_problems, unread_sample_keys
 from paddlealign.arguments.scoring_fields import length_problems
 
@@ -42,6 +48,7 @@ def resolve_data(data: DataArguments, training: TrainingArguments, sources: Mapp
         if sources["zero_padding"] != "default":
             found.problems.append("zero_padding false and greedy_zero_padding true contradict each other: both pack rows. Set them alike.")
         found.changes["zero_padding"] = True
+    found.problems.extend(_batch_problems(data, training, sources))
     evaluates = training.do_eval or training.evaluation_strategy != "no"
     if training.do_train and not data.train_dataset_path and not data.dataset_name_or_path:
         found.problems.append("do_train needs rows: set dataset_name_or_path (a folder or file) or train_dataset_path (files).")
@@ -49,6 +56,24 @@ def resolve_data(data: DataArguments, training: TrainingArguments, sources: Mapp
         asked = "do_eval" if training.evaluation_strategy == "no" else f"evaluation_strategy {training.evaluation_strategy}"
         found.problems.append(f"{asked} needs rows: set dev_dataset_path (files), or dataset_name_or_path to a folder with dev rows.")
     return found
+
+
+def _batch_problems(data: DataArguments, training: TrainingArguments, sources: Mapping[str, str]) -> list[str]:
+    """A micro-batch is counted in rows, in packed rows or in tokens; and what is packed is not sorted by length."""
+    packs = "greedy_zero_padding" if data.greedy_zero_padding else "zero_padding" if data.zero_padding else ""
+    problems = []
+    if training.tokens_per_batch is not None:
+        rows = sources["per_device_train_batch_size"] != "default"
+        others = [key for key, is_set in (("per_device_train_batch_size", rows), (packs, bool(packs))) if is_set]
+        problems += [
+            f"tokens_per_batch {training.tokens_per_batch} and {key} both say what a micro-batch holds. Keep one: unset the other (null)."
+            for key in others
+        ]
+    if training.group_by_length and (packs or training.tokens_per_batch is not None):
+        problems.append(
+            f"group_by_length puts rows of like length together, {packs or 'tokens_per_batch'} long ones with short ones. Keep one of them."
+        )
+    return problems
 
 
 def resolve_training(command: str, training: TrainingArguments, sources: Mapping[str, str]) -> Resolved:
@@ -185,6 +210,8 @@ def resolve(command: str, sections: Mapping[str, Any], sources: Mapping[str, str
         parts["data"] = resolve_data(sections["data"], sections["training"], sources)
         paths = sections["data"].train_dataset_path or sections["data"].dataset_name_or_path or []
         parts["rows"] = Resolved(row_problems(sections["rows"], command, len(paths)), {}, [])
+    elif isinstance(sections.get("rows"), ReadRowArguments):
+        parts["rows"] = Resolved(column_problems(sections["rows"]), {}, [])
     if isinstance(sections.get("objective"), ObjectiveArguments):
         parts["objective"] = Resolved(*resolve_objective(sections["objective"], sources))
     if isinstance(sections.get("adapter"), LoraArguments):

@@ -18,6 +18,10 @@ STRATEGY_KEYS: dict[str, tuple[str, ...]] = {
 }
 
 
+# What only a file of rows has.
+_ROW_KEYS = (
+    "data_file", "output_file", "batch_size", "prompt_key", "messages_key", "system_prompt_key", "system_prompt", "on_bad_row",
+)  # fmt: skip
 # What every way of generating reads.
 COMMON_KEYS = ("src_length", "max_length", "min_length", "repetition_penalty", "no_repeat_ngram_size", "stop_strings")
 
@@ -52,7 +56,7 @@ def unread_decoding_keys(generation: GenerationArguments) -> list[tuple[str, str
     read = STRATEGY_KEYS[generation.decode_strategy]
     every = dict.fromkeys(key for keys in STRATEGY_KEYS.values() for key in keys)
     unread = [(key, f"decode_strategy is {generation.decode_strategy}") for key in every if key not in read]
-    return unread + [(key, "interactive is true") for key in ("data_file", "output_file", "batch_size") if generation.interactive]
+    return unread + [(key, "interactive is true") for key in _ROW_KEYS if generation.interactive]
 
 
 def decoding_problems(generation: GenerationArguments) -> list[str]:

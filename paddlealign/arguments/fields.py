@@ -17,7 +17,7 @@ from paddlealign.arguments.lora_fields import AdapterArguments, LoraArguments
 from paddlealign.arguments.objective_fields import ObjectiveArguments, SftObjectiveArguments
 from paddlealign.arguments.plan_fields import PlanFields
 from paddlealign.arguments.reward_fields import RewardObjectiveArguments
-from paddlealign.arguments.row_fields import RowArguments
+from paddlealign.arguments.row_fields import AnswerRowArguments, PromptRowArguments, RowArguments, ScoredRowArguments
 from paddlealign.arguments.sample_fields import SampleArguments
 from paddlealign.arguments.scoring_fields import PerplexityArguments, ScoringArguments
 
@@ -115,7 +115,18 @@ class TrainingArguments:
     per_device_train_batch_size: int = _key(
         "Dataset rows (SFT rows, pairs) of one micro-batch on one device; packed rows under zero_padding.", 8, metavar="ROWS"
     )
-    per_device_eval_batch_size: int = _key("The same for evaluation; it changes speed and memory only.", 8, metavar="ROWS")
+    tokens_per_batch: Optional[int] = _key(
+        "In place of per_device_train_batch_size: tokens of one micro-batch on one device, a prompt once and all its responses. It takes "
+        "as many dataset rows as best fit puts into them; a longer row is a micro-batch of its own.",
+        None,
+        metavar="TOKENS",
+    )
+    group_by_length: bool = _key(
+        "Let each step have rows of like length. An epoch still has every row once, and its steps are shuffled.", False
+    )
+    per_device_eval_batch_size: int = _key(
+        "Dataset rows of one evaluation batch on one device; it changes speed and memory only.", 8, metavar="ROWS"
+    )
     gradient_accumulation_steps: int = _key("Micro-batches that make one optimizer step.", 1, metavar="N")
     learning_rate: float = _key("Peak learning rate of AdamW, per step.", 5e-5, metavar="RATE")
     lr_scheduler_type: str = _key(
@@ -221,16 +232,28 @@ SECTIONS: dict[str, dict[str, type]] = {
     "sft": {**_TRAINING, "objective": SftObjectiveArguments, "samples": SampleArguments},
     "reward": {**_TRAINING, "objective": RewardObjectiveArguments},
     "dpo": {**_TRAINING, "objective": ObjectiveArguments, "samples": SampleArguments},
-    "predict": {"model": ModelArguments, "adapter": AdapterArguments, "generation": GenerationArguments, "parallel": ParallelArguments},
-    "evaluate_rewards": {"model": ModelArguments, "adapter": AdapterArguments, "scoring": ScoringArguments},
+    "predict": {
+        "model": ModelArguments,
+        "adapter": AdapterArguments,
+        "rows": PromptRowArguments,
+        "generation": GenerationArguments,
+        "parallel": ParallelArguments,
+    },
+    "evaluate_rewards": {"model": ModelArguments, "adapter": AdapterArguments, "rows": ScoredRowArguments, "scoring": ScoringArguments},
     "evaluate_perplexity": {
         "model": ModelArguments,
         "adapter": AdapterArguments,
+        "rows": ScoredRowArguments,
         "scoring": PerplexityArguments,
         "objective": SftObjectiveArguments,
     },
-    "evaluate_judge": {"scoring": JudgeArguments},
-    "evaluate_compare": {"model": ModelArguments, "adapter": AdapterArguments, "comparison": ComparisonArguments},
+    "evaluate_judge": {"rows": AnswerRowArguments, "scoring": JudgeArguments},
+    "evaluate_compare": {
+        "model": ModelArguments,
+        "adapter": AdapterArguments,
+        "rows": PromptRowArguments,
+        "comparison": ComparisonArguments,
+    },
     "export": {"model": ModelArguments, "adapter": AdapterArguments, "target": TargetArguments},
     "plan": {"plan": PlanFields},
 }

@@ -83,6 +83,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "epochs": ("num_train_epochs",),
     "batch_size": ("per_device_train_batch_size",),
     "train_batch_size": ("per_device_train_batch_size",),
+    "max_tokens": ("tokens_per_batch", "max_length"),
     "eval_batch_size": ("per_device_eval_batch_size", "batch_size"),
     "per_device_eval_batch_size": ("batch_size",),
     "per_device_train_batch_size": ("batch_size",),

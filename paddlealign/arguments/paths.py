@@ -27,12 +27,13 @@ from paddlealign.errors import UserError
 
 # What a run writes into output_dir, beside its checkpoints and the final model.
 RUN_FILE, METRICS_FILE, CURVES_FILE, ERROR_FILE = "run.json", "metrics.jsonl", "curves.png", "errors.txt"
+REFUSED_FILE = "refused.jsonl"
 SAMPLES_FOLDER, REFERENCE_FOLDER = "samples", "reference"
 CHECKPOINT = "checkpoint-[0-9]*"
 ADAPTER_CONFIG = "adapter_config.json"
 WRITTEN = (
-    RUN_FILE, METRICS_FILE, CURVES_FILE, CHECKPOINT, ERROR_FILE, "config.json", "generation_config.json", "*.safetensors", "*.index.json",
-    ADAPTER_CONFIG, SAMPLES_FOLDER,
+    RUN_FILE, METRICS_FILE, CURVES_FILE, CHECKPOINT, ERROR_FILE, REFUSED_FILE, "config.json", "generation_config.json", "*.safetensors",
+    "*.index.json", ADAPTER_CONFIG, SAMPLES_FOLDER,
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.*",
 )  # fmt: skip
 

@@ -40,6 +40,7 @@ RANGES: dict[str, Range] = {
     "max_steps": Range(-1),
     "per_device_train_batch_size": Range(1),
     "per_device_eval_batch_size": Range(1),
+    "tokens_per_batch": Range(1),
     "gradient_accumulation_steps": Range(1),
     "learning_rate": _POSITIVE,
     "min_learning_rate": Range(0),

@@ -17,7 +17,7 @@ from paddlealign.arguments.judge_fields import JudgeArguments
 from paddlealign.arguments.lora_fields import AdapterArguments, LoraArguments
 from paddlealign.arguments.objective_fields import ObjectiveArguments, SftObjectiveArguments
 from paddlealign.arguments.reward_fields import RewardObjectiveArguments
-from paddlealign.arguments.row_fields import RowArguments
+from paddlealign.arguments.row_fields import AnswerRowArguments, PromptRowArguments, RowArguments, ScoredRowArguments
 from paddlealign.arguments.sample_fields import SampleArguments
 from paddlealign.arguments.scoring_fields import PerplexityArguments, ScoringArguments
 
@@ -115,6 +115,7 @@ class PredictArguments:
 
     model: ModelArguments
     adapter: AdapterArguments
+    rows: PromptRowArguments
     generation: GenerationArguments
     parallel: ParallelArguments
     sources: Mapping[str, str]
@@ -129,6 +130,7 @@ class EvaluateRewardsArguments:
 
     model: ModelArguments
     adapter: AdapterArguments
+    rows: ScoredRowArguments
     scoring: ScoringArguments
     sources: Mapping[str, str]
     notes: tuple[str, ...]
@@ -142,6 +144,7 @@ class EvaluatePerplexityArguments:
 
     model: ModelArguments
     adapter: AdapterArguments
+    rows: ScoredRowArguments
     scoring: PerplexityArguments
     objective: SftObjectiveArguments
     sources: Mapping[str, str]
@@ -154,6 +157,7 @@ class EvaluatePerplexityArguments:
 class EvaluateJudgeArguments:
     """All that evaluate.py judge was told; see SftArguments."""
 
+    rows: AnswerRowArguments
     scoring: JudgeArguments
     sources: Mapping[str, str]
     notes: tuple[str, ...]
@@ -167,6 +171,7 @@ class EvaluateCompareArguments:
 
     model: ModelArguments
     adapter: AdapterArguments
+    rows: PromptRowArguments
     comparison: ComparisonArguments
     sources: Mapping[str, str]
     notes: tuple[str, ...]

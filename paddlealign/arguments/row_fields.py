@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from paddlealign.arguments.declare import key as _key
+from paddlealign.arguments.declare import same
 
 ROW_FORMS = (
     "auto", "src_tgt", "messages", "plaintext", "chatpair", "alpaca", "sharegpt", "hh", "pairs", "paddlenlp", "shp", "stack_exchange",
@@ -39,6 +40,12 @@ class RowArguments:
     messages_key: Optional[str] = _key("Column of the conversation, likewise.", None, metavar="COLUMN")
     system_prompt_key: Optional[str] = _key("Column of the system text, where it is not called system.", None, metavar="COLUMN")
     system_prompt: Optional[str] = _key("System text of the rows that have a prompt and no system text of their own.", None, metavar="TEXT")
+    on_bad_row: str = _key(
+        "What a row that cannot be read does: error ends the command with the first such rows by file, line and column; skip leaves them "
+        "out, counts them by reason, and writes them to a file of refused rows.",
+        "error",
+        choices=("error", "skip"),
+    )
     split: str = _key("Which split of a data folder holds the training rows.", "train", metavar="NAME")
     dev_split: Optional[str] = _key(
         "Which split holds the evaluation rows; unset: the first that is there of dev, validation, valid, val, eval, test.",
@@ -63,6 +70,52 @@ class RowArguments:
     data_split_part: Optional[str] = _key("Whose share of data_split is taken; unset: that of the command.", None, choices=PARTS)
 
 
+@dataclass(frozen=True)
+class PromptRowArguments:
+    """What the columns of the prompts are called, and what becomes of bad rows (predict, evaluate compare)."""
+
+    _argument_group_name = "rows"
+
+    prompt_key: Optional[str] = same(RowArguments, "prompt_key")
+    messages_key: Optional[str] = same(RowArguments, "messages_key")
+    system_prompt_key: Optional[str] = same(RowArguments, "system_prompt_key")
+    system_prompt: Optional[str] = same(RowArguments, "system_prompt")
+    on_bad_row: str = same(RowArguments, "on_bad_row")
+
+
+@dataclass(frozen=True)
+class AnswerRowArguments:
+    """What the columns of prompts and answers are called, and what becomes of bad rows (evaluate judge)."""
+
+    _argument_group_name = "rows"
+
+    prompt_key: Optional[str] = same(RowArguments, "prompt_key")
+    response_key: Optional[str] = _key("Column of the answer, where it is not called response or output.", None, metavar="COLUMN")
+    messages_key: Optional[str] = same(RowArguments, "messages_key")
+    system_prompt_key: Optional[str] = same(RowArguments, "system_prompt_key")
+    system_prompt: Optional[str] = same(RowArguments, "system_prompt")
+    on_bad_row: str = same(RowArguments, "on_bad_row")
+
+
+@dataclass(frozen=True)
+class ScoredRowArguments:
+    """What the columns of answers and pairs are called, and what becomes of bad rows (evaluate rewards and perplexity)."""
+
+    _argument_group_name = "rows"
+
+    prompt_key: Optional[str] = same(RowArguments, "prompt_key")
+    response_key: Optional[str] = same(AnswerRowArguments, "response_key")
+    chosen_key: Optional[str] = same(RowArguments, "chosen_key")
+    rejected_key: Optional[str] = same(RowArguments, "rejected_key")
+    messages_key: Optional[str] = same(RowArguments, "messages_key")
+    system_prompt_key: Optional[str] = same(RowArguments, "system_prompt_key")
+    system_prompt: Optional[str] = same(RowArguments, "system_prompt")
+    on_bad_row: str = same(RowArguments, "on_bad_row")
+
+
+ReadRowArguments = PromptRowArguments | AnswerRowArguments | ScoredRowArguments
+
+
 def numbers(text: str) -> list[float]:
     """Numbers with commas between them; ValueError where they are none, negative or not finite."""
     found = [float(part) for part in text.split(",")]
@@ -78,7 +131,15 @@ def rows_kind(command: str, loss_type: str) -> str:
 
 def column_names(rows: RowArguments, kind: str) -> dict[str, str]:
     """Our name of a column -> the file's, for those that the keys name, differ, and stand in rows of the kind."""
-    names = {name: getattr(rows, name) for name in _COLUMNS if name not in _unread_columns(rows, kind)}
+    return _renamed({name: getattr(rows, name) for name in _COLUMNS if name not in _unread_columns(rows, kind)})
+
+
+def read_columns(rows: ReadRowArguments) -> dict[str, str]:
+    """The same for the commands that do not train."""
+    return _renamed({name: getattr(rows, name) for name in _COLUMNS if hasattr(rows, name)})
+
+
+def _renamed(names: dict[str, str | None]) -> dict[str, str]:
     ours = {name: "system" if name == "system_prompt_key" else name.removesuffix("_key") for name in names}
     return {ours[name]: column for name, column in names.items() if column is not None and column != ours[name]}
 
@@ -92,17 +153,23 @@ def _unread_columns(rows: RowArguments, kind: str) -> dict[str, str]:
 
 def row_problems(rows: RowArguments, command: str, sources: int) -> list[str]:
     """What is wrong with the keys together. sources: how many paths the training rows come from."""
-    problems = []
-    columns = [getattr(rows, name) for name in _COLUMNS if getattr(rows, name) is not None]
-    twice = next((column for column in columns if columns.count(column) > 1), None)
-    if twice is not None:
-        keys = [name for name in _COLUMNS if getattr(rows, name) == twice]
-        problems.append(f"{' and '.join(keys)} name the same column, {twice}. A column is one thing.")
+    problems = column_problems(rows)
     if rows.dataset_weights is not None:
         problems += _weight_problems(rows.dataset_weights, sources)
     if rows.data_split is not None:
         problems += _share_problems(rows.data_split, rows.data_split_part or command)
     return problems
+
+
+def column_problems(rows: RowArguments | ReadRowArguments) -> list[str]:
+    """Whether two keys name one column."""
+    named = {name: getattr(rows, name) for name in _COLUMNS if getattr(rows, name, None) is not None}
+    columns = list(named.values())
+    twice = next((column for column in columns if columns.count(column) > 1), None)
+    if twice is None:
+        return []
+    keys = [name for name, column in named.items() if column == twice]
+    return [f"{' and '.join(keys)} name the same column, {twice}. A column is one thing."]
 
 
 def _weight_problems(text: str, sources: int) -> list[str]:

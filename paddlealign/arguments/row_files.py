@@ -68,6 +68,7 @@ def _of_root(part: str, name: str, rows: RowArguments, splits: _Splits) -> tuple
     if not root.is_dir():
         found = _matching(name)
         if not found:
+            _refuse_odd(key, root)
             raise UserError(
                 f"{key}: {root} is neither a folder nor a file. Nothing is fetched from a hub: download the data set, as with "
                 f"huggingface-cli download --repo-type dataset {root} --local-dir DIR, and give the folder."
@@ -95,6 +96,7 @@ def _files_at(key: str, name: str, rows: RowArguments, splits: _Splits) -> tuple
     if not path.is_dir():
         found = _matching(name)
         if not found:
+            _refuse_odd(key, path)
             raise UserError(f"{key}: {name} does not exist." if not _is_pattern(name) else f"{key}: no file fits the pattern {name}.")
         return found
     here = tuple(sorted(entry for entry in path.iterdir() if _holds_rows(entry)))
@@ -114,6 +116,12 @@ def _matching(name: str) -> tuple[Path, ...]:
     if Path(name).is_file():
         return (Path(name),)
     return tuple(path for path in map(Path, sorted(glob(name, recursive=True))) if path.is_file()) if _is_pattern(name) else ()
+
+
+def _refuse_odd(key: str, path: Path) -> None:
+    """Raise UserError for what is there and is neither a file nor a folder."""
+    if path.exists():
+        raise UserError(f"{key}: {path} is a pipe or a device. Rows are read more than once; write them to a file first.")
 
 
 def _is_pattern(name: str) -> bool:

@@ -36,7 +36,7 @@ def mapped(row: dict[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
         if theirs in row:
             rest[ours] = row[theirs]
         elif ours not in _MAY_BE_MISSING:
-            raise BadRowError(f"no {theirs!r}, which {KEYS[ours]} names; found {found_keys(row)}.")
+            raise BadRowError(f"no {theirs!r}, which {KEYS[ours]} names for all files, dev too; found {found_keys(row)}.")
     return rest
 
 

@@ -1,47 +1,37 @@
-"""Files to rows: which files hold a data set, what stands in each line, and a hash of it all. NumPy is not even needed.
+"""Files to rows, one after another and never a whole file in memory; and a hash of what stands in files.
 
 A file is JSON lines, one JSON array, one pretty-printed JSON object after another, or a table (``tables.py``); ``.gz`` and ``.zst`` are
-unpacked, a byte order mark is skipped. Lines that are Python dict literals (single quotes) are read too, with one warning for the file.
+unpacked, a byte order mark is skipped. Python dict literals (single quotes) are read too. Which of these a file is, its first row says.
 """
 
-import ast
-import gzip
 import hashlib
-import json
-import warnings
-import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from paddlealign.data.tables import TABLES, read_csv, read_table
+from paddlealign.data import json_values as values
+from paddlealign.data.json_stream import Window, is_objects, stream_pieces
+from paddlealign.data.pieces import BadRow, Blocks, Cut, Piece, byte_lines
+from paddlealign.data.python_literals import literal_row
+from paddlealign.data.row_bytes import PACKED, blocks_of, check_file
+from paddlealign.data.tables import TABLES, TEXT_TABLES, csv_pieces, table_pieces
 from paddlealign.errors import UserError
 
-PACKED = (".gz", ".zst")
-_LITERAL_ERRORS = (ValueError, SyntaxError, RecursionError, MemoryError)
-
-
-@dataclass(frozen=True)
-class DoubledKey:
-    """What stands in the place of a JSON object, or of the row around it, in which a key stands twice: one of the values would be lost."""
-
-    key: str
-
-
-@dataclass
-class SourceFile:
-    """The content of one data file.
-
-    rows: (line, value) of every row, in order. problems: "file:line: what is wrong" of every row that cannot be read.
-    literal_rows: how many rows were Python literals and not JSON. only_texts: whether the file has texts for numbers and lists, too (csv).
-    """
-
-    path: Path
-    rows: list[tuple[int, Any]] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    literal_rows: int = 0
-    only_texts: bool = False
+_MARK = b"\xef\xbb\xbf"
+# How files begin that are no rows as they are, and what helps.
+_OTHER_FILES = {
+    b"\x1f\x8b": "packed by gzip; give it the ending .gz",
+    b"\x28\xb5\x2f\xfd": "packed by zstd; give it the ending .zst",
+    b"PK\x03\x04": "a zip archive; unpack it",
+    b"BZh": "packed by bzip2; unpack it",
+    b"\xfd7zXZ": "packed by xz; unpack it",
+    b"PAR1": "a parquet file; give it the ending .parquet",
+    b"ARROW1": "an arrow file; give it the ending .arrow",
+    b"version https://git-lfs": "a pointer of Git LFS; fetch the file itself with git lfs pull",
+    b"<!DOCTYPE": "HTML, not rows; an address may have given a page in place of the file",
+    b"<html": "HTML, not rows; an address may have given a page in place of the file",
+}
 
 
 def data_hash(paths: Sequence[Path]) -> str:
@@ -56,171 +46,114 @@ def data_hash(paths: Sequence[Path]) -> str:
     return total.hexdigest()
 
 
-def read_source(path: Path) -> SourceFile:
-    """Read every row of a file. Rows that cannot be read are in ``problems``; a file that cannot is a UserError."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such data file.")
-    data, source = _unpacked(path), SourceFile(path)
-    suffix = Path(path.stem if path.suffix in PACKED else path.name).suffix
+def pieces(path: Path) -> Iterator[Piece]:
+    """What stands in a file, row by row; memory: that of its longest row. Raises UserError, at the first, where it is no file of rows.
+
+    What cannot be read is a piece too, with a BadRow. No row is passed over; an empty line is none.
+    """
+    check_file(path)
+    suffix = _suffix(path)
     if suffix in TABLES:
-        source.rows.extend(read_table(path, suffix, data))
-        return source
-    text = _decoded(path, data)
-    if not text.strip():
-        raise UserError(f"{path}: the file is empty. Each line of it should be one JSON object.")
-    if suffix in (".csv", ".tsv"):
-        source.only_texts = True
-        source.rows.extend(read_csv(path, text, "," if suffix == ".csv" else "\t", source.problems))
-    elif text.lstrip()[0] == "[":
-        _read_array(text, source)
+        yield from table_pieces(path, suffix)
+        return
+    blocks, first = _begun(path, blocks_of(path))
+    if suffix in TEXT_TABLES:
+        yield from csv_pieces(path, blocks, TEXT_TABLES[suffix])
+    elif first == b"[":
+        yield from stream_pieces(path, Window(blocks), array=True)
     else:
-        _read_lines(text, source)
-    return source
+        seen: list[bytes | Cut] = []
+        objects = is_objects(Window(_remembered(blocks, seen)))
+        blocks = chain(seen, blocks)
+        yield from stream_pieces(path, Window(blocks), array=False) if objects else _lines(blocks)
 
 
-def _unpacked(path: Path) -> bytes:
-    """The content of the file."""
+def row_of(piece: Piece) -> tuple[Any, bool] | BadRow:
+    """The row of a piece, and whether it was a Python literal; or what is wrong with it."""
+    if piece.raw is not None:
+        return _row_of_line(piece.line, piece.raw)
+    return piece.value if isinstance(piece.value, BadRow) else (piece.value, piece.literal)
+
+
+def only_texts(path: Path) -> bool:
+    """Whether the file has texts for numbers and lists, too (csv)."""
+    return _suffix(path) in TEXT_TABLES
+
+
+def _row_of_line(line: int, raw: bytes) -> tuple[Any, bool] | BadRow:
+    """The value of a line of a file, and whether it was a Python literal; or what is wrong with it. raw: with the line's end."""
     try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            return gzip.decompress(data)
-        if path.suffix == ".zst":
-            import pyarrow  # only those who have such files wait for it
-
-            with pyarrow.CompressedInputStream(pyarrow.BufferReader(data), "zstd") as stream:
-                return bytes(stream.read())
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: cannot be read: {error}.") from None
-    return data
-
-
-def _decoded(path: Path, data: bytes) -> str:
-    """The text of a file, without a byte order mark."""
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise UserError(f"{path}: the file is UTF-16. Save it as UTF-8.")
-    try:
-        return data.decode("utf-8-sig")
+        whole = raw.decode("utf-8").removeprefix("\ufeff")  # in the middle of files that were put together
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}:{line}: not UTF-8 (byte 0x{data[error.start]:02x}). Save the file as UTF-8.") from None
-
-
-def _read_lines(text: str, source: SourceFile) -> None:
-    """JSON lines, with Python literals let through."""
-    # Only "\n" ends a line: str.splitlines would also split at U+2028, which may stand inside a JSON string.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            source.rows.append((number, _DECODER.decode(line)))
-            continue
-        except (ValueError, RecursionError) as error:
-            failure = error
-        literal = _literal(line)
+        cut = error.reason == "unexpected end of data" and error.end == len(raw)
+        bad = raw.decode("utf-8", "surrogateescape")
+        return values.unfinished(line, None, bad) if cut else values.not_utf8(line, error.start + 1, raw[error.start], bad)
+    text = whole.rstrip("\r\n")
+    try:
+        value = values.DECODER.decode(text)
+    except (ValueError, RecursionError) as error:
+        literal = literal_row(text)
         if literal is not None:
-            source.rows.append((number, literal))
-            source.literal_rows += 1
-            continue
-        if not source.rows and not source.problems and _read_objects(text, source):
-            return  # the first row does not end where its line ends: pretty-printed objects
-        source.problems.append(_json_problem(source.path, number, failure))
+            return (literal, True) if not values.too_deep(literal, text) else values.too_deeply(line, text)
+        if text == whole and values.breaks_off(error, text[getattr(error, "pos", 0) :]):
+            return values.unfinished(line, error, text)
+        return values.no_json(line, getattr(error, "colno", None), error, text, getattr(error, "pos", 0))
+    return values.too_deeply(line, text) if values.too_deep(value, text) else (value, False)
 
 
-def _read_objects(text: str, source: SourceFile) -> bool:
-    """JSON objects one after another, each over several lines. Leaves the source alone and says False if it is not that."""
-    rows, place, line, counted = [], 0, 1, 0
-    while place < len(text):
-        if text[place].isspace():
-            place += 1
-            continue
-        line, counted = line + text.count("\n", counted, place), place
-        try:
-            value, place = _DECODER.raw_decode(text, place)
-        except (ValueError, RecursionError):
-            return False
-        rows.append((line, value))
-    source.rows.extend(rows)
-    return True
+def _suffix(path: Path) -> str:
+    return Path(path.stem if path.suffix in PACKED else path.name).suffix
 
 
-def _read_array(text: str, source: SourceFile) -> None:
-    """One JSON array of rows (or a Python list of dicts), with the line on which each row starts."""
-    line, counted = 1, 0
-    place = text.index("[") + 1
-    while True:
-        place = _skip_space(text, place)
-        if place < len(text) and text[place] == "]":
+def _lines(blocks: Blocks) -> Iterator[Piece]:
+    """JSON lines. Only a line feed ends one: U+2028, at which str.splitlines splits too, may stand inside a JSON string."""
+    for item in byte_lines(blocks):
+        if isinstance(item, Piece):
+            yield item
+        elif item[1].strip():
+            yield Piece(*item)
+
+
+def _begun(path: Path, blocks: Blocks) -> tuple[Blocks, bytes]:
+    """The blocks without a byte order mark, and the first byte that is no space. Raises UserError for an empty file, and for UTF-16."""
+    start = b""
+    kept: list[bytes | Cut] = []
+    for block in blocks:
+        kept.append(block)
+        if isinstance(block, Cut):
             break
-        line, counted = line + text.count("\n", counted, place), place
-        try:
-            value, place = _DECODER.raw_decode(text, place)
-            source.rows.append((line, value))
-            place = _skip_space(text, place)
-            if place < len(text) and text[place] == ",":
-                place += 1
-            elif place >= len(text) or text[place] != "]":
-                raise json.JSONDecodeError("Expecting ',' or ']' after a row", text, place)
-        except (ValueError, RecursionError) as error:
-            if not _read_literal_list(text, source):
-                number = getattr(error, "lineno", line)
-                source.problems.append(_json_problem(source.path, number, error))
-            return
-    rest = _skip_space(text, place + 1)
-    if rest < len(text):
-        number = text.count("\n", 0, rest) + 1
-        source.problems.append(f"{source.path}:{number}: text after the end of the JSON array.")
+        if len(start) < 4:
+            start += block[:4]
+        if len(start) >= 4 and block.strip():
+            break
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff") or (len(start) >= 2 and start[:2].strip(b"\0") in (b"{", b"[") and b"\0" in start[:2]):
+        raise UserError(f"{path}: the file is UTF-16. Save it as UTF-8.")
+    head = b"".join(block for block in kept if isinstance(block, bytes))[:64].lstrip()
+    other = next((said for sign, said in _OTHER_FILES.items() if head.startswith(sign)), None)
+    if other:
+        raise UserError(f"{path}: the file is {other}.")
+    if isinstance(kept[0] if kept else None, bytes) and start.startswith(_MARK):
+        kept = _without(kept, len(_MARK))
+    first = b"".join(block[:1] for block in (block.lstrip() for block in kept if isinstance(block, bytes)))[:1]
+    if not first and not any(isinstance(block, Cut) for block in kept):
+        raise UserError(f"{path}: the file is empty. Each line of it should be one JSON object.")
+    return chain(kept, blocks), first
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | DoubledKey:
-    """A JSON object, or word of a key that stands twice in it or in an object that it holds, in a list or not."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        return DoubledKey(next(key for key in keys if keys.count(key) > 1))
-    items = (item for value in found.values() for item in (value if isinstance(value, list) else [value]))
-    return next((item for item in items if isinstance(item, DoubledKey)), found)
+def _without(blocks: list[bytes | Cut], count: int) -> list[bytes | Cut]:
+    """The blocks without so many bytes at the start."""
+    rest: list[bytes | Cut] = []
+    for block in blocks:
+        if isinstance(block, Cut):
+            rest.append(block)
+        else:
+            rest.append(block[count:])
+            count -= min(count, len(block))
+    return rest
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object)
-
-
-def _skip_space(text: str, place: int) -> int:
-    while place < len(text) and text[place].isspace():
-        place += 1
-    return place
-
-
-def _read_literal_list(text: str, source: SourceFile) -> bool:
-    """A Python list of dict literals."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)
-            body = ast.parse(text.strip(), mode="eval").body
-        if not isinstance(body, ast.List):
-            return False
-        skipped = text[: text.index("[")].count("\n")
-        rows = [(node.lineno + skipped, ast.literal_eval(node)) for node in body.elts]
-    except _LITERAL_ERRORS:
-        return False
-    source.rows[:] = rows
-    source.literal_rows = len(rows)
-    return True
-
-
-def _literal(line: str) -> dict[Any, Any] | None:
-    """The line as a Python dict literal, or None."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)
-            value = ast.literal_eval(line.strip())
-    except _LITERAL_ERRORS:
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _json_problem(path: Path, line: int, error: Exception) -> str:
-    column = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-    reason = (
-        error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply" if isinstance(error, RecursionError) else str(error)
-    )
-    return f"{path}:{line}{column}: not valid JSON ({reason}). Each row should be one JSON object."
+def _remembered(blocks: Blocks, seen: list[bytes | Cut]) -> Blocks:
+    """The same blocks, each put into a list as it passes."""
+    for block in blocks:
+        seen.append(block)
+        yield block

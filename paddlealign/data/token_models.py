@@ -1,9 +1,10 @@
 """Text to ids and back, by the tokenizers library: the description that ``tokenizer_files`` gives, and where each token lies in the text.
 
-Special tokens that stand in the text become their ids; nothing is added to it.
+Special tokens that stand in the text become their ids, unless they stand in a part that is said to be plain; nothing is added to it.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,10 @@ class Tokens:
     ends: np.ndarray
 
 
+# Where plain text holds a special token, the others are spelled in these characters, which stand for nothing, one for each token.
+_PRIVATE = 0xF0000
+Spans = Sequence[tuple[int, int]]
+
 # How the decoders of LLaMA's families are written: byte fallback, and then with the space in front of the text taken away.
 _FALLBACK = [{"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}]
 _STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
@@ -46,21 +51,39 @@ class TokenModel:
         except Exception as error:  # noqa: BLE001 - the library raises bare Exception for every fault of the file
             raise UserError(f"{path}: not a tokenizer that the tokenizers library {tokenizers.__version__} reads: {error}.") from None
         self.decoder = _decoder_kind(content.get("decoder"))
-        self._model.no_padding()
-        self._model.no_truncation()
         first = self._model.encode("a").ids[:1]
         # What the file's post-processor puts first; the tokenizer looks whether it is the BOS.
         self.first_id: int | None = first[0] if first != self._model.encode("a", add_special_tokens=False).ids[:1] else None
-        # ByteLevel's own trimming would take white space out of the offsets.
-        self._model.post_processor = tokenizers.processors.ByteLevel(trim_offsets=False)
+        _whole_texts(self._model)
+        self._respelled: tokenizers.Tokenizer | None = None
 
-    def encode_batch(self, texts: Sequence[str]) -> list[Tokens]:
-        """Tokenise texts."""
-        result = []
-        for encoding in self._model.encode_batch(list(texts), add_special_tokens=False):
-            offsets = np.array(encoding.offsets, np.int32).reshape(-1, 2)
-            result.append(Tokens(np.array(encoding.ids, np.int32), offsets[:, 0], offsets[:, 1]))
+    def encode_batch(self, texts: Sequence[str], plain: Sequence[Spans] | None = None) -> list[Tokens]:
+        """Tokenise texts. plain: for each text the parts, (start, end) in characters, in which a special token is text like any other.
+
+        Raises ValueError where a plain part with a special token stands beside characters of private use (U+F0000 on).
+        """
+        result = [_tokens(encoding) for encoding in self._model.encode_batch(list(texts), add_special_tokens=False)]
+        for index, spans in enumerate(plain or ()):
+            if any(token in texts[index][start:end] for start, end in spans for token in self.special_tokens()):
+                result[index] = self._encode_plain(texts[index], spans)
         return result
+
+    def _encode_plain(self, text: str, spans: Spans) -> Tokens:
+        """Ids of a text in whose plain parts a special token stands: a tokenizer that spells special tokens otherwise does not see it."""
+        names = {token: chr(_PRIVATE + number) * len(token) for number, token in enumerate(self.special_tokens())}
+        if self._respelled is None:
+            self._respelled = tokenizers.Tokenizer.from_str(json.dumps(_renamed(self.description(), names)))
+            _whole_texts(self._respelled)
+        if any(_PRIVATE <= ord(sign) < _PRIVATE + len(names) for sign in text):
+            raise ValueError("a special token in plain text beside characters of private use")
+        pattern = re.compile("|".join(re.escape(token) for token in sorted(names, key=len, reverse=True)))
+        parts, place = [], 0
+        for start, end in sorted(spans):
+            # As long as the token itself, so that every place in the text stays where it is.
+            parts += [pattern.sub(lambda found: names[found[0]], text[place:start]), text[start:end]]
+            place = end
+        parts.append(pattern.sub(lambda found: names[found[0]], text[place:]))
+        return _tokens(self._respelled.encode("".join(parts), add_special_tokens=False))
 
     def decode(self, ids: Sequence[int], skip_special: bool) -> str:
         """Ids back to text, as the description's decoder says."""
@@ -85,6 +108,31 @@ class TokenModel:
     def size(self) -> int:
         """The highest id and one: the rows that an embedding needs."""
         return max(self._model.get_vocab(with_added_tokens=True).values()) + 1
+
+
+def _whole_texts(model: tokenizers.Tokenizer) -> None:
+    """Have a tokenizer give a text's ids and places as they are."""
+    model.no_padding()
+    model.no_truncation()
+    # ByteLevel's own trimming would take white space out of the offsets.
+    model.post_processor = tokenizers.processors.ByteLevel(trim_offsets=False)
+
+
+def _tokens(encoding: tokenizers.Encoding) -> Tokens:
+    offsets = np.array(encoding.offsets, np.int32).reshape(-1, 2)
+    return Tokens(np.array(encoding.ids, np.int32), offsets[:, 0], offsets[:, 1])
+
+
+def _renamed(content: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """tokenizer.json's object with special tokens under other names, each with its own id. names: token -> its name there."""
+    added = [{**token, "content": names.get(token["content"], token["content"])} for token in content["added_tokens"]]
+    model, vocabulary = content["model"], content["model"]["vocab"]
+    if isinstance(vocabulary, dict):
+        vocabulary = {names.get(token, token): index for token, index in vocabulary.items()}
+    else:
+        vocabulary = [[names.get(token, token), score] for token, score in vocabulary]
+    unknown = {"unk_token": names.get(model["unk_token"], model["unk_token"])} if model.get("unk_token") else {}
+    return {**content, "added_tokens": added, "model": {**model, "vocab": vocabulary, **unknown}}
 
 
 def _decoder_kind(decoder: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from paddlealign.data.token_models import TokenModel, Tokens
+from paddlealign.data.token_models import Spans, TokenModel, Tokens
 from paddlealign.data.tokenizer_files import file_text, read_json, read_tokenizer_file
 from paddlealign.errors import UserError
 
@@ -50,9 +50,9 @@ class Tokenizer:
         """Ids of a text with the characters that each covers. No BOS or EOS is added; those in the text become their ids."""
         return self.model.encode_batch([text])[0]
 
-    def encode_batch(self, texts: Sequence[str]) -> list[Tokens]:
-        """``encode`` for many texts, faster."""
-        return self.model.encode_batch(texts)
+    def encode_batch(self, texts: Sequence[str], plain: Sequence[Spans] | None = None) -> list[Tokens]:
+        """``encode`` for many texts, faster. plain: see ``TokenModel.encode_batch``."""
+        return self.model.encode_batch(texts, plain)
 
     def decode(self, ids: Sequence[int] | np.ndarray, skip_special: bool = True) -> str:
         """Text of some ids. Nothing is cleaned up: spaces before punctuation stay as the model wrote them."""

@@ -207,10 +207,10 @@ def json_bytes(value: Any) -> bytes:
 
 
 def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as JSON lines, atomically; the folder is made. A lone surrogate in a text becomes a question mark."""
+    """Write rows as JSON lines, atomically; the folder is made. Half a surrogate pair in a text stands there as JSON's escape."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_bytes(path, text.encode("utf-8", errors="replace"))
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
 
 
 def write_bytes(path: Path, content: bytes) -> Written:

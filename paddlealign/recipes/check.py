@@ -20,6 +20,7 @@ from paddlealign.training.loop import Task
 from paddlealign.training.step import evaluate
 
 _GB = 1e9
+CHECKED_STEPS = 10_000  # of a longer epoch so many are looked at
 
 
 def check_run(
@@ -44,7 +45,7 @@ def check_run(
     cells = sum(batch.input_ids.size for batch in step.batches)
     each = f" in each of {task.topology.data.size} copies of the model" if task.topology.data.size > 1 else ""
     print(f"steps: {task.feed.total_steps:,}; the first takes {rows} rows, {tokens:,} tokens, in micro-batches: {len(step.batches)}{each}")
-    print(f"padding: {1 - tokens / cells:.1%} of the first step's {cells:,} positions")
+    print(f"padding: {1 - tokens / cells:.1%} of the first step's {cells:,} positions; {task.feed.describe_epoch(CHECKED_STEPS)}")
     print(max(gather_values(task.topology.everyone, memory_line(arguments, task, step.batches, reference)))[1])
     sums = evaluate(task.policy, step.batches[:1], task.objective, task.precision, task.topology, task.chain)
     means = sums.means()

@@ -22,8 +22,11 @@ from paddlealign.arguments.fields import ModelArguments, ParallelArguments
 from paddlealign.arguments.generation_fields import GenerationArguments
 from paddlealign.arguments.lora_fields import AdapterArguments
 from paddlealign.arguments.results import EvaluateCompareArguments, PredictArguments
+from paddlealign.arguments.row_fields import PromptRowArguments
+from paddlealign.data.refusals import RefusedRow
 from paddlealign.data.template import Template, load_template
 from paddlealign.data.tokenizer import Tokenizer
+from paddlealign.errors import UserError
 from paddlealign.models.incremental import forward_whole
 from paddlealign.models.tensor_files import write_json_lines
 from paddlealign.parallel.topology import SINGLE
@@ -32,6 +35,7 @@ from paddlealign.recipes.device import choose_device, introduce, say
 from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.predict import PromptRow, generation_settings, output_settings, predict_rows, read_prompts
 from paddlealign.recipes.prediction_file import OUTPUT_KEY, prepare_output, settings_path
+from paddlealign.recipes.reading import keep_refusals, refused_path
 from paddlealign.recipes.scoring import Scorer, find_scorer
 
 SIDES = ("baseline", "finetuned")
@@ -41,7 +45,10 @@ _SHOWN_CHARACTERS = 400
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two models, not yet in memory, and the prompts in its tokens. model, adapter: as predict.py would be told of it."""
+    """One of the two models, not yet in memory, and the prompts in its tokens.
+
+    model, adapter, asked: as predict.py would be told of it. refused: the rows that were skipped.
+    """
 
     name: str
     model: ModelArguments
@@ -49,7 +56,9 @@ class Side:
     scorer: Scorer
     tokenizer: Tokenizer
     template: Template
+    asked: PromptRowArguments
     rows: list[PromptRow]
+    refused: list[RefusedRow]
 
 
 def run(arguments: EvaluateCompareArguments) -> None:
@@ -63,7 +72,11 @@ def run(arguments: EvaluateCompareArguments) -> None:
         find_scorer(key, model.model_name_or_path, need_language_head, model.allow_pickle, comparison.dtype, device, adapter.lora_path)
         for key, model, adapter in told
     ]
-    sides = [open_side(name, *it[1:], scorer, ways) for name, it, scorer in zip(SIDES, told, scorers, strict=True)]
+    sides = [open_side(name, *it[1:], arguments.rows, scorer, ways) for name, it, scorer in zip(SIDES, told, scorers, strict=True)]
+    refused = {row.source: row for side in sides for row in side.refused}  # of either model, so that both answer the same rows
+    sides = [replace(side, rows=[row for row in side.rows if row.source not in refused]) for side in sides]
+    if not sides[0].rows:
+        raise UserError(f"{comparison.data_file}: no row is left that both models can answer.")
     if comparison.check:
         for side in sides:
             side.scorer.load()
@@ -71,6 +84,7 @@ def run(arguments: EvaluateCompareArguments) -> None:
             say(f"{side.name}: the model is whole. The first prompt:\n{side.tokenizer.decode(side.rows[0].prompt, skip_special=False)}")
         say(f"check: {len(ways)} ways, {len(sides[0].rows)} prompts")
         return
+    keep_refusals(refused_path(comparison.output_file), list(refused.values()))
     folder = Path(f"{comparison.output_file}.parts")
     parts = begin_parts(sides, ways, folder)
     for side in sides:
@@ -82,14 +96,16 @@ def run(arguments: EvaluateCompareArguments) -> None:
     say(f"done: {len(lines)} rows in {comparison.output_file}, {len(ways)} for each of {len(sides[0].rows)} prompts")
 
 
-def open_side(name: str, model: ModelArguments, adapter: AdapterArguments, scorer: Scorer, ways: Sequence[Way]) -> Side:
+def open_side(
+    name: str, model: ModelArguments, adapter: AdapterArguments, asked: PromptRowArguments, scorer: Scorer, ways: Sequence[Way]
+) -> Side:
     """A model's tokenizer and template, and the prompts in its tokens. Raises UserError for a prompt that it cannot answer."""
     say(f"{name}: {scorer.folder}")
     tokenizer = load_tokenizer(model, adapter.lora_path)
     template = load_template(tokenizer, ways[0].generation.chat_template)
     longest = max(ways, key=lambda way: way.generation.max_length)
-    rows = read_prompts(longest.generation, tokenizer, template, scorer.config, KEYS)
-    return Side(name, model, adapter, scorer, tokenizer, template, rows)
+    rows, refused = read_prompts(longest.generation, asked, tokenizer, template, scorer.config, KEYS)
+    return Side(name, model, adapter, scorer, tokenizer, template, asked, rows, refused)
 
 
 @dataclass(frozen=True)
@@ -122,7 +138,7 @@ def begin_parts(sides: Sequence[Side], ways: Sequence[Way], folder: Path) -> lis
 def begin_part(part: Part) -> int:
     """See ``prediction_file.prepare_output``."""
     side = part.side
-    told = PredictArguments(side.model, side.adapter, part.generation, ParallelArguments(), {}, (), None)
+    told = PredictArguments(side.model, side.adapter, side.asked, part.generation, ParallelArguments(), {}, (), None)
     done = prepare_output(
         part.file, [row.row for row in side.rows], output_settings(told, side.scorer.dtype, side.tokenizer, side.template)
     )

@@ -1,6 +1,7 @@
 """evaluate.py judge: two files of answers to the same prompts, who won each, and how often."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from tqdm import tqdm
 
 from paddlealign.arguments.judge_fields import JudgeArguments
 from paddlealign.arguments.results import EvaluateJudgeArguments
+from paddlealign.arguments.row_fields import AnswerRowArguments
 from paddlealign.data.describe import describe
 from paddlealign.data.encoding import Limits
 from paddlealign.data.example import Example, Record
 from paddlealign.data.records import ReadReport, read_rows
+from paddlealign.data.refusals import RefusedRow, describe_refusals
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.errors import UserError
 from paddlealign.evaluation.length_control import length_controlled_rate
@@ -26,6 +29,7 @@ from paddlealign.models.tensor_files import write_json_lines
 from paddlealign.recipes.device import choose_device, introduce, say
 from paddlealign.recipes.heads import need_language_head, need_score_head
 from paddlealign.recipes.judge_function import call_judge, load_judge
+from paddlealign.recipes.reading import keep_refusals, reading_of, refused_path
 from paddlealign.recipes.scoring import (
     Pace,
     Scorer,
@@ -67,26 +71,32 @@ def run(arguments: EvaluateJudgeArguments) -> None:
     """Judge, write the rows with their winners, and show who won. Raises UserError."""
     introduce(arguments)
     judging = arguments.scoring
-    duels = read_duels(judging)
+    duels, refused = read_duels(judging, arguments.rows)
     judged = judge_by_function(judging, duels) if judging.judge else judge_by_models(judging, duels)
     if judging.check:
         return
+    keep_refusals(refused_path(judging.output_file), refused)
     outcomes = outcomes_of(np.array([it.margin for it in judged]), judging.tie_margin)
-    write_json_lines(Path(judging.output_file), [judged_row(it, float(outcome)) for it, outcome in zip(judged, outcomes, strict=True)])
+    write_json_lines(
+        Path(judging.output_file),
+        [judged_row(it, float(outcome), answer_keys(arguments.rows)) for it, outcome in zip(judged, outcomes, strict=True)],
+    )
     show_figures(judging, outcomes, np.array([[len(text) for text in it.duel.answers()] for it in judged], np.float64))
     say(f"done: {len(judged)} rows in {judging.output_file}")
 
 
-def read_duels(judging: JudgeArguments) -> list[Duel]:
-    """The answers of both files that belong to the same prompts, in the order of A's. Raises UserError."""
+def read_duels(judging: JudgeArguments, asked: AnswerRowArguments) -> tuple[list[Duel], list[RefusedRow]]:
+    """The answers of both files that belong to the same prompts, in the order of A's; and the skipped rows. Raises UserError."""
     files = (judging.answers_a, judging.answers_b)
     if Path(files[0]).samefile(files[1]):
         raise UserError(f"answers_a and answers_b are the same file, {files[0]}. Give two.")
     sides = []
+    refused: list[RefusedRow] = []
     for file in files:
-        found, report = read_rows([Path(file)], "answered")
-        for warning in report.warnings:
-            say(f"note: {warning}")
+        found, report = read_rows([Path(file)], "answered", reading_of(asked), asked.on_bad_row)
+        refused += report.skipped
+        for line in [f"note: {warning}" for warning in report.warnings] + describe_refusals(file, report.skipped):
+            say(line)
         pair = next((record for _, record in found if len(record.responses) == 2), None)
         if pair:
             raise UserError(f"{pair.source}: the row is a pair; a file of answers has one answer a row, in output, response or tgt.")
@@ -98,7 +108,7 @@ def read_duels(judging: JudgeArguments) -> list[Duel]:
     duels = [Duel(row, record, second[place][1]) for (row, record), place in zip(first, places, strict=True)]
     same = sum(_text(duel.first) == _text(duel.second) for duel in duels)
     say(f"{files[0]} (A) and {files[1]} (B): {len(duels):,} prompts, in {same:,} of them the same answer twice")
-    return duels
+    return duels, refused
 
 
 def judge_by_function(judging: JudgeArguments, duels: list[Duel]) -> list[Judged]:
@@ -154,19 +164,24 @@ def encode_duels(judging: JudgeArguments, duels: list[Duel], tokenizer: Tokenize
 
 def duel_scores(judging: JudgeArguments, scorers: list[Scorer], examples: list[Example], pad_id: int) -> np.ndarray:
     """The score of each example, float64 [examples]: the reward, or beta (log pi - log ref). One model at a time is in memory."""
-    pace = Pace(pad_id, judging.max_length, 2 * judging.batch_size)
+    pace = Pace(pad_id, 2 * judging.batch_size)
     if judging.reward_model_name_or_path:
         return np.concatenate(reward_scores(scorers[0], examples, pace)).astype(np.float64)
     policy, reference = (-response_nlls(scorer, examples, pace)[0] for scorer in scorers)
     return judging.beta * (policy - reference)
 
 
-def judged_row(judged: Judged, outcome: float) -> dict[str, Any]:
-    """A's row with both answers, what the judge said, and the winner: a, b or tie."""
+def answer_keys(asked: AnswerRowArguments) -> tuple[str, ...]:
+    """Under what names a row's answer may stand."""
+    return (*ANSWER_KEYS, asked.response_key) if asked.response_key else ANSWER_KEYS
+
+
+def judged_row(judged: Judged, outcome: float, answers: Sequence[str]) -> dict[str, Any]:
+    """A's row with both answers, what the judge said, and the winner: a, b or tie. answers: the names of A's own answer, which goes."""
     answer_a, answer_b = judged.duel.answers()
     scores = dict(zip(("score_a", "score_b"), (round(score, 6) for score in judged.scores), strict=True)) if judged.scores else {}
     return {
-        **{key: value for key, value in judged.duel.row.items() if key not in ANSWER_KEYS},
+        **{key: value for key, value in judged.duel.row.items() if key not in answers},
         "answer_a": answer_a,
         "answer_b": answer_b,
         **scores,

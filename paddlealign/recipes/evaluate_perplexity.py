@@ -1,6 +1,7 @@
 """evaluate.py perplexity: how well a language model foresees the answers of rows that were held out."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ from paddlealign.data.describe import describe
 from paddlealign.data.encoding import Limits
 from paddlealign.data.example import Example, Record
 from paddlealign.data.records import read_rows
+from paddlealign.data.refusals import RefusedRow
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.evaluation.perplexity import summarise_nll
 from paddlealign.models.tensor_files import write_json_lines
 from paddlealign.recipes.adapter import load_tokenizer
 from paddlealign.recipes.device import choose_device, introduce, say
 from paddlealign.recipes.heads import need_language_head
+from paddlealign.recipes.reading import keep_refusals, reading_of, refused_path
 from paddlealign.recipes.scoring import Pace, encode_told, find_scorer, hold_to, refuse_taken, response_nlls, with_texts
 
 KEYS = ("nll", "tokens")
@@ -36,18 +39,20 @@ def run(arguments: EvaluatePerplexityArguments) -> None:
         arguments.adapter.lora_path,
     )
     tokenizer = load_tokenizer(model, arguments.adapter.lora_path)
-    found, examples = read_held_out(arguments, tokenizer)
+    found, examples, refused = read_held_out(arguments, tokenizer)
     hold_to(scorer, examples, tokenizer)
     if scoring.check:
         scorer.load()
         shown = describe(examples[0], tokenizer, colour=sys.stdout.isatty())
         say(f"one example, scored tokens marked:\n{shown}\ncheck: the model is whole and the rows can be scored")
         return
-    nlls, tokens, right = response_nlls(scorer, examples, Pace(tokenizer.pad_id, scoring.max_length, scoring.batch_size))
+    nlls, tokens, right = response_nlls(scorer, examples, Pace(tokenizer.pad_id, scoring.batch_size))
     lines = []
+    chosen = arguments.rows.chosen_key or "chosen"
     for (row, record), nll, count in zip(found, nlls, tokens, strict=True):
-        lines.append({**with_texts(row, chosen_text(record)), **dict(zip(KEYS, (round(float(nll), 6), int(count)), strict=True))})
+        lines.append({**with_texts(row, {chosen: record.responses[0]}), **dict(zip(KEYS, (round(float(nll), 6), int(count)), strict=True))})
     write_json_lines(Path(scoring.output_file), lines)
+    keep_refusals(refused_path(scoring.output_file), refused)
     figures, total = summarise_nll(nlls, tokens), int(tokens.sum())
     say(
         f"perplexity {figures['perplexity']:.4f}: {figures['mean']:.6f} nats a token over {total:,} scored tokens of {len(lines):,} rows; "
@@ -58,10 +63,13 @@ def run(arguments: EvaluatePerplexityArguments) -> None:
 
 def read_held_out(
     arguments: EvaluatePerplexityArguments, tokenizer: Tokenizer
-) -> tuple[list[tuple[dict[str, Any], Record]], list[Example]]:
-    """The rows of data_file that can be scored, each as its row, its record and its tokens; what is left out is told."""
-    scoring = arguments.scoring
-    found, report = read_rows([Path(scoring.data_file)], "held_out")
+) -> tuple[list[tuple[dict[str, Any], Record]], list[Example], Sequence[RefusedRow]]:
+    """The rows of data_file that can be scored, each as its row, its record and its tokens; and the rows that were skipped.
+
+    What is left out is told.
+    """
+    scoring, asked = arguments.scoring, arguments.rows
+    found, report = read_rows([Path(scoring.data_file)], "held_out", reading_of(asked), asked.on_bad_row)
     for row, record in found:
         refuse_taken(row, KEYS, record.source)
     records = [record for _, record in found]
@@ -69,9 +77,4 @@ def read_held_out(
         records = [replace(record, score_all_turns=False) for record in records]
     limits = Limits(scoring.max_length, scoring.src_length, scoring.truncation)
     encoded = encode_told(scoring.data_file, records, report, tokenizer, scoring.chat_template, limits)
-    return [found[index] for index in encoded.kept], encoded.examples
-
-
-def chosen_text(record: Record) -> dict[str, object]:
-    """What stands in the place of a pair's list of chosen answers."""
-    return {"chosen": record.responses[0]}
+    return [found[index] for index in encoded.kept], encoded.examples, report.skipped

@@ -1,7 +1,8 @@
 """predict.py: read rows, generate a completion for each, write them in the input's order; or chat in the terminal."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from tqdm import tqdm
 from paddlealign.arguments.decoding import split_stop_strings, text_keys
 from paddlealign.arguments.fields import GenerationArguments
 from paddlealign.arguments.results import PredictArguments
+from paddlealign.arguments.row_fields import PromptRowArguments
 from paddlealign.data.encoding import encode_prompt
 from paddlealign.data.example import Record
 from paddlealign.data.records import read_rows
+from paddlealign.data.refusals import RefusedRow, describe_refusals
 from paddlealign.data.sources import data_hash
 from paddlealign.data.template import Template, load_template
 from paddlealign.data.tokenizer import Tokenizer
@@ -32,6 +35,7 @@ from paddlealign.recipes.device import choose_device, choose_dtype, introduce, s
 from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.prediction_file import OUTPUT_KEY, append_outputs, prepare_output
 from paddlealign.recipes.processes import agree_on, check_cut, staged_forward, start_processes
+from paddlealign.recipes.reading import keep_refusals, reading_of, refused_path
 from paddlealign.recipes.scoring import refuse_taken
 from paddlealign.recipes.stop_strings import cut_at_stop, special_stop_ids, stop_finder
 
@@ -41,11 +45,15 @@ WINDOW_BATCHES = 8
 
 @dataclass(frozen=True)
 class PromptRow:
-    """A row of the data file, as it stood there and as the tokens that the model answers. cut: whether their start was cut off."""
+    """A row of the data file, as it stood there and as the tokens that the model answers.
+
+    cut: whether their start was cut off. source: "file:line".
+    """
 
     row: dict[str, Any]
     prompt: list[int]
     cut: bool
+    source: str
 
 
 def run(arguments: PredictArguments) -> None:
@@ -77,7 +85,7 @@ def run(arguments: PredictArguments) -> None:
             chat(load(), tokenizer, template, settings, generation.src_length)
         return
     refuse_same_file(generation)
-    rows = read_prompts(generation, tokenizer, template, config)
+    rows, refused = read_prompts(generation, arguments.rows, tokenizer, template, config)
     told = {"rows": data_hash([Path(str(generation.data_file))]), "tokenizer": tokenizer.fingerprint, "template": template.fingerprint}
     agree_on(arguments, topology, {**told, "dtype of the weights": dtype} | ({"adapter": adapter_hash(lora_path)} if lora_path else {}))
     if generation.check:
@@ -87,6 +95,7 @@ def run(arguments: PredictArguments) -> None:
     output_file = Path(generation.output_file)
     done = 0
     if topology.is_main:
+        keep_refusals(refused_path(generation.output_file), refused)
         done = prepare_output(output_file, [row.row for row in rows], output_settings(arguments, dtype, tokenizer, template))
     done = gather_values(topology.everyone, done)[0]
     if done:
@@ -130,18 +139,37 @@ def generation_settings(generation: GenerationArguments, tokenizer: Tokenizer, t
 
 
 def read_prompts(
-    generation: GenerationArguments, tokenizer: Tokenizer, template: Template, config: DecoderConfig, written: Sequence[str] = (OUTPUT_KEY,)
-) -> list[PromptRow]:
-    """Read and encode the rows of data_file, and say what was read. Raises UserError for a row that the model cannot answer.
+    generation: GenerationArguments,
+    asked: PromptRowArguments,
+    tokenizer: Tokenizer,
+    template: Template,
+    config: DecoderConfig,
+    written: Sequence[str] = (OUTPUT_KEY,),
+) -> tuple[list[PromptRow], list[RefusedRow]]:
+    """Read and encode the rows of data_file, and say what was read. Returns them, and those that were skipped.
 
-    written: the keys that will be added to a row, which must be free.
+    Raises UserError for a row that the model cannot answer, unless on_bad_row is skip. written: the keys that will be added to a row, which
+    must be free.
     """
-    pairs, report = read_rows([Path(str(generation.data_file))], "prompt")
+    pairs, report = read_rows([Path(str(generation.data_file))], "prompt", reading_of(asked), asked.on_bad_row)
     for warning in report.warnings:
         say(f"note: {warning}")
     for row, record in pairs:
         refuse_taken(row, written, record.source)
-    rows = [prompt_row(row, record, generation, tokenizer, template, config) for row, record in pairs]
+    rows: list[PromptRow] = []
+    refused = list(report.skipped)
+    for row, record in pairs:
+        try:
+            rows.append(prompt_row(row, record, generation, tokenizer, template, config))
+        except UserError as error:
+            if asked.on_bad_row == "error":
+                raise
+            refused.append(RefusedRow(record.source, str(error).removeprefix(f"{record.source}: "), json.dumps(row, ensure_ascii=False)))
+    for line in describe_refusals(str(generation.data_file), refused):
+        say(line)
+    if not rows:
+        raise UserError(f"{generation.data_file}: no row is left that the model can answer; all {len(refused):,} were skipped.")
+    check_ids(rows, config)
     lengths = np.array([len(row.prompt) for row in rows])
     say(f"{generation.data_file}: {len(rows)} rows, prompts of {lengths.min()} to {lengths.max()} tokens, {lengths.sum():,} in all")
     cut = sum(row.cut for row in rows)
@@ -150,7 +178,17 @@ def read_prompts(
     short = int((lengths + generation.max_length > config.max_positions).sum())
     if short:
         say(f"note: {short} rows may end before {generation.max_length} new tokens: the model has {config.max_positions} positions")
-    return rows
+    return rows, refused
+
+
+def check_ids(rows: Sequence[PromptRow], config: DecoderConfig) -> None:
+    """Raise UserError where a prompt has a token that the model does not have."""
+    for row in rows:
+        if max(row.prompt) >= config.vocab_size:
+            raise UserError(
+                f"{row.source}: the tokenizer gives the id {max(row.prompt)}, but the model's vocabulary has {config.vocab_size} ids. "
+                "The tokenizer is not this model's; set tokenizer_name_or_path."
+            )
 
 
 def prompt_row(
@@ -176,12 +214,7 @@ def prompt_row(
             f"Set src_length (now {src_length}) to {most} or less: that leaves {positions - most} for the answer (max_length "
             f"{generation.max_length})."
         )
-    if max(ids) >= config.vocab_size:
-        raise UserError(
-            f"{record.source}: the tokenizer gives the id {max(ids)}, but the model's vocabulary has {config.vocab_size} ids. "
-            "The tokenizer is not this model's; set tokenizer_name_or_path."
-        )
-    return PromptRow(row, ids, prompt.cut)
+    return PromptRow(row, ids, prompt.cut, record.source)
 
 
 def output_settings(arguments: PredictArguments, dtype: str, tokenizer: Tokenizer, template: Template) -> dict[str, Any]:
@@ -192,6 +225,7 @@ def output_settings(arguments: PredictArguments, dtype: str, tokenizer: Tokenize
         "model": str(folder.resolve()),
         "weights": sorted(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files),
         **({"adapter": adapter_hash(arguments.adapter.lora_path)} if arguments.adapter.lora_path else {}),
+        **{key: value for key, value in asdict(arguments.rows).items() if value is not None and key != "on_bad_row"},
         "dtype": dtype,
         "tokenizer": tokenizer.fingerprint,
         "template": template.fingerprint,

@@ -84,7 +84,7 @@ def append_outputs(output_file: Path, rows: Sequence[dict[str, Any]], outputs: S
     """Append finished rows, each with its text or its list of texts, and bring them to the disk."""
     lines = [as_line({**row, OUTPUT_KEY: output}) for row, output in zip(rows, outputs, strict=True)]
     with open(output_file, "ab") as file:
-        file.write("".join(f"{line}\n" for line in lines).encode("utf-8", errors="replace"))
+        file.write("".join(f"{line}\n" for line in lines).encode("utf-8", errors="backslashreplace"))
         file.flush()
         os.fsync(file.fileno())
 

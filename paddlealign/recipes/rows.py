@@ -16,8 +16,9 @@ from paddlealign.data.encoding_report import EncodingReport
 from paddlealign.data.example import Batch, Example, Record
 from paddlealign.data.mismatched import with_mismatched
 from paddlealign.data.order import Mixture, evaluation_plan
-from paddlealign.data.packing import idle_batch, make_batch
+from paddlealign.data.packing import lay, lengths_of
 from paddlealign.data.records import ReadReport, RowReading, read_records
+from paddlealign.data.refusals import RefusedRow, describe_refusals
 from paddlealign.data.repeats import describe_leaks, describe_repeats
 from paddlealign.data.shares import in_share
 from paddlealign.data.sources import data_hash
@@ -38,7 +39,8 @@ class Rows:
     end_id: the token that ends an answer.
     hashes: for run.json, by what they are of: the files of each split, and the training examples' tokens. train_labels, dev_labels: bool
     [examples] of labelled rows, which are desirable; None for other kinds. dev_records: what the dev examples were made of.
-    mixture: how many of the training examples come from each path, and how much of them an epoch takes.
+    refused: rows of
+    both that were skipped. mixture: how many of the training examples come from each path, and how much of them an epoch takes.
     """
 
     tokenizer: Tokenizer
@@ -50,6 +52,7 @@ class Rows:
     dev_labels: np.ndarray | None = None
     dev_records: Sequence[Record] = ()
     mixture: Mixture = ()
+    refused: tuple[RefusedRow, ...] = ()
 
 
 def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) -> Rows:
@@ -65,10 +68,12 @@ def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) ->
     hashes = {}
     mixture: Mixture = ()
     trained: list[Record] = []
+    refused: tuple[RefusedRow, ...] = ()
     reading = RowReading(arguments.rows.row_form, arguments.rows.pairs, column_names(arguments.rows, kind), arguments.rows.system_prompt)
     for split, paths in dataset_files(data, arguments.rows, arguments.training)._asdict().items():
         if paths:
-            everyone, read = read_records(paths, kind, reading)
+            everyone, read = read_records(paths, kind, reading, arguments.rows.on_bad_row)
+            refused += read.skipped
             records = _share(arguments, everyone) if split == "train" else everyone
             repeats = describe_repeats(split, records) + (describe_leaks(trained, records) if split == "dev" else [])
             trained = records if split == "train" else trained
@@ -89,7 +94,8 @@ def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) ->
                 say(line)
     hashes["train tokens"] = examples_hash(sets["train"])
     end_id = tokenizer.special_tokens.get(template.end_token, tokenizer.eos_id)
-    return Rows(tokenizer, end_id, sets["train"], sets["dev"], hashes, labels.get("train"), labels.get("dev"), dev_records, mixture)
+    made = labels.get("train"), labels.get("dev"), dev_records, mixture, refused
+    return Rows(tokenizer, end_id, sets["train"], sets["dev"], hashes, *made)
 
 
 def _share(arguments: TrainArguments, records: list[Record]) -> list[Record]:
@@ -127,7 +133,7 @@ def describe_rows(split: str, read: ReadReport, encoded: EncodingReport, other_s
     names = [path.name for path in read.files]
     files = f"1 file ({names[0]})" if len(names) == 1 else f"{len(names)} files ({names[0]} to {names[-1]})"
     forms = ", ".join(read.forms if len(read.forms) == 1 else [f"{name} ({count:,})" for name, count in read.forms.items()])
-    total = read.records + sum(read.refused.values())  # a row may hold several pairs or answers
+    total = read.records + sum(read.refused.values()) + len(read.skipped)  # a row may hold several pairs or answers
     of_all = f"{total:,} rows" if total == read.rows else f"{total:,} records ({read.rows:,} rows)"
     lines = [f"{split}: {encoded.kept:,} of {of_all} from {files}, {encoded.tokens:,} tokens, {encoded.scored_tokens:,} of them scored"]
     if read.forms:
@@ -137,6 +143,7 @@ def describe_rows(split: str, read: ReadReport, encoded: EncodingReport, other_s
     left_out += [(count, f"{reason} (first: {read.refused_at[reason]})") for reason, count in read.refused.items()]
     left_out += [(count, f"{reason} (first: {encoded.refused_at[reason]})") for reason, count in encoded.refused.items()]
     lines += [f"{split}: left out {count:,}: {reason}" for count, reason in left_out if count]
+    lines += describe_refusals(split, read.skipped)
     if encoded.prompts_truncated or encoded.responses_truncated:
         lines.append(f"{split}: cut {encoded.prompts_truncated:,} prompts and {encoded.responses_truncated:,} responses")
     if encoded.altered_turns:
@@ -148,12 +155,20 @@ def make_feed(arguments: TrainArguments, rows: Rows, axis: Axis) -> Feed:
     """Lay down the order of the training rows; ``axis`` are the processes that read different ones."""
     data, training = arguments.data, arguments.training
     packing = "best_fit" if data.greedy_zero_padding else "next_fit" if data.zero_padding else "micro_batch"
+    if training.group_by_length:
+        packing = "by_length"
+    limit = training.tokens_per_batch
+    if limit is not None:
+        packing = "tokens"
+        longer = int((lengths_of(rows.train) > limit).sum())
+        if longer:
+            say(f"note: {longer:,} training examples have more than tokens_per_batch {limit:,} tokens; each is a batch of its own")
     return Feed(
         rows.train,
         pad_id=rows.tokenizer.pad_id,
         seed=training.seed,
-        max_length=data.max_length,
-        micro_batch_size=training.per_device_train_batch_size,
+        max_length=data.max_length if limit is None else limit,
+        micro_batch_size=training.per_device_train_batch_size if limit is None else 1,
         accumulation=training.gradient_accumulation_steps,
         packing=packing,
         epochs=training.num_train_epochs,
@@ -165,15 +180,13 @@ def make_feed(arguments: TrainArguments, rows: Rows, axis: Axis) -> Feed:
 
 
 def dev_batches(arguments: TrainArguments, rows: Rows, axis: Axis) -> Iterator[Batch]:
-    """The dev rows in their order, in batches of per_device_eval_batch_size; of these every ``axis.size``-th is this process's.
+    """The dev rows in their order, per_device_eval_batch_size of them at a time for each process that reads other rows.
 
-    A process for which none is left at the end gets an idle one.
+    They are shared out by length, and what is left at the end evenly; a process for which none is left gets an idle batch.
     """
-    lengths = [example.length for example in rows.dev]
-    plan = evaluation_plan(lengths, max_length=arguments.data.max_length, batch_size=arguments.training.per_device_eval_batch_size)
-    for start in range(0, len(plan), axis.size):
-        mine = plan[start + axis.rank : start + axis.rank + 1]
-        yield make_batch(rows.dev, mine[0], rows.tokenizer.pad_id) if mine else idle_batch(rows.tokenizer.pad_id)
+    plan = evaluation_plan(lengths_of(rows.dev), batch_size=arguments.training.per_device_eval_batch_size, ranks=axis.size)
+    for index in range(plan.steps):
+        yield lay(rows.dev, plan.step(index)[axis.rank][0], rows.tokenizer.pad_id)
 
 
 def vocabulary_size(arguments: TrainArguments, rows: Rows, config: DecoderConfig) -> int:

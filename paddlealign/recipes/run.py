@@ -1,40 +1,39 @@
 """What the training recipes share: what is settled at the start, and the way from a prepared task to a finished run."""
 
-import json
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from paddlealign.arguments.paths import CURVES_FILE, RUN_FILE
+from paddlealign.arguments.paths import CURVES_FILE, REFUSED_FILE, RUN_FILE
 from paddlealign.arguments.results import TrainArguments
 from paddlealign.arguments.show import render
+from paddlealign.data.refusals import RefusedRow
 from paddlealign.errors import UserError
 from paddlealign.evaluation.samples import drop_samples
 from paddlealign.models.config import DecoderConfig, read_config
-from paddlealign.models.config_values import read_json_object
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.parameters import LoraSettings
 from paddlealign.models.score_head import with_score_head
 from paddlealign.models.tensor_files import json_bytes, write_bytes, write_json
-from paddlealign.models.weight_files import GENERATION_FILE, files_beside
 from paddlealign.models.weights import find_weights
 from paddlealign.parallel.collect import everywhere, sum_over
 from paddlealign.parallel.pipeline import Chain
 from paddlealign.parallel.sharding import Sharding
 from paddlealign.parallel.stopping import STOP_CODES, StopRequest
 from paddlealign.parallel.topology import Topology
-from paddlealign.recipes.adapter import adapter_hash, describe_adapter, generation_folder, start_adapter, trained_adapter
+from paddlealign.recipes.adapter import adapter_hash, describe_adapter, start_adapter, trained_adapter
 from paddlealign.recipes.device import choose_device, say
 from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.output_folder import check_shared, settle_folder
 from paddlealign.recipes.processes import agree_on, check_cut, start_processes
+from paddlealign.recipes.reading import keep_refusals
 from paddlealign.recipes.rows import Rows, check_vocabulary, dev_batches, make_feed, note_length, vocabulary_size
 from paddlealign.recipes.run_file import argument_values, describe_run, refuse_other_run
 from paddlealign.recipes.run_words import start_log, tell_end
+from paddlealign.recipes.side_files import side_files
 from paddlealign.recipes.told_table import told_table
 from paddlealign.report.curves import draw_curves
 from paddlealign.report.remedies import Run
@@ -189,29 +188,11 @@ def make_task(
     )
 
 
-def side_files(arguments: TrainArguments, rows: Rows) -> dict[str, bytes]:
-    """What a saved model has beside its weights: the tokenizer of its rows, the chat template where a file was given, and the end token."""
-    folder = generation_folder(arguments.model, arguments.adapter.lora_path)
-    files = files_beside(folder, rows.tokenizer.folder)
-    if arguments.data.chat_template not in ("auto", "none"):
-        files["chat_template.jinja"] = Path(arguments.data.chat_template).read_bytes()
-    told = read_json_object(folder / GENERATION_FILE) if GENERATION_FILE in files else {}
-    named = named_ends(told or read_config(arguments.model.model_name_or_path).source)
-    if rows.end_id not in named:
-        # Whoever generates from the saved model would run on past every answer.
-        files[GENERATION_FILE] = (json.dumps({**told, "eos_token_id": [rows.end_id, *named]}, indent=2) + "\n").encode()
-        say(f"note: answers end with token {rows.end_id}, which the model's files do not name; the saved {GENERATION_FILE} does")
-    return files
+def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str, str], refused: Sequence[RefusedRow]) -> None:
+    """Resume or start, fit, and leave the final model, the run log and the curves in output_dir.
 
-
-def named_ends(source: Mapping[str, Any]) -> list[int]:
-    """The ids under eos_token_id: one, a list of them, or none."""
-    value = source.get("eos_token_id")
-    return value if isinstance(value, list) else [] if value is None else [value]
-
-
-def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str, str]) -> None:
-    """Resume or start, fit, and leave the final model, the run log and the curves in output_dir. hashes: see ``describe_run``."""
+    hashes: see ``describe_run``. refused: the rows that were skipped, which are kept there too.
+    """
     settings = arguments.training
     output_dir = Path(settings.output_dir)
     is_main = start.topology.is_main
@@ -221,8 +202,11 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
     if is_main and task.run_file is not None:
         drop_samples(output_dir, after=state.step)
         write_bytes(output_dir / RUN_FILE, task.run_file)
+        keep_refusals(output_dir / REFUSED_FILE, refused)
     if settings.evaluation_strategy == "steps" and (settings.eval_steps or settings.logging_steps) > task.feed.total_steps:
         say(f"note: nothing will be evaluated: eval_steps is above the run's {task.feed.total_steps} steps")
+    if settings.do_train:
+        say(f"train: {task.feed.describe_epoch(most=64)}")
     began = time.perf_counter()
     progress = Progress(task.feed.total_steps, state.step, settings.disable_tqdm)
     watch = Watch(Run(arguments.command, task.feed.total_steps, argument_values(run)))

@@ -303,7 +303,7 @@ def score_responses(model: RewardModel, records: Sequence[Record], responses: Se
             found[place] = outcome.example
     scores: list[float | None] = [None] * len(responses)
     if found:
-        pace = Pace(model.tokenizer.pad_id, max(it.length for it in found.values()), batch_size)
+        pace = Pace(model.tokenizer.pad_id, batch_size)
         for place, reward in zip(found, reward_scores(model.scorer, list(found.values()), pace), strict=True):
             scores[place] = float(reward[0])
     return scores

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from paddlealign.data.encoding import EncodedSet, Limits, encode_all
 from paddlealign.data.example import Batch, Example, Record
 from paddlealign.data.order import evaluation_plan
-from paddlealign.data.packing import make_batch
+from paddlealign.data.packing import lay, lengths_of
 from paddlealign.data.records import ReadReport
 from paddlealign.data.template import load_template
 from paddlealign.data.tokenizer import Tokenizer
@@ -49,10 +49,9 @@ class Scorer:
 
 @dataclass(frozen=True)
 class Pace:
-    """How many texts go through a model at once. pad_id: fills rows up; max_length: tokens of a packed row; batch_size: examples."""
+    """How many texts go through a model at once. pad_id: fills rows up. batch_size: examples."""
 
     pad_id: int
-    max_length: int
     batch_size: int
 
 
@@ -122,10 +121,10 @@ def response_nlls(scorer: Scorer, examples: Sequence[Example], pace: Pace) -> tu
 def _scored_batches(model: Decoder, examples: Sequence[Example], pace: Pace) -> Iterator[tuple[Batch, Scores]]:
     """All examples in their order, with a bar."""
     precision = Precision(str(model.parameters()[0].dtype).removeprefix("paddle."), "O2", None)
-    lengths = [example.length for example in examples]
+    plan = evaluation_plan(lengths_of(examples), batch_size=pace.batch_size)
     with tqdm(total=len(examples), unit="row", dynamic_ncols=True, disable=None) as bar:
-        for rows in evaluation_plan(lengths, max_length=pace.max_length, batch_size=pace.batch_size):
-            batch = make_batch(examples, rows, pace.pad_id)
+        for index in range(plan.steps):
+            batch = lay(examples, plan.step(index)[0][0], pace.pad_id)
             scores = score_without_gradient(model, batch, precision)
             assert scores is not None
             yield batch, scores

@@ -1,14 +1,13 @@
 """The training rows in their order: which examples make which step, laid into batches."""
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from paddlealign.data.example import Batch, Example
-from paddlealign.data.order import Mixture, Step, epoch_plan
-from paddlealign.data.packing import idle_batch, make_batch
+from paddlealign.data.order import EpochPlan, Mixture, Step, epoch_plan, padding_of
+from paddlealign.data.packing import lay, lengths_of
 
 
 @dataclass(frozen=True)
@@ -45,35 +44,56 @@ class Feed:
         """packing, mixture: see ``data.order``. max_steps above 0 wins over epochs. rank, ranks: of so many shares of a step."""
         self._rank = rank
         self._examples, self._pad_id = examples, pad_id
-        self._lengths = np.array([example.length for example in examples])
-        self._plan = lambda epoch: epoch_plan(
-            self._lengths,
-            seed=seed,
-            epoch=epoch,
-            max_length=max_length,
-            micro_batch_size=micro_batch_size,
-            accumulation=accumulation,
-            ranks=ranks,
-            packing=packing,
-            mixture=mixture,
-        )
+        self._lengths = lengths_of(examples)
+
+        @functools.lru_cache(1)
+        def plan(epoch: int) -> EpochPlan:
+            return epoch_plan(
+                self._lengths,
+                seed=seed,
+                epoch=epoch,
+                max_length=max_length,
+                micro_batch_size=micro_batch_size,
+                accumulation=accumulation,
+                ranks=ranks,
+                packing=packing,
+                mixture=mixture,
+            )
+
+        self._plan = plan
+        self._counted: dict[int, int] = {}
         self.total_steps = max_steps if max_steps > 0 else self._count_steps(epochs)
 
     def _count_steps(self, epochs: float) -> int:
-        whole = sum(len(self._plan(epoch)) for epoch in range(int(epochs)))
+        whole = sum(self._steps_of(epoch) for epoch in range(int(epochs)))
         rest = epochs - int(epochs)
         # Rounded first: 1.1 epochs of 10 steps are 11 steps, though 1.1 - 1 is a little more than 0.1 in binary.
-        return whole + (math.ceil(round(rest * len(self._plan(int(epochs))), 6)) if rest else 0)
+        return whole + (math.ceil(round(rest * self._steps_of(int(epochs)), 6)) if rest else 0)
+
+    def _steps_of(self, epoch: int) -> int:
+        """Steps of an epoch, which is packed once to count them."""
+        if epoch not in self._counted:
+            self._counted[epoch] = self._plan(epoch).steps
+        return self._counted[epoch]
 
     def steps(self, first: int) -> Iterator[FeedStep]:
         """All steps from number ``first`` (0 is the run's first) to the last."""
         done, epoch = 0, 0
         while done < self.total_steps:
-            plan = self._plan(epoch)
-            for index in range(max(0, first - done), min(len(plan), self.total_steps - done)):
-                yield FeedStep(self._lay(plan[index]), epoch + (index + 1) / len(plan), index + 1 == len(plan))
-            done += len(plan)
+            count = self._steps_of(epoch)
+            for index in range(max(0, first - done), min(count, self.total_steps - done)):
+                step = self._plan(epoch).step(index)
+                yield FeedStep(self._lay(step), epoch + (index + 1) / count, index + 1 == count)
+            done += count
             epoch += 1
 
+    def describe_epoch(self, most: int) -> str:
+        """What the first epoch lays out over all ranks, in words, from at most so many of its steps."""
+        plan = self._plan(0)
+        found = padding_of(plan, most)
+        part = f" of {found.steps:,} of them" if found.steps < plan.steps else ""
+        waits = f"; ranks wait {found.waiting:.1%} of the time for the fullest" if plan.ranks > 1 else ""
+        return f"an epoch: {plan.steps:,} steps, {found.share:.1%} padding in the {found.positions:,} positions{part}{waits}"
+
     def _lay(self, step: Step) -> tuple[Batch, ...]:
-        return tuple(make_batch(self._examples, rows, self._pad_id) if rows else idle_batch(self._pad_id) for rows in step[self._rank])
+        return tuple(lay(self._examples, rows, self._pad_id) for rows in step[self._rank])

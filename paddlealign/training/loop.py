@@ -246,6 +246,7 @@ def _train_line(sums: Sums, state: TrainState, rate: float, norm: float) -> dict
         "grad_norm": norm,
         "tokens": state.tokens,
         "examples": state.examples,
+        "padding": round(sums.padding / (sums.tokens + sums.padding), 4),
     }
 
 

@@ -29,13 +29,14 @@ class Sums:
     """Sums over the batches of a step or of an evaluation.
 
     values: by what they were summed over ("tokens", "pairs", ...): "loss" and the objective's metrics. counts: how many these were. tokens:
-    tokens that are not padding. examples: dataset rows.
+    tokens that are not padding. examples: dataset rows. padding: positions that hold no token.
     """
 
     values: dict[str, dict[str, float]]
     counts: dict[str, int]
     tokens: int
     examples: int
+    padding: int = 0  # a checkpoint of an earlier version has none
 
     def means(self) -> dict[str, float]:
         """Each sum divided by its count; what has parts over several counts, the parts' sum. Where a count is 0 the value is left out."""
@@ -52,7 +53,7 @@ def add_up(parts: Sequence[Sums]) -> Sums:
     first = parts[0]
     values = {per: {name: sum(part.values[per][name] for part in parts) for name in first.values[per]} for per in first.values}
     counts = {per: sum(part.counts[per] for part in parts) for per in first.counts}
-    return Sums(values, counts, sum(p.tokens for p in parts), sum(p.examples for p in parts))
+    return Sums(values, counts, sum(p.tokens for p in parts), sum(p.examples for p in parts), sum(p.padding for p in parts))
 
 
 def accumulate_gradients(
@@ -193,4 +194,5 @@ def _to_host(totals: Sequence[ObjectiveSums], batches: Sequence[Batch], counts: 
     values: dict[str, dict[str, float]] = {per: {} for per in totals[0].values}
     for (per, name), value in zip(names, stacked.numpy(), strict=True):
         values[per][name] = float(value)
-    return Sums(values, counts, sum(b.token_count for b in batches), sum(len(b.example_ids) for b in batches))
+    tokens, positions = sum(b.token_count for b in batches), sum(b.input_ids.size for b in batches)
+    return Sums(values, counts, tokens, sum(len(b.example_ids) for b in batches), positions - tokens)

@@ -49,7 +49,7 @@ def order() -> list[list[int]]:
     epoch = 0
     while len(steps) < STEPS:
         plan = epoch_plan([1] * ROWS, seed=SEED, epoch=epoch, max_length=1, micro_batch_size=PER_STEP)
-        steps += [[index for row in step[0][0] for index in row] for step in plan]
+        steps += [[index for row in plan.step(number)[0][0] for index in row] for number in range(plan.steps)]
         epoch += 1
     return steps[:STEPS]
 

@@ -116,6 +116,10 @@ def test_what_the_keys_change(llama: Path, tmp_path: Path, capsys: pytest.Captur
         (["--devices", 8, "--sharding", "stage2", "--rows_per_step", 12], ["rows_per_step 12", "1 x data_parallel_degree 8 = 8"]),
         (["--devices", 37, "--rows_per_step", 5], ["rows_per_step 5: no layout of 37 devices"]),
         (["--devices", 8, "--tokens_per_row", 4096], ["tokens_per_row 4096: the longest row has 2,048 tokens, 1 x max_length 2048"]),
+        (
+            ["--devices", 8, "--tokens_per_batch", 4096, "--per_device_train_batch_size", "null"],
+            ["tokens_per_batch 4096: plans count rows"],
+        ),
         (["--devices", 8, "--bf16", "false", "--fp16", "true"], ["fp16: plans are made for bf16 and float32"]),
         (["--devices", 8, "--json", "no/such/folder/a.json"], ["json: no/such/folder/a.json cannot be written"]),
         (["--devices", 8, "--model_name_or_path", "nowhere"], ["model_name_or_path: there is no folder nowhere"]),

@@ -62,6 +62,18 @@ def test_a_folder_with_a_run_in_it(words: Callable[..., list[str]], refused: Cal
     assert json.loads((tmp_path / "out" / "run.json").read_text())["steps"] == 6
 
 
+def test_a_run_that_counts_tokens_goes_on_as_one(words: Callable[..., list[str]], refused: Callable[..., str], tmp_path: Path):
+    tokens = ["--per_device_train_batch_size", "null", "--tokens_per_batch"]
+    assert "both say what a micro-batch holds" in refused("--tokens_per_batch", "100")
+    assert main("sft", words(*tokens, "100")) == 0
+    lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["examples"] == 5 and lines[-1]["epoch"] == 1.0 and all(0 <= line["padding"] < 0.15 for line in lines)
+    assert "tokens_per_batch was 100, is 101" in refused("--resume_from_checkpoint", "true", *tokens, "101")
+    assert "tokens_per_batch was 100, is None" in refused("--resume_from_checkpoint", "true")
+    assert main("sft", words("--resume_from_checkpoint", "true", *tokens, "100", "--num_train_epochs", "2")) == 0
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["steps"] == 2 * len(lines)
+
+
 def test_overwriting_is_asked_for(words: Callable[..., list[str]], tmp_path: Path):
     assert main("sft", words()) == 0
     (tmp_path / "out" / "notes.txt").write_text("mine")

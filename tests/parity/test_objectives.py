@@ -229,6 +229,13 @@ def test_dpo_on_paper():
     assert gradient == pytest.approx([-0.0596015, 0.0596015], abs=1e-6)
 
 
+def test_a_tie_is_not_ranked_right():
+    """Two pairs with log-ratios of +1 each, and of +1 and -1: only the second one's chosen answer is preferred."""
+    tokens = [[np.array([-1.0]), np.array([-5.0])], [np.array([-1.0]), np.array([-5.0])]]
+    sums = ours(tokens, np.array([[-2.0, -6.0], [-2.0, -4.0]]), {"sigmoid": 1.0}, {"beta": 0.5})[2]
+    assert (sums["pairs"]["rewards/accuracies"], sums["pairs"]["rewards/margins"]) == (1.0, 1.0)
+
+
 @pytest.mark.parametrize("name", OF_DIFFERENCES)
 def test_losses_stay_finite_at_large_margins(name: str):
     """-log sigmoid(-1000) is 1000 and its gradient 1; nothing overflows where a loss is finite in truth."""

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paddlealign.data.example import Example, Response
-from paddlealign.data.order import epoch_plan, row_capacity
-from paddlealign.data.packing import level_rows, make_batch, pack_rows
+from paddlealign.data.order import PACKINGS, epoch_plan, row_capacity
+from paddlealign.data.packing import make_batch, pack_rows, share_out
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=60)
 
@@ -26,11 +26,32 @@ def test_rows_hold_every_example_once_and_no_more_than_they_can(lengths, capacit
 
 
 @given(LENGTHS, st.integers(60, 120))
-def test_level_rows_are_as_few_and_never_longer(lengths, capacity):
-    level, best = level_rows(lengths, capacity), pack_rows(lengths, capacity, best_fit=True)
-    assert sorted(index for row in level for index in row) == list(range(len(lengths)))
-    assert len(level) == len(best)
-    assert max(sum(lengths[i] for i in row) for row in level) <= max(sum(lengths[i] for i in row) for row in best) <= capacity
+def test_best_fit_is_what_its_name_says(lengths, capacity):
+    """Example by example, longest first: into the fullest row that holds it, of equally full ones the one that was filled last."""
+    rows: list[tuple[int, int, list[int]]] = []  # room, when it was filled last, examples
+    made = []
+    for turn, index in enumerate(sorted(range(len(lengths)), key=lambda i: -lengths[i])):
+        fitting = [row for row in rows if row[0] >= lengths[index]]
+        room, _, held = row = min(fitting, key=lambda row: (row[0], -row[1]), default=(capacity, 0, []))
+        if fitting:
+            rows.remove(row)
+        else:
+            made.append(held)
+        held.append(index)
+        rows.append((room - lengths[index], turn, held))
+    assert pack_rows(lengths, capacity, best_fit=True) == made
+
+
+@given(LENGTHS, st.integers(1, 9))
+def test_shares_differ_by_one_example_at_most_in_tokens(lengths, number):
+    """Of equal counts no two batches differ by more tokens than the longest example has; each has its number of examples."""
+    lengths = lengths[: len(lengths) // number * number]
+    counts = [len(lengths) // number] * number
+    shares = share_out(np.array(lengths, np.int64), counts)
+    assert [len(share) for share in shares] == counts
+    assert sorted(index for share in shares for index in share) == list(range(len(lengths)))
+    tokens = [sum(lengths[index] for index in share) for share in shares]
+    assert max(tokens) - min(tokens) <= max(lengths, default=0)
 
 
 @given(
@@ -40,11 +61,11 @@ def test_level_rows_are_as_few_and_never_longer(lengths, capacity):
     st.integers(1, 5),
     st.integers(1, 3),
     st.integers(1, 4),
-    st.sampled_from(["micro_batch", "next_fit", "best_fit"]),
+    st.sampled_from(PACKINGS),
     st.booleans(),
 )
 def test_an_epoch_has_every_example_once(lengths, seed, epoch, size, accumulation, ranks, packing, shuffle):
-    steps = epoch_plan(
+    plan = epoch_plan(
         lengths,
         seed=seed,
         epoch=epoch,
@@ -55,11 +76,14 @@ def test_an_epoch_has_every_example_once(lengths, seed, epoch, size, accumulatio
         packing=packing,
         shuffle=shuffle,
     )
+    steps = [plan.step(index) for index in range(plan.steps)]
+    assert steps[::-1] == [plan.step(index) for index in reversed(range(plan.steps))]
     rows = [row for step in steps for rank in step for batch in rank for row in batch]
     assert sorted(index for row in rows for index in row) == list(range(len(lengths)))
-    assert max(sum(lengths[index] for index in row) for row in rows) <= row_capacity(lengths, 50)
+    limit = row_capacity(lengths, 50) if packing != "tokens" else 50
+    assert all(sum(lengths[index] for index in row) <= limit or len(row) == 1 for row in rows)
     for number, step in enumerate(steps):
-        counts = [[len(batch) if packing != "micro_batch" else sum(map(len, batch)) for batch in rank] for rank in step]
+        counts = [[len(batch) for batch in rank] for rank in step]
         assert len(counts) == ranks
         assert len({len(rank) for rank in counts}) == 1
         assert 1 <= len(counts[0]) <= accumulation

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from paddlealign.arguments.row_fields import RowArguments, shares
 from paddlealign.data.example import Message, Record
-from paddlealign.data.order import epoch_plan, mixed_epoch
+from paddlealign.data.order import PACKINGS, Step, epoch_plan, mixed_epoch
 from paddlealign.data.records import read_records
 from paddlealign.data.shares import in_share, place
 
@@ -93,10 +93,15 @@ def test_an_epoch_takes_the_next_part_of_every_source(mixture, seed):
 def test_a_plan_follows_the_mixture_and_is_as_before_without_one():
     lengths = np.arange(1, 31)
     sizes = {"seed": 3, "max_length": 40, "micro_batch_size": 4, "accumulation": 2}
-    for packing in ("micro_batch", "next_fit", "best_fit"):
-        plain = epoch_plan(lengths, epoch=1, packing=packing, **sizes)
-        assert epoch_plan(lengths, epoch=1, packing=packing, mixture=[(10, 1.0), (20, 1.0)], **sizes) == plain
-        mixed = epoch_plan(lengths, epoch=1, packing=packing, mixture=[(10, 2.0), (20, 0.25)], **sizes)
+
+    def steps(**changes) -> list[Step]:
+        plan = epoch_plan(lengths, **sizes, **changes)
+        return [plan.step(index) for index in range(plan.steps)]
+
+    for packing in PACKINGS:
+        plain = steps(epoch=1, packing=packing)
+        assert steps(epoch=1, packing=packing, mixture=[(10, 1.0), (20, 1.0)]) == plain
+        mixed = steps(epoch=1, packing=packing, mixture=[(10, 2.0), (20, 0.25)])
         flat = sorted(index for step in mixed for rank in step for batch in rank for row in batch for index in row)
         assert flat == sorted(mixed_epoch([(10, 2.0), (20, 0.25)], 3, 1).tolist()) and len(flat) == 25
-        assert mixed != epoch_plan(lengths, epoch=2, packing=packing, mixture=[(10, 2.0), (20, 0.25)], **sizes)
+        assert mixed != steps(epoch=2, packing=packing, mixture=[(10, 2.0), (20, 0.25)])

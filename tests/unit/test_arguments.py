@@ -116,6 +116,7 @@ def test_the_line_is_the_right_one(tmp_path):
         (["--learning_rat", "1"], "Did you mean learning_rate?"),
         (["--lr", "1"], "Did you mean learning_rate?"),
         (["--batch_size", "1"], "Did you mean per_device_train_batch_size?"),
+        (["--max_tokens", "1"], "Did you mean tokens_per_batch?"),
     ],
 )
 def test_mistakes_on_the_command_line(tmp_path, words, said):

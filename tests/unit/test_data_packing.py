@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from paddlealign.data import packing
 from paddlealign.data.example import Example, Response
-from paddlealign.data.packing import level_rows, make_batch, pack_rows
+from paddlealign.data.packing import lay, make_batch, pack_rows, share_out
 
 
 def response(*ids: int, scored: str | None = None) -> Response:
@@ -73,7 +74,24 @@ def test_next_fit_keeps_the_order_and_best_fit_fills_gaps():
         pack_rows([3, 11], 10, best_fit=False)
 
 
-def test_level_rows_are_shorter_where_that_is_possible():
-    """6, 5, 4 and 3 into rows of 15: best fit makes 6 + 5 + 4 and 3; level rows are 6 + 3 and 5 + 4."""
-    assert pack_rows([6, 5, 4, 3], 15, best_fit=True) == [[0, 1, 2], [3]]
-    assert level_rows([6, 5, 4, 3], 15) == [[0, 3], [1, 2]]
+def test_best_fit_of_many_is_done_in_windows_and_next_fit_is_not(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(packing, "WINDOW", 3)
+    lengths = [5, 6, 3, 2, 4, 1, 9]
+    assert pack_rows(lengths, 10, best_fit=True) == [[1, 2], [0], [4, 3, 5], [6]]
+    assert pack_rows(lengths * 5, 10, best_fit=False) == [
+        [first + index for index in row] for first in range(0, 35, 7) for row in ([0], [1, 2], [3, 4, 5], [6])
+    ]
+
+
+def test_batches_get_their_number_of_examples_and_about_as_many_tokens():
+    assert share_out(np.array([9, 1, 8, 2, 7, 3]), [2, 2, 2]) == [[0, 1], [2, 3], [4, 5]]
+    assert share_out(np.array([9, 8, 7]), [1, 0, 2]) == [[0], [], [1, 2]]
+    assert share_out(np.array([5, 5]), [1, 1]) == [[0], [1]]
+
+
+def test_a_micro_batch_is_one_row_whatever_is_counted():
+    batch = lay([PAIR, TALK, ALONE], [(2, 0), (1,)], pad_id=9)
+    assert batch.input_ids.tolist() == [[51, 52, 11, 12, 21, 22, 2, 31, 2, 13, 41, 2, 14, 42, 9, 9]]
+    assert batch.example_ids.tolist() == [2, 0, 1]
+    idle = lay([PAIR], [], pad_id=9)
+    assert (idle.input_ids.tolist(), len(idle.example_ids), idle.response_count) == ([[9] * 8], 0, 1)

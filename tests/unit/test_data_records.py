@@ -198,13 +198,13 @@ def test_prompt_rows_keep_the_row_as_it_was(tmp_path, row, messages):
         ("preference", {"src": ["q"], "tgt": [], "response": ["x"], "sort": [1]}, ["response holds 1"]),
         ("preference", {"src": ["q"], "tgt": [], "response": ["x", "y"], "sort": "up"}, ["sort is text 'up'"]),
         ("preference", '{"src": "q", "response": ["x", "y"], "sort": [NaN, 1]}', ["sort is list [nan, 1]"]),
-        ("sft", '{"src": "q", "tgt": ' + "1" * 5000 + "}", ["integer string conversion"]),
+        ("sft", '{"src": "q", "tgt": ' + "1" * 5000 + "}", ["a whole number of more than 4,300 digits"]),
         ("preference", {"prompt": "q", "chosen": "c", "rejected": "r", "margin": "1"}, ["margin is text '1'; it must be a number"]),
         ("preference", {"prompt": "q", "chosen": "c", "rejected": "r", "margin": True}, ["margin is boolean True"]),
         ("preference", '{"prompt": "q", "chosen": "c", "rejected": "r", "margin": NaN}', ["margin is number nan"]),
         ("preference", {"prompt": "q", "chosen": "c", "rejected": "r", "margin": 10**400}, ["margin is number 1000"]),
         ("prompt", {"tgt": "a"}, ["no 'src'"]),
-        ("sft", '{"src": "q", "tgt": "a"', ["not valid JSON", "column"]),
+        ("sft", '{"src": "q", "tgt": "a"', [":4:24: not valid JSON"]),
     ],
 )
 def test_bad_rows_are_named(tmp_path, kind, row, words):
@@ -254,10 +254,10 @@ def test_json_arrays_know_their_lines(tmp_path, indent):
 
 def test_broken_arrays_name_the_line(tmp_path):
     path = write(tmp_path / "d.json", "[", '{"src": "a", "tgt": "b"},', '{"src": "a" "tgt": "b"}', "]")
-    with pytest.raises(UserError, match=r"d\.json:3, column 13"):
+    with pytest.raises(UserError, match=r"d\.json:3:13: "):
         read_records([path], "sft")
     path = write(tmp_path / "e.json", "[", '{"src": "a", "tgt": "b"}', '{"src": "a", "tgt": "b"}', "]")
-    with pytest.raises(UserError, match=r"e\.json:3, column 1"):
+    with pytest.raises(UserError, match=r"e\.json:3:1: "):
         read_records([path], "sft")
 
 
@@ -291,7 +291,7 @@ def test_files_that_cannot_be_read(tmp_path):
         read_records([empty], "sft")
     latin = tmp_path / "latin.json"
     latin.write_bytes(b'{"src": "a", "tgt": "b"}\n{"src": "caf\xe9", "tgt": "b"}\n')
-    with pytest.raises(UserError, match=r"latin\.json:2: not UTF-8"):
+    with pytest.raises(UserError, match=r"latin\.json:2:13: not UTF-8"):
         read_records([latin], "sft")
     wide = tmp_path / "wide.json"
     wide.write_bytes('{"src": "a"}'.encode("utf-16"))

@@ -114,7 +114,7 @@ def test_tables_that_cannot_be_read(tmp_path):
         whole = path.read_bytes()
         for content in (b"", b"no such file", whole[: len(whole) // 2], whole[:-9]):
             path.write_bytes(content)
-            with pytest.raises(UserError, match=rf"{name}: (cannot be read|the file is empty)"):
+            with pytest.raises(UserError, match=rf"{name}(:\d+)?: (cannot be read|the file is empty)"):
                 read_records([path], "sft")
 
 
@@ -133,5 +133,5 @@ def test_an_arrow_file_whose_texts_lie_outside_of_it_is_refused(tmp_path):
     head, offsets, rest = path.read_bytes().rpartition(before)  # the first place is in the file's own description
     assert offsets
     path.write_bytes(head + after + rest)
-    with pytest.raises(UserError, match=r"d\.arrow: cannot be read as arrow: "):
+    with pytest.raises(UserError, match=r"d\.arrow:1: cannot be read: .*out of bounds"):
         read_records([path], "sft")

@@ -297,3 +297,35 @@ def test_a_template_for_tools(tmp_path):
     (folder / "additional_chat_templates").mkdir()
     (folder / "additional_chat_templates" / "tool_use.jinja").write_text("U")
     assert (Tokenizer.load(folder).chat_template, Tokenizer.load(folder).tool_template) == ("J", "U")
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in GOLDEN.iterdir() if path.is_dir() and not path.name.endswith("_v5")))
+def test_a_special_token_in_a_plain_part_is_text(name):
+    """Its ids are those of its characters; outside, and where no part is plain, it is the token; and places stay what they are."""
+    tokenizer = Tokenizer.load(GOLDEN / name)
+    end, specials = tokenizer.eos_token, set(tokenizer.special_tokens.values())
+    for said in ("say {} please", "{}", "\n{}{} 好 {}", "a {}\u2028{} "):
+        user = said.replace("{}", end)
+        text = f"{end} Hi:\n{user}{end}\nwell {end}"
+        start = len(f"{end} Hi:\n")
+        [found], [bare] = tokenizer.encode_batch([text], [[(start, start + len(user))]]), tokenizer.encode_batch([text])
+        places = [
+            (int(first), int(last)) for index, first, last in zip(found.ids, found.starts, found.ends, strict=True) if index in specials
+        ]
+        behind = start + len(user)
+        wanted = [(0, len(end)), (behind, behind + len(end)), (len(text) - len(end), len(text))]
+        assert [text[first:last].strip() for first, last in places] == [end] * 3 and [
+            abs(a[1] - b[1]) <= 1 for a, b in zip(places, wanted, strict=True)
+        ]
+        assert sum(index in specials for index in bare.ids) == 3 + said.count("{}")
+        assert tokenizer.decode(found.ids, skip_special=False).replace(" ", "") == text.replace(" ", "")
+        same, other = tokenizer.encode_batch([text, text], [[(start, start)], [(1, 2)]])
+        assert same.ids.tolist() == other.ids.tolist() == bare.ids.tolist()
+
+
+def test_a_plain_part_cannot_spell_a_special_token_otherwise():
+    tokenizer = Tokenizer.load(GOLDEN / "qwen2")
+    with pytest.raises(ValueError, match="private use"):
+        tokenizer.encode_batch([f"{tokenizer.eos_token} {chr(0xF0000) * 13}"], [[(0, 40)]])
+    [found] = tokenizer.encode_batch([chr(0xF0000) * 13], [[(0, 13)]])
+    assert not set(found.ids.tolist()) & set(tokenizer.special_tokens.values())

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from paddlealign.data.example import Batch, Example, Response
+from paddlealign.data.order import PACKINGS
 from paddlealign.training.feed import Feed, FeedStep
 
 
@@ -46,9 +47,9 @@ def assert_same(left: Batch, right: Batch) -> None:
         assert np.array_equal(value, vars(right)[name]), name
 
 
-@pytest.mark.parametrize("packing", ["micro_batch", "next_fit", "best_fit"])
+@pytest.mark.parametrize("packing", PACKINGS)
 def test_starting_anywhere_equals_skipping(packing: str):
-    whole = feed(epochs=3, packing=packing, size=1 if packing != "micro_batch" else 2)
+    whole = feed(epochs=3, packing=packing, size=2 if packing in ("micro_batch", "by_length") else 1)
     steps = list(whole.steps(0))
     assert len(steps) == whole.total_steps >= 6
     for first in range(whole.total_steps + 1):
@@ -108,3 +109,22 @@ def test_packed_rows_are_counted_under_zero_padding():
         assert all(batch.input_ids.shape[0] == 1 for step in steps for batch in step.batches)
         assert all_rows(steps) == list(range(11))
         assert len(steps) < len(list(feed(size=1, accumulation=2).steps(0)))
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_an_epoch_in_words_is_what_its_batches_hold(ranks: int):
+    shares = [
+        Feed(
+            examples(11), pad_id=99, seed=7, max_length=24, micro_batch_size=2, accumulation=1, packing="micro_batch",
+            epochs=1, max_steps=-1, rank=rank, ranks=ranks,
+        )
+        for rank in range(ranks)
+    ]  # fmt: skip
+    positions = np.array([[sum(batch.input_ids.size for batch in step.batches) for step in share.steps(0)] for share in shares])
+    tokens = sum(batch.token_count for share in shares for step in share.steps(0) for batch in step.batches)
+    said = shares[0].describe_epoch(most=99)
+    assert f"{1 - tokens / positions.sum():.1%} padding in the {positions.sum():,} positions" in said
+    waits = 1 - positions.mean(0).sum() / positions.max(0).sum()
+    assert said.startswith(f"an epoch: {shares[0].total_steps} steps, ") and " of them" not in said
+    assert ("wait" in said) == (ranks > 1) and (ranks == 1 or f"wait {waits:.1%} of the time" in said)
+    assert "positions of 2 of them" in shares[0].describe_epoch(most=2)

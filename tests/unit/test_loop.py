@@ -35,7 +35,7 @@ NORM = "model.norm.weight"
 def scripted_sums(step: int) -> Sums:
     """What step number ``step`` (1 is the first) yields: no two have one count or loss."""
     values = {"tokens": {"loss": 10.0 / step + step * 0.1, "accuracy": float(step)}}
-    return Sums(values, counts={"tokens": 7 * step}, tokens=9 * step, examples=2)
+    return Sums(values, counts={"tokens": 7 * step}, tokens=9 * step, examples=2, padding=step)
 
 
 class Run:
@@ -120,6 +120,7 @@ def test_a_logged_line_is_the_exact_mean_since_the_line_before(run: Callable[...
         assert line["accuracy"] == pytest.approx(sum(steps) / count, rel=1e-12)
         assert line["tokens"] == sum(9 * step for step in range(1, line["step"] + 1))
         assert line["examples"] == 2 * line["step"]
+        assert line["padding"] == 0.1  # 1 of 10 positions in every step
         assert line["epoch"] == pytest.approx(line["step"] / STEPS_OF_AN_EPOCH, abs=1e-4)
 
 

@@ -1,5 +1,6 @@
 """Which files hold the rows: folders as users and hubs leave them."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -128,3 +129,9 @@ def test_files_patterns_and_folders_by_name(home):
 )  # fmt: skip
 def test_what_is_not_clear_is_asked(home, words, said):
     assert said in refused(*words)
+
+
+def test_a_pipe_is_no_file_of_rows(home):
+    os.mkfifo("pipe.jsonl")
+    for key in ("dataset_name_or_path", "train_dataset_path"):
+        assert f"{key}: pipe.jsonl is a pipe or a device" in refused(f"--{key}=pipe.jsonl")

@@ -244,5 +244,5 @@ def test_columns_and_a_system_prompt(tmp_path):
     assert turns(record) == "s:own u:q"
     [record], _ = read(tmp_path, "sft", {"src": "", "tgt": "text"}, system_prompt="t")
     assert record.messages == ()
-    with pytest.raises(UserError, match=r"d\.jsonl:1: no 'query', which prompt_key names; found 'question', 'good'"):
+    with pytest.raises(UserError, match=r"d\.jsonl:1: no 'query', which prompt_key names for all files, dev too; found 'question', 'good'"):
         read(tmp_path, "preference", row, columns={**columns, "prompt": "query"})

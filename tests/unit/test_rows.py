@@ -12,11 +12,12 @@ import pytest
 from paddlealign.arguments import parse
 from paddlealign.arguments.row_fields import rows_kind
 from paddlealign.data.example import Example, Response
+from paddlealign.data.packing import row_length
 from paddlealign.errors import UserError
 from paddlealign.models.config import read_config
 from paddlealign.parallel.topology import Axis
-from paddlealign.recipes.rows import Rows, check_shared_prompts, longest_text, make_feed, prepare_rows
-from paddlealign.recipes.run import side_files
+from paddlealign.recipes.rows import Rows, check_shared_prompts, dev_batches, longest_text, make_feed, prepare_rows
+from paddlealign.recipes.side_files import side_files
 from paddlealign.training.feed import Feed
 from tests.small_runs import GOLDEN, ROOT
 
@@ -70,6 +71,41 @@ def prepared(capsys: pytest.CaptureFixture, command: str, *words: str) -> tuple[
     arguments = parse(command, [f"--model_name_or_path={ROOT / 'data' / 'base_model'}", "--output_dir=o", "--do_train", *words], {})
     rows = prepare_rows(arguments, rows_kind(command, ""), score_all_turns=True)
     return rows, make_feed(arguments, rows, Axis(1, 0, None, (0,))), capsys.readouterr().out
+
+
+def test_keys_of_the_batch_reach_the_order(capsys: pytest.CaptureFixture) -> None:
+    """tokens_per_batch, group_by_length and both paddings, from the arguments to the feed; 8 rows, or packed rows, are the default."""
+    path = ROOT / "data" / "dpo" / "dev.json"
+    found: dict[str, list[list[int]]] = {}
+    for key in ("", "--tokens_per_batch=70", "--group_by_length", "--zero_padding", "--greedy_zero_padding"):
+        rows, feed, said = prepared(capsys, "dpo", f"--train_dataset_path={path}", "--max_length=120", *([key] if key else []))
+        lengths = np.array([example.length for example in rows.train])
+        batches = [batch for step in feed.steps(0) for batch in step.batches]
+        assert sorted(index for batch in batches for index in batch.example_ids.tolist()) == list(range(160))
+        assert all(batch.input_ids.shape == (1, row_length(batch.token_count)) for batch in batches)
+        found[key] = [batch.example_ids.tolist() for batch in batches]
+        if "tokens" in key:
+            longer = int((lengths > 70).sum())
+            assert f"note: {longer} training examples have more than tokens_per_batch 70 tokens" in said and longer > 1
+            assert all(batch.token_count <= 70 or len(batch.example_ids) == 1 for batch in batches)
+            assert feed.total_steps == len(batches) < 160
+        elif "zero" in key:
+            assert all(batch.token_count <= 8 * 120 for batch in batches) and len(batches) < 20
+        else:
+            assert all(len(batch.example_ids) == 8 for batch in batches)
+    spread = {key: np.mean([np.ptp(lengths[ids]) for ids in of]) for key, of in found.items()}
+    assert spread["--group_by_length"] < spread[""] / 2
+    assert len({str(of) for of in found.values()}) == len(found)
+
+
+def test_dev_rows_are_read_once_by_all_processes() -> None:
+    """11 examples in batches of 2 on 3 processes: each once, the same number of batches everywhere, and what is left is spread."""
+    examples = [Example(np.full(size, size, "int32"), (Response(np.ones(1, "int32"), np.ones(1, bool)),)) for size in range(1, 12)]
+    arguments = SimpleNamespace(training=SimpleNamespace(per_device_eval_batch_size=2))
+    rows = Rows(SimpleNamespace(pad_id=0), 2, [], examples, {})
+    read = [[batch.example_ids.tolist() for batch in dev_batches(arguments, rows, Axis(3, rank, None, (0, 1, 2)))] for rank in range(3)]
+    assert sorted(index for of_rank in read for ids in of_rank for index in ids) == list(range(11))
+    assert [[len(ids) for ids in of_rank] for of_rank in read] == [[2, 2], [2, 2], [2, 1]]
 
 
 def test_row_keys_reach_the_examples_and_the_order(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
