@@ -210,7 +210,7 @@ def aim_and_kill(running: Running, aim: str, draw: random.Random) -> str | None:
     if running.ended() is not None:
         return None
     # Of several processes one is killed, and the others must end by themselves; or all, as where a machine goes down.
-    workers = [pid for pid in running.all() if not children(pid)]
+    workers = [pid for pid in running.all() if pid != running.pid and not children(pid)]
     one = running.setting.processes > 1 and workers and draw.random() < 0.5
     return running.kill(draw.choice(workers) if one else None)
 
