@@ -10,7 +10,7 @@ class UserError(Exception):
 
 
 class Stopped(Exception):  # noqa: N818 - it is no error
-    """A run that was asked to stop has left a checkpoint. text: what the user is told. code: the exit code."""
+    """A run that ends before its end, as it was asked to or had to, has left a checkpoint. text: what is told. code: the exit code."""
 
     def __init__(self, text: str, code: int) -> None:
         super().__init__(text)

@@ -4,6 +4,8 @@ import os
 
 # One thread for each pytest process, and for the commands that tests start: several of them share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Names of a hub are answered from caches that tests fill, and none waits for a network.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from paddlealign.machine import prepare  # before any test imports Paddle
 

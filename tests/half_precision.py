@@ -4,11 +4,14 @@ Each computes in float32 and rounds. Where the real kernel takes one dtype only,
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 
 import paddle
 import pytest
 from paddle import Tensor
+
+from paddlealign.training.precision import Precision, choose_precision
 
 HALF = (paddle.bfloat16, paddle.float16)
 # Kernels that exist; they are only watched. Paddle widens where dtypes meet, which costs memory that nobody asked for.
@@ -128,3 +131,18 @@ def install(patch: pytest.MonkeyPatch) -> HalfKernels:
     for name in WATCHED:
         patch.setattr(Tensor, name, watched(name))
     return kernels
+
+
+def loss_scaling(monkeypatch: pytest.MonkeyPatch) -> Precision:
+    """float16's loss scaling around float32 arithmetic: GradScaler believes that it is on a GPU.
+
+    No auto_cast has been entered before, as under O2, where none is needed: GradScaler must not switch itself off for that.
+    """
+    monkeypatch.setattr(paddle.amp.grad_scaler.amp_global_state(), "amp_dtype", "float32")
+    place = SimpleNamespace(is_gpu_place=lambda: True)
+    monkeypatch.setattr(paddle.amp.grad_scaler, "_dygraph_tracer", lambda: SimpleNamespace(_expected_place=place))
+    monkeypatch.setattr(Precision, "autocast", lambda self: nullcontext())
+    precision, remark = choose_precision(bf16=False, fp16=True, level="O1", device="gpu")
+    assert remark is None and precision.weights_dtype == "float32"
+    assert precision.scaler is not None and precision.scaler.is_enable()
+    return precision

@@ -86,6 +86,11 @@ def resolve_training(command: str, training: TrainingArguments, sources: Mapping
         problems.append("nothing to do: set do_train to true to train, or do_eval to true to evaluate.")
     if training.resume_from_checkpoint and training.overwrite_output_dir:
         problems.append("resume_from_checkpoint goes on from a run that overwrite_output_dir would remove. Keep one of them.")
+    if training.replay_step is not None:
+        taken = [key for key in ("resume_from_checkpoint", "overwrite_output_dir", "check") if getattr(training, key)]
+        problems += [f"replay_step computes one step of a run that is there, and {key} asks for another thing. Keep one." for key in taken]
+        if not training.do_train:
+            problems.append("replay_step computes a training step again; set do_train to true, as in the run.")
     warms_up = training.warmup_steps > 0 or training.warmup_ratio > 0
     if training.lr_scheduler_type == "constant" and warms_up:
         key = "warmup_steps" if training.warmup_steps > 0 else "warmup_ratio"

@@ -20,6 +20,7 @@ from paddlealign.arguments.reward_fields import RewardObjectiveArguments
 from paddlealign.arguments.row_fields import AnswerRowArguments, PromptRowArguments, RowArguments, ScoredRowArguments
 from paddlealign.arguments.sample_fields import SampleArguments
 from paddlealign.arguments.scoring_fields import PerplexityArguments, ScoringArguments
+from paddlealign.arguments.template_names import TEMPLATE_NAMES
 
 # A ~ at the start of these values is the user's home folder. chat_template and resume_from_checkpoint may be words, which have none.
 PATH_KEYS = frozenset({
@@ -37,7 +38,9 @@ class ModelArguments:
 
     _argument_group_name = "model"
 
-    model_name_or_path: str = _required("Folder of a HuggingFace checkpoint (config.json, *.safetensors, tokenizer files).", "DIR")
+    model_name_or_path: str = _required(
+        "Folder of a HuggingFace checkpoint (config.json, *.safetensors, tokenizer files), or a hub's id (org/name).", "DIR"
+    )
     tokenizer_name_or_path: Optional[str] = _key("Folder of the tokenizer, where it is not the model's.", None, metavar="DIR")
     allow_pickle: bool = _key(
         "Read weights from pytorch_model.bin where there is no safetensors file. Such a file is a pickle, which can ask for any code to be "
@@ -54,7 +57,8 @@ class DataArguments:
 
     dataset_name_or_path: Optional[list[str]] = _key(
         "Where the rows are, one path or several (a list, or commas): a folder with train.json and dev.json (or train/*.json and "
-        "dev/*.json), a data set's folder as it was downloaded from a hub (see split and subset), or a file or pattern of training rows.",
+        "dev/*.json), a data set's folder as it was downloaded from a hub (see split and subset), a hub's id (org/name), or a file or "
+        "pattern of training rows.",
         None,
         metavar="PATH",
     )
@@ -79,10 +83,10 @@ class DataArguments:
         choices=("drop", "truncate_prompt", "truncate_response", "error"),
     )
     chat_template: str = _key(
-        "auto: the tokenizer's own template where it has one, plain concatenation otherwise; none: plain concatenation; or the path "
-        "of a .jinja file.",
+        "auto: the tokenizer's own template where it has one, plain concatenation otherwise; none: plain concatenation; a name: "
+        f"{', '.join(TEMPLATE_NAMES)}; or the path of a .jinja file. Names and files are saved with the model.",
         "auto",
-        metavar="auto|none|FILE",
+        metavar="auto|none|NAME|FILE",
     )
     zero_padding: bool = _key(
         "Pack examples into rows of max_length tokens before they are grouped: batch sizes then count packed rows.", False
@@ -164,6 +168,18 @@ class TrainingArguments:
         "Let the processes of tensor_parallel_degree each hold a part of the positions between the layers' matmuls: less memory.", False
     )
     recompute: bool = _key("Recompute each layer's activations in backward: less memory, about a third more time, same numbers.", False)
+    on_bad_numbers: str = _key(
+        "At a step whose loss or gradient is NaN or infinite: stop with exit code 3 and a checkpoint of before the step, or skip the "
+        "step's update and count it; after 10 skipped in a row the run stops, too.",
+        "stop",
+        choices=("stop", "skip"),
+    )
+    replay_step: Optional[int] = _key(
+        "Compute this step of the run in output_dir again, from the nearest checkpoint before it, and show each layer's weights, "
+        "activations and gradients and each row's loss; the run itself is not touched.",
+        None,
+        metavar="STEP",
+    )
     logging_steps: int = _key("Steps between two lines of the run log.", 500, metavar="STEPS")
     report_to: str = _key("A second run log beside metrics.jsonl.", "none", choices=("none", "visualdl"))
     disable_tqdm: bool = _key("Show plain lines instead of a progress bar.", False)

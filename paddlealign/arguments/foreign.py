@@ -11,11 +11,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Alias:
-    """Another name of a key. commands: where the name means that. dpo_remark: what a DPO user should know beyond the name."""
+    """Another name of a key.
+
+    commands: where the name means that. dpo_remark: what a DPO user should know beyond the name. kind: its type where the key's is another.
+    """
 
     key: str
     dpo_remark: str = ""
     commands: tuple[str, ...] = ("sft", "reward", "dpo")
+    kind: type | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ ALIASES: dict[str, Alias] = {
     "task_name_or_path": Alias("dataset_name_or_path"),
     "intokens": Alias("zero_padding"),
     "prompt_type": Alias("row_form"),
+    "score_all_turns": Alias("score_turns", commands=("sft", "evaluate_perplexity"), kind=bool),
     "subset_name": Alias("subset"),
     "ref_model": Alias("ref_model_name_or_path"),
     "ref_model_adapters": Alias("ref_lora_path"),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from paddlealign.arguments.declare import key
+from paddlealign.arguments.template_names import TEMPLATE_NAMES
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,10 @@ class GenerationArguments:
     )
     seed: int = key("Seed of the draws.", 42, metavar="N")
     chat_template: str = key(
-        "auto: the tokenizer's own template where it has one, plain text otherwise; none: plain text; or the path of a .jinja file.",
+        "auto: the tokenizer's own template where it has one, plain text otherwise; none: plain text; a name: "
+        f"{', '.join(TEMPLATE_NAMES)}; or the path of a .jinja file.",
         "auto",
-        metavar="auto|none|FILE",
+        metavar="auto|none|NAME|FILE",
     )
     device: str = key("Where to compute; auto takes the GPU where Paddle sees one.", "auto", choices=("auto", "cpu", "gpu"))
     dtype: str = key(

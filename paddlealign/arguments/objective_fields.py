@@ -15,7 +15,12 @@ class SftObjectiveArguments:
 
     _argument_group_name = "objective"
 
-    score_all_turns: bool = _key("In a conversation score every assistant turn; false scores the last one only.", True)
+    score_turns: str = _key(
+        "Which assistant turns of a conversation are scored: all, the last one, or only those that the row marks (weight 1, train true, "
+        "train_detail). A turn that the row marks with weight 0 or train false is never scored.",
+        "all",
+        choices=("all", "last", "marked"),
+    )
 
 
 @dataclass(frozen=True)

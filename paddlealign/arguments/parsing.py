@@ -38,11 +38,7 @@ from paddlealign.errors import UserError
 
 _AS_TEXT = {
     "stop_strings": stop_strings_text,
-    "loss_type": comma_text,
-    "loss_weights": comma_text,
-    "ways": comma_text,
-    "dataset_weights": comma_text,
-    "data_split": comma_text,
+    **dict.fromkeys(("loss_type", "loss_weights", "ways", "dataset_weights", "data_split"), comma_text),
 }  # what they make of another JSON value
 _RESULT: dict[str, type] = {it.command: it for it in (*get_args(Arguments), PlanArguments)}
 # What a command's argument file is called.
@@ -180,7 +176,8 @@ def key_kinds(command: str) -> dict[str, type]:
     known = known_fields(command)
     kinds: dict[str, type] = {key: item.kind for table in (HINTS, ONLY, known) for key, item in table.items()}
     kinds.update(PARALLEL_KEYS)
-    kinds.update({name: kinds[alias.key] for name, alias in ALIASES.items() if command in alias.commands and alias.key in kinds})
+    meant = {name: alias for name, alias in ALIASES.items() if command in alias.commands and alias.key in kinds}
+    kinds.update({name: alias.kind or kinds[alias.key] for name, alias in meant.items()})
     return kinds
 
 
@@ -281,6 +278,8 @@ def _value(key: str, given: Given, kind: type, choices: tuple[str, ...] = ()) ->
         value = value.removeprefix("eval_")
     elif key == "chat_template" and value in ("None", "none"):
         value = "none"
+    elif key == "score_turns" and str(value).lower() in ("true", "false"):  # score_all_turns
+        value = "all" if str(value).lower() == "true" else "last"
     elif key in _AS_TEXT and value is not None and not isinstance(value, str):
         value = _AS_TEXT[key](value)
     elif key == "report_to" and isinstance(value, list) and len(value) == 1:

@@ -1,12 +1,13 @@
 """Do the files and folders that the arguments name exist, and is nothing in the way? Looked at before anything slow starts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
 from paddlealign.arguments.comparison_fields import ComparisonArguments
 from paddlealign.arguments.fields import TrainingArguments
 from paddlealign.arguments.given import list_problems
+from paddlealign.arguments.hub import checkpoints_by_id, is_hub_id
 from paddlealign.arguments.judge_fields import JudgeArguments, split_judge
 from paddlealign.arguments.results import (
     Arguments,
@@ -23,23 +24,31 @@ from paddlealign.arguments.results import (
 from paddlealign.arguments.row_files import DatasetFiles, dataset_files
 from paddlealign.arguments.sample_fields import SampleArguments
 from paddlealign.arguments.scoring_fields import PerplexityArguments, ScoringArguments
+from paddlealign.arguments.template_names import template_problem
 from paddlealign.errors import UserError
 
 # What a run writes into output_dir, beside its checkpoints and the final model.
 RUN_FILE, METRICS_FILE, CURVES_FILE, ERROR_FILE = "run.json", "metrics.jsonl", "curves.png", "errors.txt"
+INCIDENTS_FILE = "incidents.jsonl"
 REFUSED_FILE = "refused.jsonl"
 SAMPLES_FOLDER, REFERENCE_FOLDER = "samples", "reference"
 CHECKPOINT = "checkpoint-[0-9]*"
 ADAPTER_CONFIG = "adapter_config.json"
+# What is never opened as rows, whatever is in it.
+_PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".pdparams", ".npy", ".npz")
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".7z", ".rar")
 WRITTEN = (
     RUN_FILE, METRICS_FILE, CURVES_FILE, CHECKPOINT, ERROR_FILE, REFUSED_FILE, "config.json", "generation_config.json", "*.safetensors",
-    "*.index.json", ADAPTER_CONFIG, SAMPLES_FOLDER,
+    "*.index.json", ADAPTER_CONFIG, SAMPLES_FOLDER, INCIDENTS_FILE, "replay_*.json",
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.*",
 )  # fmt: skip
 
 
 def check_paths(arguments: Arguments) -> None:
-    """Raise UserError with everything that is missing or in the way. Nothing is created or changed."""
+    """Raise UserError with everything that is missing or in the way. Nothing is created or changed.
+
+    A checkpoint by a hub's id passes; ``hub.fetch_checkpoints`` then has it or says why not.
+    """
     problems: list[str] = []
     if not isinstance(arguments, EvaluateJudgeArguments):
         _check_checkpoint("model_name_or_path", arguments.model.model_name_or_path, problems)
@@ -53,6 +62,7 @@ def check_paths(arguments: Arguments) -> None:
         if generation.data_file and not generation.interactive:
             if not Path(generation.data_file).is_file():
                 problems.append(f"data_file: {generation.data_file} is not a file.")
+            problems += _no_rows("data_file", [Path(generation.data_file)])
             if Path(generation.output_file).is_dir():
                 problems.append(f"output_file: {generation.output_file} is a folder; name a file.")
     elif isinstance(arguments, EvaluateRewardsArguments | EvaluatePerplexityArguments):
@@ -84,12 +94,18 @@ def check_paths(arguments: Arguments) -> None:
             folders["ref_lora_path"] = arguments.objective.ref_lora_path
             _check_adapter("ref_lora_path", arguments.objective.ref_lora_path, problems)
         try:
-            files = dataset_files(arguments.data, arguments.rows, arguments.training)
+            waits = problems and any(map(is_hub_id, arguments.data.dataset_name_or_path or ()))  # a hub may take minutes to answer
+            files = DatasetFiles((), ()) if waits else dataset_files(arguments.data, arguments.rows, arguments.training)
         except UserError as error:
             problems.append(str(error))
             files = DatasetFiles((), ())
+        problems += _no_rows("train_dataset_path", files.train) + _no_rows("dev_dataset_path", files.dev)
         _check_output(arguments.training, {key: Path(folder) for key, folder in folders.items() if folder}, files, problems)
     if problems:
+        problems += [
+            f"{key}: there is no folder {name}; a hub is asked for it when the rest is right."
+            for _, key, name in checkpoints_by_id(arguments)
+        ]
         raise UserError(list_problems(problems))
 
 
@@ -104,14 +120,13 @@ def check_model(arguments: TrainArguments) -> None:
 
 
 def _check_folder(key: str, path: str, problems: list[str]) -> bool:
+    """Whether a path is a folder, and its insides are to be looked at. A hub's id is none, and no problem yet."""
     if Path(path).is_dir():
         return True
     if Path(path).exists():
         problems.append(f"{key}: {path} is a file; give the folder of a checkpoint.")
-    else:
-        problems.append(
-            f"{key}: there is no folder {path}. Nothing is fetched from a hub: download the checkpoint and give the folder that it is in."
-        )
+    elif not is_hub_id(path):
+        problems.append(f"{key}: there is no folder {path}, and it is no hub's id, which is two words: org/name.")
     return False
 
 
@@ -135,8 +150,20 @@ def _check_scoring(
     """What is read by the keys ``sources`` is there, and what is written is not."""
     _check_template(scoring.chat_template, problems)
     problems += [f"{key}: {getattr(scoring, key)} is not a file." for key in sources if not Path(getattr(scoring, key)).is_file()]
+    problems += [line for key in sources for line in _no_rows(key, [Path(getattr(scoring, key))])]
     if Path(scoring.output_file).exists() and not scoring.check:
         problems.append(f"output_file: {scoring.output_file} exists already. Name another one, or remove it.")
+
+
+def _no_rows(key: str, files: Sequence[Path]) -> list[str]:
+    """What to say of files that hold no rows as text or tables: a pickle may ask for any code to be run, an archive write anywhere."""
+    wrong = [file for file in files if file.is_file() and file.name.lower().endswith((*_PICKLES, *_ARCHIVES))]
+    return [
+        f"{key}: {file} is {'a pickle or an array' if file.name.lower().endswith(_PICKLES) else 'an archive'}, which is never opened as "
+        f"data. {'Write its rows' if file.name.lower().endswith(_PICKLES) else 'Unpack it, and name the files of rows'}: JSON lines, csv, "
+        "parquet or arrow."
+        for file in wrong
+    ]
 
 
 def _check_judge(judging: JudgeArguments, problems: list[str]) -> None:
@@ -162,12 +189,8 @@ def _check_samples(samples: SampleArguments, problems: list[str]) -> dict[str, s
 
 
 def _check_template(template: str, problems: list[str]) -> None:
-    if template in ("auto", "none"):
-        return
-    if Path(template).suffix == ".json":
-        problems.append(f"chat_template: {template} is PaddleNLP's own form, which is not read. Give a .jinja file, auto or none.")
-    elif not Path(template).is_file():
-        problems.append(f'chat_template: "{template}" is neither auto, none, nor a file. Give the path of a .jinja file.')
+    problem = template_problem(template)
+    problems += [problem] if problem else []
 
 
 def _check_output(training: TrainingArguments, folders: Mapping[str, Path], files: DatasetFiles, problems: list[str]) -> None:

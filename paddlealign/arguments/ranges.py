@@ -52,6 +52,7 @@ RANGES: dict[str, Range] = {
     "adam_epsilon": _POSITIVE,
     "max_grad_norm": Range(0),
     "seed": Range(0, 2**32 - 1),
+    "replay_step": Range(1),
     "logging_steps": Range(1),
     "eval_steps": Range(1),
     "save_steps": Range(1),

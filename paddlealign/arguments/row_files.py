@@ -1,12 +1,15 @@
 """Which files hold the rows: a file, several, a pattern, a folder with splits, or a data set as it was downloaded from a hub."""
 
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from glob import glob
 from pathlib import Path
 from typing import NamedTuple
 
+from paddlealign.arguments.dataset_card import Subset, default_subset, matching_files, read_subsets
 from paddlealign.arguments.fields import DataArguments, TrainingArguments
+from paddlealign.arguments.hub import hub_files, is_hub_id
 from paddlealign.arguments.row_fields import RowArguments
 from paddlealign.errors import UserError
 
@@ -37,8 +40,9 @@ class DatasetFiles(NamedTuple):
 def dataset_files(data: DataArguments, rows: RowArguments, training: TrainingArguments) -> DatasetFiles:
     """The files that the run reads: training rows under do_train, dev rows under do_eval, else none. Raises UserError.
 
-    In a folder the rows of a split are train.json (or another row file of that name), or else the files in its folder train, or else
-    those whose names say train, as hubs write them; dev likewise. A file or pattern in dataset_name_or_path holds training rows.
+    In a folder the rows of a split are those that the configs of its README.md name. Where it has none: train.json (or another row file of
+    that name), or else the files in its folder train, or else those whose names say train, as hubs write them; dev likewise. A file or
+    pattern in dataset_name_or_path holds training rows. A hub's id is loaded by the datasets library.
     """
     train = train_sources(data, rows) if training.do_train else ()
     dev: tuple[Path, ...] = ()
@@ -67,12 +71,11 @@ def _of_root(part: str, name: str, rows: RowArguments, splits: _Splits) -> tuple
     root, key = Path(name), "dataset_name_or_path"
     if not root.is_dir():
         found = _matching(name)
+        if not found and is_hub_id(name) and not name.endswith(ROW_SUFFIXES):
+            return hub_files(name, "split" if part == "train" else "dev_split", splits, rows.subset)
         if not found:
             _refuse_odd(key, root)
-            raise UserError(
-                f"{key}: {root} is neither a folder nor a file. Nothing is fetched from a hub: download the data set, as with "
-                f"huggingface-cli download --repo-type dataset {root} --local-dir DIR, and give the folder."
-            )
+            raise UserError(f"{key}: {root} is neither a folder nor a file, and no hub's id, which is two words: org/name.")
         if part == "dev":
             raise UserError(f"{key}: {root} is one file, of training rows. Set dev_dataset_path too, or switch evaluation off.")
         return found
@@ -100,6 +103,8 @@ def _files_at(key: str, name: str, rows: RowArguments, splits: _Splits) -> tuple
             raise UserError(f"{key}: {name} does not exist." if not _is_pattern(name) else f"{key}: no file fits the pattern {name}.")
         return found
     here = tuple(sorted(entry for entry in path.iterdir() if _holds_rows(entry)))
+    if here and read_subsets(path):
+        return _in_folder(path, splits, rows.subset)
     words = {match[1].lower() if match else "" for match in (_SPLIT_LIKE.search(file.name) for file in here)}
     if len(words) == 1:
         return here
@@ -130,8 +135,33 @@ def _is_pattern(name: str) -> bool:
 
 def _in_folder(root: Path, splits: _Splits, subsets: Sequence[str] | None) -> tuple[Path, ...]:
     """The files of the first split that a folder has; none where it has none. Raises UserError where it is not clear which are meant."""
+    described = read_subsets(root)
+    if described:
+        names = list(subsets or [default_subset(described, root)])
+        names = list(described) if names == ["all"] and "all" not in described else names
+        return tuple(dict.fromkeys(file for name in names for file in _of_subset(root, name, described, splits)))
     if subsets and list(subsets) != ["all"]:
         return tuple(file for name in subsets for file in _in_folder(_subset_folder(root, name), splits, ["all"]))
+    return _by_name(root, splits, subsets)
+
+
+def _of_subset(root: Path, name: str, described: Mapping[str, Subset], splits: _Splits) -> tuple[Path, ...]:
+    """The rows of a subset that a folder's README.md describes, or else of the folder of that name."""
+    if name not in described:
+        return _in_folder(_subset_folder(root, name, tuple(described)), splits, ["all"])
+    subset = described[name]
+    if subset.patterns is None:
+        return _by_name(subset.folder, splits, ["all"])
+    found = tuple(file for file in matching_files(subset, splits) if _holds_rows(file))
+    if not found:
+        raise UserError(
+            f"dataset_name_or_path: {root / 'README.md'} names no file of rows that is here for {splits[0]} of {name}; its splits are: "
+            f"{', '.join(subset.patterns)}."
+        )
+    return found
+
+
+def _by_name(root: Path, splits: _Splits, subsets: Sequence[str] | None) -> tuple[Path, ...]:
     found = (_of_split(root, split, subsets) for split in splits)
     return next((files for files in found if files), ())
 
@@ -149,10 +179,10 @@ def _of_split(root: Path, split: str, subsets: Sequence[str] | None) -> tuple[Pa
     return _one_subset(root, tuple(file for file in _row_files(root) if _split_of(file.relative_to(root), (split,))), subsets)
 
 
-def _subset_folder(root: Path, name: str) -> Path:
+def _subset_folder(root: Path, name: str, described: Sequence[str] = ()) -> Path:
     folders = [folder for folder in (root / name, root / "data" / name) if folder.is_dir()]
     if not folders:
-        there = sorted({_subset_of(file.relative_to(root)) for file in _row_files(root)} - {""})
+        there = described or sorted({_subset_of(file.relative_to(root)) for file in _row_files(root)} - {""})
         raise UserError(f"subset: {root} has no subset {name}; there are: {', '.join(there) or 'none'}.")
     return folders[0]
 
@@ -176,7 +206,24 @@ def _row_files(root: Path) -> Iterator[Path]:
 
 
 def _holds_rows(path: Path) -> bool:
-    return path.is_file() and path.name.endswith(ROW_SUFFIXES) and path.name not in _NO_ROWS
+    return path.is_file() and path.name.endswith(ROW_SUFFIXES) and path.name not in _NO_ROWS and _is_current(path)
+
+
+def _is_current(path: Path) -> bool:
+    """False for an arrow file that the datasets library left beside the rows: a step of map's, or a shard of what was saved there before.
+
+    Raises UserError for rows that were saved as a selection of others, which only the library can follow.
+    """
+    if path.suffix != ".arrow" or re.fullmatch(r"cache-[0-9a-f]+(?:_\d+_of_\d+)?\.arrow", path.name):
+        return path.suffix != ".arrow"
+    try:
+        state = json.loads((path.parent / "state.json").read_text(encoding="utf-8"))
+        files = [file["filename"] for file in state["_data_files"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return True  # no folder of save_to_disk
+    if state.get("_indices_data_files"):
+        raise UserError(f"{path.parent} was saved as a selection of other rows. Save it again by save_to_disk of a newer datasets library.")
+    return path.name in files
 
 
 def _split_of(file: Path, splits: Sequence[str]) -> str | None:

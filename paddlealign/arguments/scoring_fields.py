@@ -5,6 +5,7 @@ from typing import Optional
 
 from paddlealign.arguments.declare import key, required, same
 from paddlealign.arguments.generation_fields import GenerationArguments
+from paddlealign.arguments.template_names import TEMPLATE_NAMES
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,10 @@ class ScoringArguments:
         choices=("drop", "truncate_prompt", "truncate_response", "error"),
     )
     chat_template: str = key(
-        "auto: the tokenizer's own template where it has one, plain text otherwise; none: plain text; or the path of a .jinja file. As in "
-        "training.",
+        "auto: the tokenizer's own template where it has one, plain text otherwise; none: plain text; a name: "
+        f"{', '.join(TEMPLATE_NAMES)}; or the path of a .jinja file. As in training.",
         "auto",
-        metavar="auto|none|FILE",
+        metavar="auto|none|NAME|FILE",
     )
     device: str = same(GenerationArguments, "device")
     dtype: str = same(GenerationArguments, "dtype")

@@ -116,7 +116,7 @@ Where a default or a meaning differs from PaddleNLP's:
 - `max_length` of dpo_main.py bounds the prompt and one answer; PaddleNLP's `max_seq_len` bounds the prompt and both.
 - PaddleNLP's DPO packs rows always and counts batches in packed rows; here that is `zero_padding`, and without it batches count pairs.
 - A row that is too long is left out and counted (`truncation` drop), so that every scored token keeps its whole context; PaddleNLP cuts.
-- `chat_template` takes a .jinja file, not PaddleNLP's chat_template.json.
+- `chat_template` takes a name or a .jinja file, not PaddleNLP's chat_template.json.
 - `do_eval` with `evaluation_strategy` no evaluates once, after training; PaddleNLP switches to every `eval_steps`.
 - `resume_from_checkpoint` is honoured, and nothing is resumed without it.
 - `greedy_zero_padding` packs without `zero_padding` too.

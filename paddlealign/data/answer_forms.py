@@ -8,6 +8,7 @@ from paddlealign.data.row_parts import (
     ASKING,
     Parsed,
     answer,
+    answer_message,
     answer_of,
     has,
     interleave,
@@ -37,14 +38,15 @@ def messages_answer(row: dict[str, Any], where: str) -> Parsed:
     messages = with_system(row, conversation(row, "messages"), "messages")
     if messages[-1].role != "assistant":
         raise BadRowError(f'the last message has role "{messages[-1].role}"; in an SFT row it must be "assistant".')
-    return [Record(messages[:-1], (answer_of(messages[-1]),), True, where)], []
+    return [Record(messages[:-1], (answer_of(messages[-1]),), True, where, marks=messages[-1].marks)], []
 
 
 def plain_answer(row: dict[str, Any], where: str) -> Parsed:
     """{prompt, response or completion}, texts (a prompt may be a list of turns)."""
     key = response_key(row)
     need(row, ("prompt", key))
-    return [Record(prompt_messages(row, "prompt"), (answer(row, key),), False, where)], []
+    last = answer_message(row, key)
+    return [Record(prompt_messages(row, "prompt"), (answer_of(last),), False, where, marks=last.marks)], []
 
 
 def response_key(row: dict[str, Any]) -> str:
@@ -82,7 +84,7 @@ def sharegpt_answer(row: dict[str, Any], where: str) -> Parsed:
     messages = with_system(row, conversation(row), "conversations")
     if messages[-1].role != "assistant":
         return [], ["the conversation does not end in an answer"]
-    return [Record(messages[:-1], (answer_of(messages[-1]),), True, where)], []
+    return [Record(messages[:-1], (answer_of(messages[-1]),), True, where, marks=messages[-1].marks)], []
 
 
 def labelled_answer(row: dict[str, Any], where: str) -> Parsed:

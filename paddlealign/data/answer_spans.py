@@ -11,6 +11,9 @@ _MARK = "\ue000answer-{}\ue001"
 _MARK_PATTERN = re.compile("\ue000answer-\\d+\ue001")
 
 
+Span = tuple[int, int]  # the characters from the first up to the second
+
+
 class RowRefusedError(Exception):
     """A row that the template cannot render, or whose answer cannot be found in the rendered text. The text is the reason."""
 
@@ -19,15 +22,17 @@ class RowRefusedError(Exception):
 class Rendered:
     """A conversation with one response as text.
 
-    spans: (start, end) characters that are scored, in order; each includes the turn's end token. The last ends where the text ends.
-    boundary: where the first response begins; what lies before is the prompt.
+    spans: what is scored, in order; a turn includes its end token. The last ends where the text ends.
+    boundary: where the first span begins; what lies before is the prompt.
     altered_turns: earlier assistant turns that the template changes (as those that drop <think> from them), left unscored.
+    masked: see ``FramedText``.
     """
 
     text: str
-    spans: tuple[tuple[int, int], ...]
+    spans: tuple[Span, ...]
     boundary: int
     altered_turns: int = 0
+    masked: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,10 @@ def split_at_marks(text: str) -> list[str]:
     return _MARK_PATTERN.split(text)
 
 
-def locate_answer(ends: Ends, whole: str, prompts: list[str], frame: list[str], turns: list[str], response: str) -> Rendered:
-    """Find the answers in the whole text.
+def locate_answer(
+    ends: Ends, whole: str, prompts: list[str], frame: list[str], turns: list[str], response: str
+) -> tuple[str, list[Span | None]]:
+    """The text up to the response's end token, and the spans of all answers in it; None for earlier ones that the template alters.
 
     frame: what the template writes before, between and after the answers (n + 2 texts for n earlier turns and the response).
     turns: the earlier answers that are scored. prompts: the text with the generation prompt before each answer.
@@ -75,7 +82,7 @@ def locate_answer(ends: Ends, whole: str, prompts: list[str], frame: list[str], 
     tail, prompt = frame[-1], prompts[-1]
     if not whole.endswith(tail):
         raise RowRefusedError("the chat template ends differently depending on the answer; the end of the answer cannot be found")
-    spans, cursor, altered = locate_turns(ends, whole, prompts, frame, turns)
+    spans, cursor = locate_turns(ends, whole, prompts, frame, turns)
     content_end = len(whole) - len(tail)
     framed = whole.startswith(frame[-2], cursor)
     frame_start = cursor + (len(frame[-2]) if framed else common_length(whole[cursor:content_end], frame[-2]))
@@ -92,18 +99,17 @@ def locate_answer(ends: Ends, whole: str, prompts: list[str], frame: list[str], 
         text = whole[:content_end] + ending
     else:
         text = whole[:content_end] + tail.rstrip() + ends.eos
-    spans.append((start, len(text)))
-    return Rendered(text, tuple(spans), spans[0][0], altered)
+    return text, [*spans, (start, len(text))]
 
 
-def locate_turns(ends: Ends, whole: str, prompts: list[str], frame: list[str], turns: list[str]) -> tuple[list[tuple[int, int]], int, int]:
-    """The spans of the earlier answers, where the last one's content ends, and how many were not found as they are."""
-    spans: list[tuple[int, int]] = []
+def locate_turns(ends: Ends, whole: str, prompts: list[str], frame: list[str], turns: list[str]) -> tuple[list[Span | None], int]:
+    """The spans of the earlier answers, None for those that are not found as they are; and where the last one's content ends."""
+    spans: list[Span | None] = []
     cursor = 0
     for number, content in enumerate(turns):
         before, after = frame[number], frame[number + 1]
         if not whole.startswith(before, cursor):
-            return spans, cursor, len(turns) - len(spans)
+            return spans + [None] * (len(turns) - number), cursor
         start = cursor + len(before)
         ending = _through_end(ends, after)
         # The last text before the response may differ (a template may add to it), so it is held to its end token only.
@@ -112,15 +118,16 @@ def locate_turns(ends: Ends, whole: str, prompts: list[str], frame: list[str], t
         if fitting is None:
             cursor = whole.find(after, start)
             if cursor < 0:
-                return spans, start, len(turns) - len(spans)
+                return spans + [None] * (len(turns) - number), start
+            spans.append(None)
             continue
         generated = whole.startswith(prompts[number]) and cursor <= len(prompts[number]) <= start
         cursor = start + len(fitting)
         spans.append((len(prompts[number]) if generated else start, cursor + len(ending)))
-    return spans, cursor, len(turns) - len(spans)
+    return spans, cursor
 
 
-def locate_calls(ends: Ends, whole: str, frame: list[str], turns: list[CallingTurn]) -> list[tuple[int, int] | None]:
+def locate_calls(ends: Ends, whole: str, frame: list[str], turns: list[CallingTurn]) -> list[Span | None]:
     """The spans of all turns that call tools, None for those that are not found.
 
     frame: what the template writes before, between and after the functions' names.
@@ -131,7 +138,7 @@ def locate_calls(ends: Ends, whole: str, frame: list[str], turns: list[CallingTu
             return [None] * len(turns)
         places.append(cursor + len(before))
         cursor += len(before) + len(name)
-    spans: list[tuple[int, int] | None] = []
+    spans: list[Span | None] = []
     for turn in turns:
         own, places = places[: len(turn.names)], places[len(turn.names) :]
         start = whole.rfind(turn.opening, 0, own[0])

@@ -12,15 +12,19 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from paddlealign.data.answer_spans import Rendered, RowRefusedError
 from paddlealign.data.encoding_report import Encoded, EncodingReport, Refusal
 from paddlealign.data.example import Example, Record, Response
-from paddlealign.data.template import Rendered, RowRefusedError, Template, render, render_prompt
+from paddlealign.data.literal_text import FramedText
+from paddlealign.data.rendering import render, render_prompt
+from paddlealign.data.template import Template
 from paddlealign.data.token_models import Tokens
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.errors import UserError
 
 TRUNCATIONS = ("drop", "truncate_prompt", "truncate_response", "error")
 _CHUNK = 512
+_NOT_TEXT = "the row holds the text of a special token, which this tokenizer cannot keep as text (remove it from the row)"
 
 
 @dataclass(frozen=True)
@@ -82,13 +86,15 @@ def encode_all(records: Sequence[Record], tokenizer: Tokenizer, template: Templa
 def encode_prompt(record: Record, tokenizer: Tokenizer, template: Template, src_length: int | None = None) -> EncodedPrompt:
     """The ids after which the model is to answer the record's messages, cut at their start to src_length with the BOS kept.
 
-    Raises UserError naming the row where the chat template cannot render it, or where a text holds a special token.
+    Raises UserError naming the row where the chat template cannot render it.
     """
     try:
-        text = render_prompt(template, record.messages, record.tools)
+        [tokens] = tokenizer.encode_framed([render_prompt(template, record.messages, record.tools)])
+        if tokens is None:
+            raise RowRefusedError(_NOT_TEXT)
     except RowRefusedError as error:
         raise UserError(f"{record.source}: {error}.") from None
-    ids = _with_bos(tokenizer.encode(text), tokenizer).ids
+    ids = _with_bos(tokens, tokenizer).ids
     if src_length is None or len(ids) <= src_length:
         return EncodedPrompt(ids, False)
     return EncodedPrompt(_cut_prompt(ids, src_length, tokenizer.bos_id), True)
@@ -113,18 +119,22 @@ def _encode_chunk(records: Sequence[Record], tokenizer: Tokenizer, template: Tem
             rendered.append(render(template, record))
         except RowRefusedError as error:
             rendered.append(Refusal(str(error)))
-    texts = [branch.text for branches in rendered if not isinstance(branches, Refusal) for branch in branches]
-    tokens = iter(tokenizer.encode_batch(texts))
+    texts = [FramedText(one.text, one.masked) for branches in rendered if not isinstance(branches, Refusal) for one in branches]
+    tokens = iter(tokenizer.encode_framed(texts))
     for record, branches in zip(records, rendered, strict=True):
         if isinstance(branches, Refusal):
             yield branches
-        else:
-            tokenised = [_with_bos(next(tokens), tokenizer) for _ in branches]
-            example = replace(_lay_out(branches, tokenised, record.score_all_turns), margin=record.margin)
-            outcome = _fit(example, limits, tokenizer.bos_id, record.source)
-            if isinstance(outcome, Encoded):
-                outcome = _refuse_useless(outcome, branches[0].altered_turns)
-            yield outcome
+            continue
+        found = [next(tokens) for _ in branches]
+        tokenised = [_with_bos(one, tokenizer) for one in found if one is not None]
+        if len(tokenised) < len(found):
+            yield Refusal(_NOT_TEXT)
+            continue
+        example = replace(_lay_out(branches, tokenised, record.score_all_turns), margin=record.margin)
+        outcome = _fit(example, limits, tokenizer.bos_id, record.source)
+        if isinstance(outcome, Encoded):
+            outcome = _refuse_useless(outcome, branches)
+        yield outcome
 
 
 def _with_bos(tokens: Tokens, tokenizer: Tokenizer) -> Tokens:
@@ -216,7 +226,7 @@ def _cut_response(response: Response, room: int) -> Response:
     return Response(response.token_ids[:length], scored[:length])
 
 
-def _refuse_useless(encoded: Encoded, altered_turns: int) -> Encoded | Refusal:
+def _refuse_useless(encoded: Encoded, branches: Sequence[Rendered]) -> Encoded | Refusal:
     """Leave out what cannot teach: a response without a scored token, or a pair that is the same in tokens."""
     responses = encoded.example.responses
     if any(not response.scored.any() for response in responses):
@@ -224,7 +234,8 @@ def _refuse_useless(encoded: Encoded, altered_turns: int) -> Encoded | Refusal:
     if len(responses) == 2 and np.array_equal(responses[0].token_ids, responses[1].token_ids):
         when = " after cutting" if encoded.responses_cut else " in tokens"
         return Refusal("chosen equals rejected" + when)
-    return Encoded(encoded.example, encoded.prompt_cut, encoded.responses_cut, altered_turns)
+    special_text = any(branch.masked is not None for branch in branches)
+    return replace(encoded, altered_turns=branches[0].altered_turns, special_text=special_text)
 
 
 def _nothing_left(report: EncodingReport, limits: Limits) -> str:

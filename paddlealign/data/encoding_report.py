@@ -8,12 +8,13 @@ from paddlealign.data.example import Example
 
 @dataclass(frozen=True)
 class Encoded:
-    """An example and what was done to it."""
+    """An example and what was done to it. special_text: its text holds special tokens' text, kept as text."""
 
     example: Example
     prompt_cut: bool = False
     responses_cut: int = 0
     altered_turns: int = 0
+    special_text: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class EncodingReport:
 
     refused: reason -> count; refused_at: reason -> the first row it concerns. prompts_truncated counts rows, responses_truncated
     responses. altered_turns: earlier answers that the chat template changes and that are therefore not scored.
+    special_text_rows: rows whose own texts hold the text of a special token, kept as text; special_text_at: the first of them.
     longest_prompt, longest_row: tokens of the longest prompt and of the longest prompt and response among the rows dropped as too long.
     tokens: prompts once, responses each. scored_tokens: those that the loss counts.
     """
@@ -47,6 +49,8 @@ class EncodingReport:
     prompts_truncated: int = 0
     responses_truncated: int = 0
     altered_turns: int = 0
+    special_text_rows: int = 0
+    special_text_at: str = ""
     refused: Counter[str] = field(default_factory=Counter)
     refused_at: dict[str, str] = field(default_factory=dict)
     tokens: int = 0
@@ -60,6 +64,8 @@ class EncodingReport:
             self.prompts_truncated += outcome.prompt_cut
             self.responses_truncated += outcome.responses_cut
             self.altered_turns += outcome.altered_turns
+            self.special_text_rows += outcome.special_text
+            self.special_text_at = self.special_text_at or (source if outcome.special_text else "")
             self.tokens += outcome.example.length
             self.scored_tokens += outcome.example.scored_count
         elif outcome.too_long:

@@ -3,10 +3,22 @@
 A record is what the user wrote, an example is the same in tokens, and a batch is many examples laid into packed rows.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What a row says of scoring an assistant's turn.
+
+    wanted: whether it is scored; None where the row does not say it. parts: (start, end) characters of the turn's text that are scored,
+    where the row names them.
+    """
+
+    wanted: bool | None = None
+    parts: tuple[tuple[int, int], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -15,6 +27,7 @@ class Message:
 
     role: "system", "user", "assistant" or "tool" (what a tool answered). content: None only where an assistant calls tools without a text.
     tool_calls: an assistant's calls, as JSON objects as the row has them. tool_call_id, name: of the call that a tool answers.
+    marks: whether the row wants an assistant's turn to be scored.
     """
 
     role: str
@@ -22,6 +35,7 @@ class Message:
     tool_calls: tuple[dict[str, Any], ...] = ()
     tool_call_id: str | None = None
     name: str | None = None
+    marks: Marks = Marks()
 
 
 @dataclass(frozen=True)
@@ -32,6 +46,8 @@ class Record:
     responses: one for SFT; chosen, then rejected, for preference rows; none where only a prompt is given (predict). Each is a text, or an
     assistant's message where it calls tools.
     score_all_turns: score the assistant turns inside ``messages`` too (SFT on a whole conversation).
+    score_turns: the run's key of that name ("all", "last" or "marked"), under which marks are heeded; "" where answers are scored whole.
+    marks: the response's, where the row has some.
     source: "file:line" for error messages.
     tools: the functions that may be called, as JSON objects as the row has them; None where the row has no such key.
     margin: by how much the chosen answer should score above the rejected one (reward models); 0 where the row does not say it.
@@ -45,6 +61,13 @@ class Record:
     tools: tuple[dict[str, Any], ...] | None = None
     margin: float = 0.0
     desirable: bool | None = None
+    score_turns: str = ""
+    marks: Marks = Marks()
+
+
+def scored_as(record: Record, score_turns: str) -> Record:
+    """The record with the assistant's turns scored that a run's ``score_turns`` asks for: "all", "last" or "marked"."""
+    return replace(record, score_turns=score_turns, score_all_turns=record.score_all_turns and score_turns != "last")
 
 
 @dataclass(frozen=True)

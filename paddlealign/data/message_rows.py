@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from paddlealign.data.example import Message
+from paddlealign.data.row_marks import read_marks
 
 ROLES = ("system", "user", "assistant", "tool")
 # Other forms of what is said elsewhere: never read past, since the row would lose it.
@@ -53,7 +54,11 @@ def _message(item: dict[str, Any], name: str, calls: bool) -> Message:
     ids = {key: item.get(key) for key in ("tool_call_id", "name")} if role == "tool" else {}
     ids = {key: read_text(value, f"{name}.{key}") for key, value in ids.items() if value is not None}
     tool_calls = _tool_calls(item["tool_calls"], f"{name}.tool_calls") if calls else ()
-    return Message(role, content, tool_calls, ids.get("tool_call_id"), ids.get("name"))
+    try:
+        marks = read_marks(item, name, role, content)
+    except ValueError as error:
+        raise BadRowError(str(error)) from None
+    return Message(role, content, tool_calls, ids.get("tool_call_id"), ids.get("name"), marks)
 
 
 def _tool_calls(value: object, key: str) -> tuple[dict[str, Any], ...]:

@@ -16,6 +16,7 @@ from paddlealign.data.row_parts import (
     is_messages,
     need,
     prompt_messages,
+    refuse_unscored,
     system,
     with_system,
 )
@@ -58,6 +59,7 @@ def _message_pair(row: dict[str, Any], prompt_key: str, where: str) -> Parsed:
     for key, messages in (("chosen", chosen), ("rejected", rejected)):
         if messages[-1].role != "assistant":
             raise BadRowError(f'the last message of {key} has role "{messages[-1].role}"; it must be "assistant", the answer.')
+        refuse_unscored(messages[-1], key)
     before = chosen[:-1]
     if before != rejected[:-1]:
         raise BadRowError("chosen and rejected differ before their last message; the turns in front of the two answers must be the same.")
@@ -98,6 +100,7 @@ def _turn_answer(row: dict[str, Any], key: str) -> str | Message:
     messages = conversation(row, key)
     if len(messages) != 1 or messages[0].role != "assistant":
         raise BadRowError(f"{key} is {shown(row[key])}; it must be one turn of the assistant's.")
+    refuse_unscored(messages[0], key)
     return answer_of(messages[0])
 
 

@@ -47,14 +47,27 @@ def prompt_messages(row: dict[str, Any], key: str) -> tuple[Message, ...]:
 
 
 def answer(row: dict[str, Any], key: str) -> str | Message:
-    """An answer: a text, or one assistant's message, alone or in a list."""
+    """An answer that is always scored: a text, or one assistant's message, alone or in a list."""
+    message = answer_message(row, key)
+    refuse_unscored(message, key)
+    return answer_of(message)
+
+
+def refuse_unscored(message: Message, key: str) -> None:
+    """The answers of pairs and labelled rows are scored whole."""
+    if message.marks.wanted is False or message.marks.parts is not None:
+        raise BadRowError(f"{key} is marked not to be scored, or only in part; in such rows answers are scored whole. Remove the mark.")
+
+
+def answer_message(row: dict[str, Any], key: str) -> Message:
+    """An answer as a message."""
     value = row[key]
     if not is_messages(value):
-        return read_text(value[0] if isinstance(value, list) and len(value) == 1 else value, key)
+        return Message("assistant", read_text(value[0] if isinstance(value, list) and len(value) == 1 else value, key))
     messages = read_messages([value] if isinstance(value, dict) else value, key)
     if len(messages) != 1 or messages[0].role != "assistant":
         raise BadRowError(f"{key} is a list of messages; it must hold one, with role assistant.")
-    return answer_of(messages[0])
+    return messages[0]
 
 
 def answer_of(message: Message) -> str | Message:

@@ -5,6 +5,7 @@ from typing import Any
 
 from paddlealign.data.example import Message
 from paddlealign.data.message_rows import BadRowError, read_messages, shown
+from paddlealign.data.row_marks import MARK_KEYS
 
 # Who speaks, in the names that collections have.
 _SPEAKERS = {
@@ -31,11 +32,12 @@ def _message(turn: object, name: str) -> dict[str, Any]:
     role = _SPEAKERS.get(str(turn["from"]))
     if role is None:
         raise BadRowError(f"{name} is from {shown(turn['from'])}; allowed are {', '.join(_SPEAKERS)}.")
+    marks = {key: turn[key] for key in MARK_KEYS if key in turn}
     if turn["from"] != "function_call":
-        return {"role": role, "content": turn["value"]}
+        return {"role": role, "content": turn["value"], **marks}
     try:
         calls = json.loads(turn["value"]) if isinstance(turn["value"], str) else turn["value"]
     except ValueError:
         raise BadRowError(f"{name}.value is {shown(turn['value'])}; a function_call's is JSON with name and arguments.") from None
     calls = calls if isinstance(calls, list) else [calls]
-    return {"role": role, "content": None, "tool_calls": [{"type": "function", "function": call} for call in calls]}
+    return {"role": role, "content": None, "tool_calls": [{"type": "function", "function": call} for call in calls], **marks}

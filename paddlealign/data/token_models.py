@@ -128,7 +128,8 @@ def _renamed(content: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
     added = [{**token, "content": names.get(token["content"], token["content"])} for token in content["added_tokens"]]
     model, vocabulary = content["model"], content["model"]["vocab"]
     if isinstance(vocabulary, dict):
-        vocabulary = {names.get(token, token): index for token, index in vocabulary.items()}
+        # The token's own text stays, since merges may name it; ids are the same where they lie beyond the vocabulary, too.
+        vocabulary = {**vocabulary, **{token["content"]: token["id"] for token in added}}
     else:
         vocabulary = [[names.get(token, token), score] for token, score in vocabulary]
     unknown = {"unk_token": names.get(model["unk_token"], model["unk_token"])} if model.get("unk_token") else {}

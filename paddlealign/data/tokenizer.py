@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from paddlealign.arguments.model_files import file_text, shown
+from paddlealign.data.literal_text import FramedText
 from paddlealign.data.token_models import Spans, TokenModel, Tokens
-from paddlealign.data.tokenizer_files import file_text, read_json, read_tokenizer_file
+from paddlealign.data.tokenizer_files import read_json, read_tokenizer_file
 from paddlealign.errors import UserError
 
 _SPECIAL_KEYS = ("bos_token", "eos_token", "pad_token", "unk_token")
@@ -53,6 +55,32 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str], plain: Sequence[Spans] | None = None) -> list[Tokens]:
         """``encode`` for many texts, faster. plain: see ``TokenModel.encode_batch``."""
         return self.model.encode_batch(texts, plain)
+
+    def encode_framed(self, texts: Sequence[FramedText]) -> list[Tokens | None]:
+        """``encode`` for texts in which the data may have written special tokens as text; None where one cannot be kept as text."""
+        batch = iter(self.encode_batch([framed.text for framed in texts if framed.masked is None]))
+        return [next(batch) if framed.masked is None else self._encode_masked(framed) for framed in texts]
+
+    def _encode_masked(self, framed: FramedText) -> Tokens | None:
+        spans = framed.own_spans()
+        try:
+            [tokens] = self.encode_batch([framed.text], [spans])
+        except ValueError:
+            return None
+        # A vocabulary may have no other piece for it, or its merges may spell the token.
+        control = np.isin(tokens.ids, list(self.special_tokens.values()))
+        for start, end in spans:
+            inside = (tokens.starts < end) & (tokens.ends > start)
+            covered = set().union(*(range(a, b) for a, b in zip(tokens.starts[inside], tokens.ends[inside], strict=True)))
+            if control[inside].any() or not covered >= set(range(start, end)):
+                return None
+        return tokens
+
+    @property
+    def control_tokens(self) -> tuple[str, ...]:
+        """The tokens that only a template writes: all special ones, BOS and EOS among them."""
+        named = [self.named_tokens[key] for key in ("bos_token", "eos_token") if key in self.named_tokens]
+        return tuple(dict.fromkeys([*self.special_tokens, *named]))
 
     def decode(self, ids: Sequence[int] | np.ndarray, skip_special: bool = True) -> str:
         """Text of some ids. Nothing is cleaned up: spaces before punctuation stay as the model wrote them."""
@@ -153,7 +181,7 @@ def _id_list(path: Path, key: str) -> list[int]:
     value = read_json(path).get(key)
     ids = [] if value is None else value if isinstance(value, list) else [value]
     if any(isinstance(item, bool) or not isinstance(item, int) for item in ids):
-        raise UserError(f"{path}: {key} is {json.dumps(value)}; a token id, a list of them, or null was expected.")
+        raise UserError(f"{path}: {key} is {shown(value)}; a token id, a list of them, or null was expected.")
     return [item for item in ids if item >= 0]
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from paddlealign.arguments.model_files import file_bytes, read_json_object
 from paddlealign.data.sentencepiece_file import Pieces, read_pieces
 from paddlealign.errors import UserError
 
@@ -67,41 +68,8 @@ def read_tokenizer_file(folder: Path, config: dict[str, Any], named: Sequence[st
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, or an empty one where there is no such file. Raises UserError for what is no JSON object."""
-    if not path.is_file():
-        return {}
-    text = file_text(path)
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON ({error}). Fetch the file anew from where the model comes.") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: found a {type(value).__name__}, a JSON object is needed.")
-    return value
-
-
-def file_text(path: Path) -> str:
-    """A text file of a checkpoint, without a byte order mark. Raises UserError as ``file_bytes`` does, and for what is not UTF-8."""
-    try:
-        return file_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        where = f"{error.reason} at byte {error.start}"
-        raise UserError(f"{path}: not UTF-8 ({where}). Fetch the file anew from where the model comes.") from None
-
-
-def file_bytes(path: Path) -> bytes:
-    """The bytes of a file of a checkpoint. Raises UserError where it is empty, cannot be read, or only points to where the file lies."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error}.") from None
-    if data.startswith(b"version https://git-lfs"):
-        raise UserError(
-            f"{path}: a Git LFS pointer, not the file itself. In the folder that was cloned, run: git lfs install && git lfs pull"
-        )
-    if not data.strip():
-        raise UserError(f"{path}: the file is empty ({len(data)} bytes). Fetch it anew from where the model comes.")
-    return data
+    """See ``read_json_object``; an empty one where there is no such file."""
+    return read_json_object(path) if path.is_file() else {}
 
 
 def _loading_class(model_type: object, wanted: object, byte_level: bool) -> str:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from paddle import Tensor
 
+from paddlealign.arguments.model_files import read_json_object
 from paddlealign.arguments.paths import ADAPTER_CONFIG
 from paddlealign.errors import UserError
 from paddlealign.models.config import DTYPES, DecoderConfig
-from paddlealign.models.config_values import read_json_object
 from paddlealign.models.families import FAMILIES
 from paddlealign.models.layout import stored_tensors
 from paddlealign.models.linear import Adapter
@@ -24,7 +24,7 @@ from paddlealign.models.parameters import LORA_A, SCORE, LoraSettings, adapter_s
 from paddlealign.models.tensor_files import TensorSpec, Written, read_header, write_bytes, write_json, write_streamed
 from paddlealign.models.tensor_memory import count_broken, memory_of
 from paddlealign.models.tensor_places import numpy_dtype, read_all
-from paddlealign.models.weight_files import ADAPTER_WEIGHTS, OUR_FILES, listed
+from paddlealign.models.weight_files import ADAPTER_WEIGHTS, OUR_FILES, other_tensors
 
 # Keys of adapter_config.json that must say nothing, or one of these: each asks for something that is not computed here.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -103,16 +103,10 @@ def read_values(directory: str | Path, config: DecoderConfig, settings: LoraSett
     path = Path(directory) / ADAPTER_WEIGHTS
     places, names = read_header(path), _names(config, settings)
     shapes = adapter_shapes(config, settings)
-    missing, left_over = sorted(names.keys() - places.keys()), sorted(places.keys() - names.keys())
-    if missing or left_over:
-        wrong = f"{listed(missing)} missing" if missing else f"{listed(left_over)} in it, beside the linear modules of this model's layers"
-        raise UserError(f"{path}: {wrong}. The adapter is not of this base model, or of a kind that is not read here.")
-    for theirs, ours in names.items():
-        if places[theirs].shape != shapes[ours][::-1] or places[theirs].dtype not in DTYPES:
-            raise UserError(
-                f"{path}: {theirs} is {places[theirs].dtype} {list(places[theirs].shape)}; for this base model and rank it is a float of "
-                f"{list(shapes[ours][::-1])}. Give the base model that the adapter was trained beside."
-            )
+    wanted = {theirs: shapes[ours][::-1] for theirs, ours in names.items()}
+    differing = other_tensors(wanted, places, DTYPES, "the base model with this rank")
+    if differing:
+        raise UserError(f"{path}: the adapter is not of this base model, or of a kind that is not read here:{differing}")
     held = {ours: places[theirs] for theirs, ours in names.items()}
 
     def values(name: str) -> np.ndarray | None:

@@ -4,19 +4,18 @@ The shape of a model is one small dataclass. What a family (LLaMA, Qwen2, ...) m
 are read: transformers 4 (``rope_theta``, ``rope_scaling``, ``torch_dtype``) and transformers 5 (``rope_parameters``, ``dtype``).
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from paddlealign.arguments.model_files import read_json_object, shown
 from paddlealign.errors import UserError
 from paddlealign.models.config_values import (
     model_directory,
     paddlenlp_layout,
     positive_int,
     positive_number,
-    read_json_object,
     true_or_false,
     wrong_value,
 )
@@ -106,7 +105,7 @@ def parse_config(source: Mapping[str, Any], where: str) -> DecoderConfig:
     activation = source.get("hidden_act", next(iter(family.activations)))
     if not isinstance(activation, str) or activation not in family.activations:
         allowed = " or ".join(family.activations)
-        raise UserError(f"{where}: hidden_act is {json.dumps(activation)}. For {family_name} only {allowed} is supported.")
+        raise UserError(f"{where}: hidden_act is {shown(activation)}. For {family_name} only {allowed} is supported.")
     return DecoderConfig(
         family=family_name,
         vocab_size=positive_int(source, "vocab_size", 0, where),
@@ -146,11 +145,11 @@ def _refuse_unknown(source: Mapping[str, Any], family_name: str, where: str) -> 
     for key, value in source.items():
         if key in family.fixed:
             if value not in family.fixed[key]:
-                allowed = " or ".join(json.dumps(choice) for choice in family.fixed[key])
-                raise UserError(f"{where}: {key} is {json.dumps(value)}. For {family_name} only {allowed} is supported.")
+                allowed = " or ".join(shown(choice) for choice in family.fixed[key])
+                raise UserError(f"{where}: {key} is {shown(value)}. For {family_name} only {allowed} is supported.")
         elif key not in known:
             raise UserError(
-                f"{where}: the key {key} (value {json.dumps(value)}) is not understood for {family_name}, so it might change "
+                f"{where}: the key {key} (value {shown(value)}) is not understood for {family_name}, so it might change "
                 "what the model computes. If you know that it does not, remove it from config.json."
             )
 

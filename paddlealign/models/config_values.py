@@ -1,10 +1,10 @@
 """Single values out of a model directory's JSON files, each checked, and refused by its key and file."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from paddlealign.arguments.model_files import shown
 from paddlealign.errors import UserError
 
 
@@ -21,22 +21,9 @@ def model_directory(directory: str | Path) -> Path:
     )
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a JSON file whose top level is an object; UserError with line and column where it is not."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {error.lineno}, column {error.colno}: not valid JSON: {error.msg}.") from None
-    except (ValueError, RecursionError, OSError) as error:
-        raise UserError(f"{path}: cannot be read: {error}.") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: a JSON object was expected, not {type(value).__name__}.")
-    return value
-
-
 def wrong_value(where: str, key: str, value: Any, expected: str) -> UserError:
     """The error for a value of the wrong kind; ``expected`` completes "... was expected"."""
-    return UserError(f"{where}: {key} is {json.dumps(value)}; {expected} was expected.")
+    return UserError(f"{where}: {key} is {shown(value)}; {expected} was expected.")
 
 
 def positive_int(source: Mapping[str, Any], key: str, default: int, where: str) -> int:

@@ -38,6 +38,7 @@ _INSTRUCTIONS = frozenset({
     "EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_SET", "SHORT_BINUNICODE", "BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1",
     "BINFLOAT", "NEWTRUE", "NEWFALSE", "NONE",
 })  # fmt: skip
+_LONGEST_PICKLE = 100_000_000  # bytes; a tensor's description takes about 200
 # What a pickle that is no state dict, or damaged, makes the unpickler raise.
 _FAULTS = (pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError, AttributeError, ImportError, MemoryError, RuntimeError)
 
@@ -64,7 +65,17 @@ def read_pickle(path: Path) -> dict[str, TensorPlace]:
             members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
             if "data.pkl" not in members:
                 raise UserError(f"{path}: this zip archive holds no data.pkl, so it is no file of torch.save.")
-            if "byteorder" in members and archive.read(members["byteorder"]) != b"little":
+            compressed = UserError(f"{path}: its tensors are compressed, which torch.save never does. Save it again with torch.")
+
+            def content(name: str, most: int) -> bytes:
+                if members[name].compress_type != zipfile.ZIP_STORED:
+                    raise compressed
+                # A member of a sound archive has as many bytes as it says; what is read is bounded before it is made room for.
+                if members[name].file_size > most or members[name].compress_size > most:
+                    raise ValueError(f"{name} would have {members[name].file_size:,} bytes")
+                return archive.read(members[name])
+
+            if "byteorder" in members and content("byteorder", 100) != b"little":
                 raise UserError(f"{path}: written on a big-endian machine, which is not read here. Save it as safetensors.")
 
             def storage(tag: Any) -> _Storage:
@@ -73,14 +84,12 @@ def read_pickle(path: Path) -> dict[str, TensorPlace]:
                 if kind != "storage" or dtype not in _STORAGES.values() or type(length) is not int:
                     raise ValueError("a storage without type and length")
                 if member.compress_type != zipfile.ZIP_STORED:
-                    raise UserError(f"{path}: its tensors are compressed, which torch.save never does. Save it again with torch.")
+                    raise compressed
                 if member.file_size != length * numpy_dtype(dtype).itemsize:
                     raise ValueError(f"storage {key}: {member.file_size} bytes, {length} values of {dtype}")
                 return _Storage(dtype, _first_byte(raw, member), length)
 
-            if members["data.pkl"].compress_type != zipfile.ZIP_STORED:
-                raise UserError(f"{path}: its tensors are compressed, which torch.save never does. Save it again with torch.")
-            described = archive.read(members["data.pkl"])
+            described = content("data.pkl", min(_LONGEST_PICKLE, path.stat().st_size))
             for instruction, number, _ in pickletools.genops(described):
                 if instruction.name not in _INSTRUCTIONS or (instruction.name == "LONG_BINPUT" and int(number or 0) > len(described)):
                     raise ValueError(f"the instruction {instruction.name}")

@@ -136,7 +136,7 @@ def _entry(path: Path, name: str, entry: Any) -> tuple[TensorSpec, int, int]:
         code, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     except (TypeError, KeyError, ValueError):
         raise _damaged(path, f"its header does not describe {name} by dtype, shape and two data_offsets") from None
-    if not isinstance(shape, list) or any(type(number) is not int or number < 0 for number in (*shape, begin, end)):
+    if not isinstance(shape, list) or any(type(number) is not int or not 0 <= number < 2**63 for number in (*shape, begin, end)):
         raise _damaged(path, f"its header gives {name} the shape {shape} and the offsets {begin}, {end}")
     if code not in (*_NAMES, *_UNREAD_CODES):
         raise _damaged(path, f"its header gives {name} the dtype {code!r}, which the format does not have")

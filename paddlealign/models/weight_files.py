@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from paddlealign.arguments.model_files import read_json_object
 from paddlealign.arguments.paths import ADAPTER_CONFIG
 from paddlealign.errors import UserError
-from paddlealign.models.config_values import model_directory, paddlenlp_layout, read_json_object
+from paddlealign.models.config_values import model_directory, paddlenlp_layout
 from paddlealign.models.pickle_files import read_pickle
 from paddlealign.models.tensor_files import TensorSpec, Written, read_header, write_json, write_streamed
 from paddlealign.models.tensor_places import TensorPlace
@@ -31,6 +32,7 @@ TOKENIZER_FILES = (
 )
 # An adapter's, in peft's layout.
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_SHOWN = 10
 # Names that weights are saved under here.
 OUR_FILES = re.compile(r"^(model\.safetensors|model-\d{5}-of-\d{5}\.safetensors|model\.safetensors\.index\.json)$")
 
@@ -51,7 +53,8 @@ def find_tensors(directory: str | Path, allow_pickle: bool) -> dict[str, TensorP
     if pickles and not allow_pickle:
         raise UserError(
             f"{directory}: the weights are pickles ({pickles[0]}), which are read only where allow_pickle is true, since a pickle can ask "
-            "for any code to be run. Set allow_pickle to true, which reads tensors and refuses all else, or take the model as safetensors."
+            "for any code to be run. Set allow_pickle to true, which reads tensors and refuses all else, or take the model as safetensors; "
+            f"python -m paddlealign.export --model_name_or_path {directory} --allow_pickle true --output_dir DIR writes it so."
         )
     if (directory / WHOLE_PICKLE).is_file():
         return read_pickle(directory / WHOLE_PICKLE)
@@ -102,6 +105,32 @@ def listed(names: list[str]) -> str:
     """The first names, and how many more there are, with the verb."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{', '.join(names[:3])}{more} {'is' if len(names) == 1 else 'are'}"
+
+
+def other_tensors(wanted: Mapping[str, tuple[int, ...]], places: Mapping[str, TensorPlace], dtypes: Sequence[str], says: str) -> str:
+    """What is missing, left over, of another shape or of a dtype that is not read: a line each; empty where all is as it is wanted.
+
+    wanted: name to shape. says: what asks for the shapes, for the message.
+    """
+    both = sorted(wanted.keys() & places.keys())
+    kinds = {
+        "missing": sorted(wanted.keys() - places.keys()),
+        "left over": sorted(places.keys() - wanted.keys()),
+        "of another shape": [
+            f"{name} has the shape {list(places[name].shape)}; {says} makes it {list(wanted[name])}"
+            for name in both
+            if places[name].shape != wanted[name]
+        ],
+        f"of another dtype than {', '.join(dtypes)}, which are read (quantised weights are not)": [
+            f"{name} is stored as {places[name].dtype}" for name in both if places[name].dtype not in dtypes
+        ],
+    }
+    lines = [
+        f"\n  {len(found):,} {kind}: {', '.join(found[:_SHOWN])}{f', and {len(found) - _SHOWN:,} more' if len(found) > _SHOWN else ''}"
+        for kind, found in kinds.items()
+        if found
+    ]
+    return "".join(lines)
 
 
 def files_beside(model_dir: str | Path, tokenizer_dir: str | Path) -> dict[str, bytes]:

@@ -26,7 +26,7 @@ from paddlealign.models.parameters import EMBEDDING, HEAD, SCORE, Share, cut_lay
 from paddlealign.models.tensor_files import TensorSpec, Written, write_bytes, write_json
 from paddlealign.models.tensor_memory import converted_rows, copy_rows, count_broken, lies_open, memory_of
 from paddlealign.models.tensor_places import TensorPlace, blocks, read_rows
-from paddlealign.models.weight_files import find_tensors, listed, write_weights
+from paddlealign.models.weight_files import find_tensors, other_tensors, write_weights
 
 # Buffers that old checkpoints carry; they follow from config.json.
 HARMLESS_LEFTOVERS = re.compile(r"(^|\.)(rotary_emb\.inv_freq|attention\.(masked_)?bias|self_attn\.bias)$")
@@ -104,11 +104,10 @@ def plan_loading(config: DecoderConfig, directory: str | Path, allow_pickle: boo
     whole = {name: shape for name, shape in parameter_shapes(config).items() if not (new_head and name == SCORE)}
     tensors = tuple(_tensors_of(whole, config))
     head = _tensors_of({HEAD: ()}, config)[0].name if new_head or config.tie_embeddings else None
-    _check_names({tensor.name for tensor in tensors}, {name for name in places if name != head}, Path(directory))
     shapes = {name: _stored_shape(name, shape, stored.vocab_size if stored else None) for name, shape in whole.items()}
-    for tensor in tensors:
-        parts = [shapes[part] for part in tensor.parts]
-        _check_tensor(tensor, (sum(shape[0] for shape in parts), *parts[0][1:]), places[tensor.name])
+    parts = {tensor.name: [shapes[part] for part in tensor.parts] for tensor in tensors}
+    wanted = {name: (sum(shape[0] for shape in of), *of[0][1:]) for name, of in parts.items()}
+    _check_tensors(wanted, {name: place for name, place in places.items() if name != head}, config, Path(directory))
     if head in places and config.tie_embeddings:
         _check_tied(places[head], places[_tensors_of({EMBEDDING: ()}, config)[0].name], head)
     return LoadingPlan(tensors, places, shapes)
@@ -138,36 +137,27 @@ def _stored_shape(name: str, shape: tuple[int, ...], vocab_size: int | None) -> 
     return (vocab_size, *stored[1:]) if vocab_size and name in (EMBEDDING, HEAD) else stored
 
 
-def _check_names(wanted: set[str], found: set[str], directory: Path) -> None:
-    """Raise UserError unless the tensors found are those wanted, up to known harmless buffers."""
-    missing = sorted(wanted - found)
-    left_over = sorted(name for name in found - wanted if not HARMLESS_LEFTOVERS.search(name))
-    if missing and any(name.startswith(("llama.", "qwen2.", "mistral.")) for name in left_over):
-        raise paddlenlp_layout(directory, f"a tensor is named {left_over[0]}")
-    if missing:
-        hint = " config.json may say tie_word_embeddings: true for this model." if missing in ([HEAD], ["embed_out.weight"]) else ""
-        asked = "it" if len(missing) == 1 else "them"
-        raise UserError(f"{directory}: {listed(missing)} missing from the weights, and config.json asks for {asked}.{hint}")
-    if left_over:
-        raise UserError(
-            f"{directory}: {listed(left_over)} in the weights, but a model as config.json describes it has no such parameter. "
-            "config.json and the weights do not belong together, or this kind of model is not supported."
-        )
-
-
-def _check_tensor(tensor: StoredTensor, expected: tuple[int, ...], place: TensorPlace) -> None:
-    """Raise UserError unless the tensor is stored in the expected shape and as a float that is read here."""
-    if place.shape != expected:
-        hint = " (vocab_size in config.json is the first number)" if tensor.parts[0] in (EMBEDDING, HEAD) else ""
-        raise UserError(
-            f"{place.path}: {tensor.name} has the shape {list(place.shape)}; config.json makes it {list(expected)}{hint}. "
-            "Fetch config.json and the weights again, from one model."
-        )
-    if place.dtype not in DTYPES:
-        raise UserError(
-            f"{place.path}: {tensor.name} is stored as {place.dtype}. Supported: {', '.join(DTYPES)}; quantised weights are not. "
-            "Take the model's checkpoint in one of these."
-        )
+def _check_tensors(
+    wanted: Mapping[str, tuple[int, ...]], places: Mapping[str, TensorPlace], config: DecoderConfig, directory: Path
+) -> None:
+    """Raise UserError unless the tensors found are those wanted, up to known harmless buffers, each in its shape and a float."""
+    kept = {name: place for name, place in places.items() if name in wanted or not HARMLESS_LEFTOVERS.search(name)}
+    differing = other_tensors(wanted, kept, DTYPES, "config.json")
+    if not differing:
+        return
+    strange = next((name for name in kept if name.startswith(("llama.", "qwen2.", "mistral."))), None)
+    if strange and wanted.keys() - kept.keys():
+        raise paddlenlp_layout(directory, f"a tensor is named {strange}")
+    ends = [_tensors_of({name: ()}, config)[0].name for name in (EMBEDDING, HEAD)]
+    hint = ""
+    if list(wanted.keys() - kept.keys()) == ends[1:]:
+        hint = " config.json may say tie_word_embeddings: true for this model."
+    elif any(name in kept and kept[name].shape != wanted.get(name, kept[name].shape) for name in ends):
+        hint = " The first number of embedding and head is vocab_size in config.json."
+    raise UserError(
+        f"{directory}: config.json and the weights do not belong together, or this kind of model is not supported:{differing}\n"
+        f"Take both from one checkpoint.{hint}"
+    )
 
 
 def _check_tied(head: TensorPlace, embedding: TensorPlace, name: str) -> None:

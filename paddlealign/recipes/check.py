@@ -1,7 +1,6 @@
 """``--check``: everything up to the first step, told instead of done."""
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,15 +8,16 @@ import paddle
 
 from paddlealign.arguments.objective_checks import loss_mixture
 from paddlealign.arguments.results import DpoArguments, TrainArguments
-from paddlealign.data.describe import describe
+from paddlealign.data.describe import describe, legend, telling
 from paddlealign.data.example import Batch, Example
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.parallel.collect import gather_values
 from paddlealign.planning.layout import NUMBER_BYTES, Job, Layout, Row, hold
 from paddlealign.planning.memory import stage_memory
+from paddlealign.recipes.device import in_colour
 from paddlealign.recipes.references import ReferenceModel
-from paddlealign.training.loop import Task
 from paddlealign.training.step import evaluate
+from paddlealign.training.task import Task
 
 _GB = 1e9
 CHECKED_STEPS = 10_000  # of a longer epoch so many are looked at
@@ -32,10 +32,12 @@ def check_run(
     that would stay in memory, or None.
     """
     rewards = task.policy.config.head == "score"
-    title = "one example; each response is scored at its last token" if rewards else "one example, scored tokens marked"
+    title = "one example; each response is scored at its last token" if rewards else "one example"
     labelled = isinstance(arguments, DpoArguments) and arguments.objective.loss_type == "kto"
     pair = ("the row's answer", "another prompt's answer") if labelled else ("chosen", "rejected")
-    print(f"\n{title}:\n{describe(examples[0], tokenizer, sys.stdout.isatty(), pair)}\n")
+    colour = in_colour()
+    what = legend(colour, "of the response" if rewards else "scored")
+    print(f"\n{title} ({what}):\n{describe(telling(examples), tokenizer, colour, pair)}\n")
     if not arguments.training.do_train:
         print("check passed; this run would only evaluate")
         return

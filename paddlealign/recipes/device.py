@@ -1,5 +1,8 @@
 """Where a command computes, and how it speaks: what training and prediction share."""
 
+import os
+import sys
+
 import paddle
 
 from paddlealign.arguments.results import Arguments
@@ -25,6 +28,11 @@ def choose_dtype(wanted: str, config: DecoderConfig, device: str) -> str:
             say(f"note: dtype {wanted}: Paddle has no {wanted} kernels on CPU; computing in float32")
         return "float32"
     return config.dtype if wanted == "auto" else wanted
+
+
+def in_colour() -> bool:
+    """Whether stdout is a terminal that shows colours, and NO_COLOR (no-color.org) does not forbid them."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def introduce(arguments: Arguments) -> None:

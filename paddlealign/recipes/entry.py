@@ -7,14 +7,16 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO, cast
 
 from paddlealign.arguments.fields import SECTIONS
+from paddlealign.arguments.hub import fetch_checkpoints
 from paddlealign.arguments.parsing import parse
 from paddlealign.arguments.paths import ERROR_FILE, check_model, check_paths
 from paddlealign.arguments.plan import Planned, parse_plan
-from paddlealign.arguments.results import Command, TrainArguments
+from paddlealign.arguments.results import Arguments, Command, TrainArguments
 from paddlealign.arguments.show import arguments_dict
 from paddlealign.errors import Stopped, UserError
 from paddlealign.machine import prepare
@@ -102,30 +104,27 @@ def _work(command: Command, argv: Sequence[str], line: Line | None) -> None:
         line.tell({"command": arguments.command, **{key: str(value) for key, value in values.items()}})
     if isinstance(arguments, TrainArguments):
         settings, request = arguments.training, line.request if line else StopRequest(watched=False)
-        with request.armed(settings.save_on_stop and settings.do_train and not settings.check, settings.preempt_save_seconds):
+        trains = settings.do_train and not settings.check and settings.replay_step is None
+        with request.armed(settings.save_on_stop and trains, settings.preempt_save_seconds):
             _train(arguments, request, line, warning)
         return
-    if isinstance(arguments, Planned):
-        check_model(arguments.training)
-    else:
-        check_paths(arguments)
-    _recipe(command, line, warning).run(arguments)
+    _recipe(command, line, warning).run(_with_paths(arguments))
 
 
 def _train(arguments: TrainArguments, request: StopRequest, line: Line | None, warning: str | None) -> None:
     """Train, with the output folder for this run alone."""
-    wanted = not arguments.training.check
+    wanted = not arguments.training.check and arguments.training.replay_step is None
     folder = Path(arguments.training.output_dir)
     if line:
         line.folder = folder if wanted else None
-    check_paths(arguments)
+    fetched = _with_paths(arguments)
     lock = FolderLock(folder, wanted and (line is None or line.rank == 0))
     try:
         remark = lock.take()
         if remark:
             print(f"note: {remark}", flush=True)
         recipe = _recipe(arguments.command, line, warning, request)
-        recipe.run(arguments, request, lock)
+        recipe.run(fetched, request, lock)
         if wanted and line is None:
             (folder / ERROR_FILE).unlink(missing_ok=True)  # of an earlier run in several processes, which ``Line.finish`` does for them
     finally:
@@ -148,6 +147,20 @@ def _recipe(command: Command, line: Line | None, warning: str | None, request: S
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return recipe
+
+
+def _with_paths(arguments: Arguments | Planned) -> Arguments | Planned:
+    """The arguments after what they name was looked at: mistakes here first, since a hub may take minutes to answer."""
+    if isinstance(arguments, Planned):
+        check_model(arguments.training)
+        training = fetch_checkpoints(arguments.training, config_only=True)
+        check_model(training)
+        return replace(arguments, training=training, notes=(*arguments.notes, *training.notes[len(arguments.training.notes) :]))
+    check_paths(arguments)
+    fetched = fetch_checkpoints(arguments)
+    if fetched is not arguments:
+        check_paths(fetched)
+    return fetched
 
 
 def _output(line: Line | None) -> TextIO:

@@ -1,6 +1,5 @@
 """evaluate.py judge: two files of answers to the same prompts, who won each, and how often."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from tqdm import tqdm
 from paddlealign.arguments.judge_fields import JudgeArguments
 from paddlealign.arguments.results import EvaluateJudgeArguments
 from paddlealign.arguments.row_fields import AnswerRowArguments
-from paddlealign.data.describe import describe
+from paddlealign.data.describe import describe, legend
 from paddlealign.data.encoding import Limits
 from paddlealign.data.example import Example, Record
 from paddlealign.data.records import ReadReport, read_rows
@@ -26,7 +25,7 @@ from paddlealign.evaluation.length_control import length_controlled_rate
 from paddlealign.evaluation.matching import match_answers
 from paddlealign.evaluation.winners import outcomes_of, tally_of, wilson_interval
 from paddlealign.models.tensor_files import write_json_lines
-from paddlealign.recipes.device import choose_device, introduce, say
+from paddlealign.recipes.device import choose_device, in_colour, introduce, say
 from paddlealign.recipes.heads import need_language_head, need_score_head
 from paddlealign.recipes.judge_function import call_judge, load_judge
 from paddlealign.recipes.reading import keep_refusals, reading_of, refused_path
@@ -136,8 +135,10 @@ def judge_by_models(judging: JudgeArguments, duels: list[Duel]) -> list[Judged]:
         if judging.check:
             scorer.load()
     if judging.check:
-        shown = describe(examples[0], tokenizer, colour=sys.stdout.isatty())
-        say(f"A's first answer:\n{shown}\ncheck: the answers belong together, and the models are whole and can score them")
+        colour = in_colour()
+        shown = describe(examples[0], tokenizer, colour)
+        heading = f"A's first answer ({legend(colour, 'of the answer')})"
+        say(f"{heading}:\n{shown}\ncheck: the answers belong together, and the models are whole and can score them")
         return []
     scores = duel_scores(judging, scorers, examples, tokenizer.pad_id).reshape(-1, 2)
     judged = []

@@ -1,22 +1,20 @@
 """evaluate.py perplexity: how well a language model foresees the answers of rows that were held out."""
 
-import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from paddlealign.arguments.results import EvaluatePerplexityArguments
-from paddlealign.data.describe import describe
+from paddlealign.data.describe import describe, legend, telling
 from paddlealign.data.encoding import Limits
-from paddlealign.data.example import Example, Record
+from paddlealign.data.example import Example, Record, scored_as
 from paddlealign.data.records import read_rows
 from paddlealign.data.refusals import RefusedRow
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.evaluation.perplexity import summarise_nll
 from paddlealign.models.tensor_files import write_json_lines
 from paddlealign.recipes.adapter import load_tokenizer
-from paddlealign.recipes.device import choose_device, introduce, say
+from paddlealign.recipes.device import choose_device, in_colour, introduce, say
 from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.reading import keep_refusals, reading_of, refused_path
 from paddlealign.recipes.scoring import Pace, encode_told, find_scorer, hold_to, refuse_taken, response_nlls, with_texts
@@ -43,8 +41,9 @@ def run(arguments: EvaluatePerplexityArguments) -> None:
     hold_to(scorer, examples, tokenizer)
     if scoring.check:
         scorer.load()
-        shown = describe(examples[0], tokenizer, colour=sys.stdout.isatty())
-        say(f"one example, scored tokens marked:\n{shown}\ncheck: the model is whole and the rows can be scored")
+        colour = in_colour()
+        shown = describe(telling(examples), tokenizer, colour)
+        say(f"one example ({legend(colour)}):\n{shown}\ncheck: the model is whole and the rows can be scored")
         return
     nlls, tokens, right = response_nlls(scorer, examples, Pace(tokenizer.pad_id, scoring.batch_size))
     lines = []
@@ -72,9 +71,7 @@ def read_held_out(
     found, report = read_rows([Path(scoring.data_file)], "held_out", reading_of(asked), asked.on_bad_row)
     for row, record in found:
         refuse_taken(row, KEYS, record.source)
-    records = [record for _, record in found]
-    if not arguments.objective.score_all_turns:
-        records = [replace(record, score_all_turns=False) for record in records]
+    records = [scored_as(record, arguments.objective.score_turns) for _, record in found]
     limits = Limits(scoring.max_length, scoring.src_length, scoring.truncation)
     encoded = encode_told(scoring.data_file, records, report, tokenizer, scoring.chat_template, limits)
     return [found[index] for index in encoded.kept], encoded.examples, report.skipped

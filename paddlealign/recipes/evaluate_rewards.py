@@ -1,6 +1,5 @@
 """evaluate.py rewards: a reward model's scores of a file's pairs and answers, and how it ranks the pairs."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from rich.table import Table
 
 from paddlealign.arguments.results import EvaluateRewardsArguments
 from paddlealign.arguments.row_fields import read_columns
-from paddlealign.data.describe import describe
+from paddlealign.data.describe import describe, legend
 from paddlealign.data.encoding import Limits
 from paddlealign.data.example import Example, Record
 from paddlealign.data.records import read_rows
@@ -21,7 +20,7 @@ from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.evaluation.rewards import summarise_pairs, summarise_rewards
 from paddlealign.models.tensor_files import write_json_lines
 from paddlealign.recipes.adapter import load_tokenizer
-from paddlealign.recipes.device import choose_device, introduce, say
+from paddlealign.recipes.device import choose_device, in_colour, introduce, say
 from paddlealign.recipes.heads import need_score_head
 from paddlealign.recipes.reading import keep_refusals, reading_of, refused_path
 from paddlealign.recipes.scoring import Pace, encode_told, find_scorer, hold_to, refuse_taken, reward_scores, with_texts
@@ -43,8 +42,10 @@ def run(arguments: EvaluateRewardsArguments) -> None:
     hold_to(scorer, examples, tokenizer)
     if scoring.check:
         scorer.load()
-        shown = describe(examples[0], tokenizer, colour=sys.stdout.isatty())
-        say(f"one example; a response is scored at its last token:\n{shown}\ncheck: the model is whole and the rows can be scored")
+        colour = in_colour()
+        shown = describe(examples[0], tokenizer, colour)
+        heading = f"one example; a response is scored at its last token ({legend(colour, 'of the response')})"
+        say(f"{heading}:\n{shown}\ncheck: the model is whole and the rows can be scored")
         return
     rewards = reward_scores(scorer, examples, Pace(tokenizer.pad_id, scoring.batch_size))
     columns = read_columns(arguments.rows)

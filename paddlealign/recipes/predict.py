@@ -26,7 +26,7 @@ from paddlealign.models.decoder import Decoder
 from paddlealign.models.generation import generate
 from paddlealign.models.incremental import Forward
 from paddlealign.models.sampling import GenerationSettings
-from paddlealign.models.weights import find_weights
+from paddlealign.models.weights import find_weights, plan_loading
 from paddlealign.parallel.collect import gather_values
 from paddlealign.parallel.topology import Topology
 from paddlealign.recipes.adapter import adapter_hash, load_adapted, load_tokenizer, read_adapter
@@ -65,7 +65,7 @@ def run(arguments: PredictArguments) -> None:
     need_language_head(config, "model_name_or_path")
     check_cut(config, arguments.parallel)
     lora_path = arguments.adapter.lora_path
-    find_weights(folder, arguments.model.allow_pickle)  # a missing or damaged file is told before the rows are read
+    plan_loading(config, folder, arguments.model.allow_pickle, config)  # a missing or damaged file is told before the rows are read
     dtype = choose_dtype(generation.dtype, config, device)
     topology, chain = start_processes(arguments.parallel)
     tokenizer = load_tokenizer(arguments.model, lora_path)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from paddlealign.arguments.fields import GenerationArguments
+from paddlealign.arguments.model_files import read_json_object
 from paddlealign.errors import UserError
 from paddlealign.models.tensor_files import write_json
 
@@ -51,12 +52,9 @@ def prepare_output(output_file: Path, rows: Sequence[dict[str, Any]], settings: 
 
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: not the settings of an output file. Remove it and the output file to begin anew.")
-    return value
+        return read_json_object(path)
+    except UserError as error:
+        raise UserError(f"{path}: not the settings of an output file. Remove it and the output file to begin anew.") from error
 
 
 def _count_done(output_file: Path, rows: Sequence[dict[str, Any]], advice: str) -> int:

@@ -32,7 +32,7 @@ def run(arguments: RewardArguments, request: StopRequest, lock: FolderLock) -> N
     stored = read_config(arguments.model.model_name_or_path)
     if not arguments.training.do_train:
         need_score_head(with_adapter(stored, arguments.adapter.lora_path), "model_name_or_path")
-    rows = prepare_rows(arguments, "preference", score_all_turns=False)
+    rows = prepare_rows(arguments, "preference")
     check_shared_prompts(rows, stored, "model_name_or_path")
     margins = {split: margins_of(examples) for split, examples in (("train", rows.train), ("dev", rows.dev))}
     for split, of_pairs in margins.items():

@@ -4,7 +4,7 @@ import hashlib
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from paddlealign.arguments.row_fields import column_names, numbers, shares
 from paddlealign.arguments.row_files import dataset_files, train_sources
 from paddlealign.data.encoding import Limits, encode_all, examples_hash
 from paddlealign.data.encoding_report import EncodingReport
-from paddlealign.data.example import Batch, Example, Record
+from paddlealign.data.example import Batch, Example, Record, scored_as
 from paddlealign.data.mismatched import with_mismatched
 from paddlealign.data.order import Mixture, evaluation_plan
 from paddlealign.data.packing import lay, lengths_of
@@ -39,8 +39,8 @@ class Rows:
     end_id: the token that ends an answer.
     hashes: for run.json, by what they are of: the files of each split, and the training examples' tokens. train_labels, dev_labels: bool
     [examples] of labelled rows, which are desirable; None for other kinds. dev_records: what the dev examples were made of.
-    refused: rows of
-    both that were skipped. mixture: how many of the training examples come from each path, and how much of them an epoch takes.
+    refused: rows of both that were skipped. mixture: how many of the training examples come from each path, and how much of them an epoch
+    takes. train_sources: "file:line" of each training example.
     """
 
     tokenizer: Tokenizer
@@ -53,10 +53,14 @@ class Rows:
     dev_records: Sequence[Record] = ()
     mixture: Mixture = ()
     refused: tuple[RefusedRow, ...] = ()
+    train_sources: Sequence[str] = ()
 
 
-def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) -> Rows:
-    """Read and encode the train and dev rows, and tell what became of them. kind: "sft", "preference" or "labelled"."""
+def prepare_rows(arguments: TrainArguments, kind: str, score_turns: str | None = None) -> Rows:
+    """Read and encode the train and dev rows, and tell what became of them. kind: "sft", "preference" or "labelled".
+
+    score_turns: which of an SFT row's answers are scored; None in pairs, whose answers always are.
+    """
     data = arguments.data
     tokenizer = load_tokenizer(arguments.model, arguments.adapter.lora_path)
     template = load_template(tokenizer, data.chat_template)
@@ -67,6 +71,7 @@ def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) ->
     dev_records: list[Record] = []
     hashes = {}
     mixture: Mixture = ()
+    sources: list[str] = []
     trained: list[Record] = []
     refused: tuple[RefusedRow, ...] = ()
     reading = RowReading(arguments.rows.row_form, arguments.rows.pairs, column_names(arguments.rows, kind), arguments.rows.system_prompt)
@@ -77,8 +82,8 @@ def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) ->
             records = _share(arguments, everyone) if split == "train" else everyone
             repeats = describe_repeats(split, records) + (describe_leaks(trained, records) if split == "dev" else [])
             trained = records if split == "train" else trained
-            if not score_all_turns:
-                records = [replace(record, score_all_turns=False) for record in records]
+            if score_turns is not None:
+                records = [scored_as(record, score_turns) for record in records]
             encoded = encode_all(records, tokenizer, template, limits, progress)
             sets[split] = encoded.examples
             if split == "dev":
@@ -89,12 +94,13 @@ def prepare_rows(arguments: TrainArguments, kind: str, score_all_turns: bool) ->
                 hashes[f"{split} labels"] = hashlib.sha256(labels[split].tobytes()).hexdigest()
             hashes[f"{split} files"] = data_hash(paths)
             if split == "train":
-                mixture = _mixture(arguments, [records[index].source for index in encoded.kept])
+                sources = [records[index].source for index in encoded.kept]
+                mixture = _mixture(arguments, sources)
             for line in [*describe_rows(split, read, encoded.report, len(everyone) - len(records)), *repeats]:
                 say(line)
     hashes["train tokens"] = examples_hash(sets["train"])
     end_id = tokenizer.special_tokens.get(template.end_token, tokenizer.eos_id)
-    made = labels.get("train"), labels.get("dev"), dev_records, mixture, refused
+    made = labels.get("train"), labels.get("dev"), dev_records, mixture, refused, sources
     return Rows(tokenizer, end_id, sets["train"], sets["dev"], hashes, *made)
 
 
@@ -148,6 +154,9 @@ def describe_rows(split: str, read: ReadReport, encoded: EncodingReport, other_s
         lines.append(f"{split}: cut {encoded.prompts_truncated:,} prompts and {encoded.responses_truncated:,} responses")
     if encoded.altered_turns:
         lines.append(f"{split}: {encoded.altered_turns:,} earlier answers are changed by the chat template and not scored")
+    if encoded.special_text_rows:
+        rows = f"rows with the text of special tokens: {encoded.special_text_rows:,} (first: {encoded.special_text_at})"
+        lines.append(f"{split}: {rows}; it is kept as text, only the chat template writes such tokens")
     return lines + [f"note: {warning}" for warning in read.warnings]
 
 

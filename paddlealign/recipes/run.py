@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from paddlealign.arguments.paths import CURVES_FILE, REFUSED_FILE, RUN_FILE
+from paddlealign.arguments.paths import CURVES_FILE, INCIDENTS_FILE, REFUSED_FILE, RUN_FILE
 from paddlealign.arguments.results import TrainArguments
 from paddlealign.arguments.show import render
 from paddlealign.data.refusals import RefusedRow
@@ -18,7 +18,7 @@ from paddlealign.models.decoder import Decoder
 from paddlealign.models.parameters import LoraSettings
 from paddlealign.models.score_head import with_score_head
 from paddlealign.models.tensor_files import json_bytes, write_bytes, write_json
-from paddlealign.models.weights import find_weights
+from paddlealign.models.weights import plan_loading
 from paddlealign.parallel.collect import everywhere, sum_over
 from paddlealign.parallel.pipeline import Chain
 from paddlealign.parallel.sharding import Sharding
@@ -30,6 +30,7 @@ from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.output_folder import check_shared, settle_folder
 from paddlealign.recipes.processes import agree_on, check_cut, start_processes
 from paddlealign.recipes.reading import keep_refusals
+from paddlealign.recipes.replay import refuse_layout, replay_run, replay_start
 from paddlealign.recipes.rows import Rows, check_vocabulary, dev_batches, make_feed, note_length, vocabulary_size
 from paddlealign.recipes.run_file import argument_values, describe_run, refuse_other_run
 from paddlealign.recipes.run_words import start_log, tell_end
@@ -40,7 +41,7 @@ from paddlealign.report.remedies import Run
 from paddlealign.report.watch import Watch
 from paddlealign.training.checkpoint import TrainState, load_checkpoint, save_policy
 from paddlealign.training.folder_lock import FolderLock
-from paddlealign.training.loop import Task, fit, run_evaluation, take_samples
+from paddlealign.training.loop import fit, run_evaluation, take_samples
 from paddlealign.training.objective import Objective
 from paddlealign.training.optimizer import make_optimizer
 from paddlealign.training.precision import Precision, choose_precision
@@ -49,6 +50,7 @@ from paddlealign.training.reference import weights_hash
 from paddlealign.training.run_folder import find_resume, list_checkpoints, refuse_foreign_run, remove_run, set_aside_later
 from paddlealign.training.run_log import read_metrics
 from paddlealign.training.share import load_share
+from paddlealign.training.task import Task
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,9 @@ def begin(arguments: TrainArguments, request: StopRequest, lock: FolderLock) -> 
         say(told_table(arguments.told))
     say(render(arguments))
     output_dir = Path(settings.output_dir)
-    resume = find_resume(output_dir, settings.resume_from_checkpoint)
-    resuming = settings.resume_from_checkpoint is not None
+    replayed = settings.replay_step
+    resume = find_resume(output_dir, settings.resume_from_checkpoint) if replayed is None else replay_start(output_dir, replayed)
+    resuming = settings.resume_from_checkpoint is not None or replayed is not None
     if settings.check:
         try:
             refuse_foreign_run(output_dir, resuming, resume, settings.overwrite_output_dir)
@@ -85,24 +88,27 @@ def begin(arguments: TrainArguments, request: StopRequest, lock: FolderLock) -> 
             say(f"note: a start would be refused. {error}")
     else:
         refuse_foreign_run(output_dir, resuming, resume, settings.overwrite_output_dir)
-    if resuming and resume is None:
+    if resuming and resume is None and replayed is None:
         say(f"note: {output_dir} holds no checkpoint yet; this starts at the first step")
-    config = read_config(arguments.model.model_name_or_path)  # a model that cannot be read is told before the rows are
+    stored = config = read_config(arguments.model.model_name_or_path)  # a model that cannot be read is told before the rows are
     if arguments.command == "reward":
         config = with_score_head(config)
     else:
         need_language_head(config, "model_name_or_path")
     lora = trained_adapter(arguments, config)
     check_cut(config, arguments.parallel, settings.sharding_parallel_degree, lora)
-    find_weights(arguments.model.model_name_or_path, arguments.model.allow_pickle)
+    plan_loading(config, arguments.model.model_name_or_path, arguments.model.allow_pickle, stored)
     device = choose_device(settings.device)
     precision, remark = choose_precision(settings.bf16, settings.fp16, settings.fp16_opt_level, device)
     for note in (*arguments.notes, *([remark] if remark else [])):
         say(f"note: {note}")
     topology, chain = start_processes(arguments.parallel, settings.sharding_parallel_degree)
+    if replayed is not None:
+        refuse_layout(topology, settings.sharding)
     if not settings.check:
         check_shared(topology, output_dir)
-    resume, remarks = settle_folder(topology, output_dir, settings.resume_from_checkpoint, clean=not settings.check)
+    wish = settings.resume_from_checkpoint if replayed is None else resume and str(resume)
+    resume, remarks = settle_folder(topology, output_dir, wish, clean=not settings.check and replayed is None)
     for remark in remarks:
         say(f"note: {remark}")
     return Start(topology, chain, device, precision, resume, request, lock, lora)
@@ -185,6 +191,7 @@ def make_task(
         topology=start.topology,
         chain=start.chain,
         sharding=sharding,
+        source_of=rows.train_sources.__getitem__ if rows.train_sources else None,
     )
 
 
@@ -197,6 +204,9 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
     output_dir = Path(settings.output_dir)
     is_main = start.topology.is_main
     run = describe_run(arguments, hashes, start.device)
+    if settings.replay_step is not None:
+        replay_run(arguments, task, start.resume, run)
+        return
     state = resume_or_start(arguments, start, task, run)
     task = replace(task, run_file=json_bytes({**run, "finished": False}), lock=start.lock)
     if is_main and task.run_file is not None:
@@ -233,8 +243,10 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
             draw_curves(read_metrics(output_dir), output_dir / CURVES_FILE, f"{arguments.command.upper()}, {output_dir}")
         except OSError as error:
             say(f"note: {output_dir / CURVES_FILE} cannot be written: {error.strerror or error}; the model is saved")
-    end = {"finished": True, "steps": state.step, "seconds": round(seconds, 1), "findings": [asdict(it) for it in watch.found]}
-    write_json(output_dir / RUN_FILE, {**run, **end})
+    end = {"finished": True, "steps": state.step, "skipped_steps": state.skipped, "seconds": round(seconds, 1)}
+    write_json(output_dir / RUN_FILE, {**run, **end, "findings": [asdict(it) for it in watch.found]})
+    if state.skipped:
+        say(f"{state.skipped:,} of {state.step:,} steps were left out: numbers that are not finite (on_bad_numbers skip, {INCIDENTS_FILE})")
     tell_end(arguments, seconds, watch, start.precision.weights_dtype, task.policy.config.dtype, start.lora is not None)
 
 

@@ -1,12 +1,12 @@
 """run.json: what a run was told and made of; and whether a resume is a resume of that run."""
 
-import json
 import math
 import platform
 from pathlib import Path
 from typing import Any
 
 from paddlealign import __version__
+from paddlealign.arguments.model_files import read_json_object
 from paddlealign.arguments.results import TrainArguments
 from paddlealign.arguments.show import arguments_dict
 from paddlealign.errors import UserError
@@ -23,6 +23,7 @@ FREE_KEYS = frozenset({
     "sharding", "sharding_parallel_degree", "sequence_parallel", "lora_path", "ref_lora_path", "sample_during_eval", "n_eval_model_samples",
     "sample_data_file", "sample_max_length", "sample_temperature", "sample_reward_model", "sample_judge", "dev_split",
     "on_bad_row",
+    "on_bad_numbers", "replay_step",
 })  # fmt: skip
 # Of these only the product counts: it is the number of rows of a step.
 BATCH_KEYS = ("per_device_train_batch_size", "gradient_accumulation_steps", "data_parallel_degree")
@@ -54,9 +55,9 @@ def refuse_other_run(path: Path, run: dict[str, Any]) -> str:
     path: the run.json beside the checkpoint. Returns what changed of the run's length, in words; empty where nothing did.
     """
     try:
-        old = json.loads(path.read_text(encoding="utf-8"))
+        old = read_json_object(path)
         before, length_before = _deciding(old), _length(old)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (UserError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"resume_from_checkpoint: {path} is missing or damaged, so it cannot be seen whether this is the same run. Put it back, or "
             "start a new run with model_name_or_path set to the checkpoint"

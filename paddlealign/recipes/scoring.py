@@ -20,7 +20,7 @@ from paddlealign.errors import UserError
 from paddlealign.evaluation.perplexity import sum_by_response
 from paddlealign.models.config import DecoderConfig, read_config
 from paddlealign.models.decoder import Decoder
-from paddlealign.models.weights import find_weights
+from paddlealign.models.weights import plan_loading
 from paddlealign.recipes.adapter import load_adapted, read_adapter, with_adapter
 from paddlealign.recipes.device import choose_dtype, say
 from paddlealign.recipes.rows import Rows, check_shared_prompts, check_vocabulary, describe_rows, note_length
@@ -69,7 +69,7 @@ def find_scorer(
     config = with_adapter(stored, lora_path)
     beside = f"{key} (with lora_path {lora_path})" if lora_path else key
     need_head(config, beside if config.head == stored.head else "lora_path")
-    find_weights(folder, allow_pickle)
+    plan_loading(config, folder, allow_pickle, stored)
     if lora_path:
         read_adapter(lora_path, folder, config)
     return Scorer(key, folder, config, allow_pickle, choose_dtype(dtype, config, device), lora_path)

@@ -18,7 +18,7 @@ def run(arguments: SftArguments, request: StopRequest, lock: FolderLock) -> None
     Raises UserError, and Stopped.
     """
     start = begin(arguments, request, lock)
-    rows = prepare_rows(arguments, "sft", arguments.objective.score_all_turns)
+    rows = prepare_rows(arguments, "sft", arguments.objective.score_turns)
     prompts = find_prompts(arguments, rows)
     hashes = {**rows.hashes, **adapter_hashes(arguments), **(prompts.hashes if prompts else {})}
     agree_on_run(arguments, start, hashes)

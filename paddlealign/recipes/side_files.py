@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from paddlealign.arguments.model_files import read_json_object
 from paddlealign.arguments.results import TrainArguments
+from paddlealign.data.template import template_source
 from paddlealign.models.config import read_config
-from paddlealign.models.config_values import read_json_object
 from paddlealign.models.weight_files import GENERATION_FILE, files_beside
 from paddlealign.recipes.adapter import generation_folder
 from paddlealign.recipes.device import say
@@ -15,11 +15,11 @@ from paddlealign.recipes.rows import Rows
 
 
 def side_files(arguments: TrainArguments, rows: Rows) -> dict[str, bytes]:
-    """What a saved model has beside its weights: the tokenizer of its rows, the chat template where a file was given, and the end token."""
+    """What a saved model has beside its weights: the tokenizer of its rows, the chat template where one was chosen, and the end token."""
     folder = generation_folder(arguments.model, arguments.adapter.lora_path)
     files = files_beside(folder, rows.tokenizer.folder)
     if arguments.data.chat_template not in ("auto", "none"):
-        files["chat_template.jinja"] = Path(arguments.data.chat_template).read_bytes()
+        files["chat_template.jinja"] = template_source(arguments.data.chat_template).encode()
     told = read_json_object(folder / GENERATION_FILE) if GENERATION_FILE in files else {}
     named = named_ends(told or read_config(arguments.model.model_name_or_path).source)
     if rows.end_id not in named:

@@ -6,10 +6,9 @@ is written beside under another name and then renamed, so a checkpoint that exis
 """
 
 import errno
-import json
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 import paddle
 from paddle.optimizer import AdamW
 
+from paddlealign.arguments.model_files import read_json_object, shown
 from paddlealign.arguments.paths import RUN_FILE
 from paddlealign.errors import UserError
 from paddlealign.models.adapter_files import read_values, save_adapter
@@ -33,10 +33,16 @@ from paddlealign.training.moving_reference import MovingReference
 from paddlealign.training.optimizer import load_optimizer_state, optimizer_state
 from paddlealign.training.precision import Precision
 from paddlealign.training.run_folder import PARTIAL, STATE_FILE, list_checkpoints, remove_checkpoint
+from paddlealign.training.step import Sums
 from paddlealign.training.whole import own_share, parameter_of, whole_tensors
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 REFERENCE_DIR = "reference"
+_KINDS = {
+    "step": int, "epoch": int | float, "best_metric": int | float | None, "best_step": int | None, "stale_evaluations": int, "tokens": int,
+    "examples": int, "window": dict | None, "scaler": dict | None, "losses": list, "skipped": int, "skipped_in_a_row": int,
+    "owes": bool,
+}  # fmt: skip
 
 
 @dataclass
@@ -45,7 +51,9 @@ class TrainState:
 
     step: optimizer steps done. epoch: passes over the data done. best_metric, best_step: of the evaluations so far. stale_evaluations:
     evaluations since the best one. tokens, examples: seen so far. window: the sums since the last line of the run log, as ``step.Sums``.
-    scaler: the float16 loss scaler's own state. owes: the evaluation and the answers that belong to the step were left for the resume.
+    scaler: the float16 loss scaler's own state. losses: of the last steps, by which ``guard`` knows a spike. skipped, skipped_in_a_row:
+    steps that were left out for numbers that are not finite. owes: the evaluation and the answers that belong to the step were left for
+    the resume.
     """
 
     step: int = 0
@@ -57,6 +65,9 @@ class TrainState:
     examples: int = 0
     window: dict[str, Any] | None = None
     scaler: dict[str, Any] | None = None
+    losses: list[float] = field(default_factory=list)
+    skipped: int = 0
+    skipped_in_a_row: int = 0
     owes: bool = False
 
 
@@ -204,8 +215,20 @@ def load_checkpoint(
     try:
         places = read_header(folder / OPTIMIZER_FILE)
         load_optimizer_state(optimizer, (sharding or unsharded()).own(policy), own_share(lambda name: read_all(places[name]), policy))
-        state = TrainState(**json.loads((folder / STATE_FILE).read_text(encoding="utf-8")))
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        state = read_state(folder)
+    except (OSError, KeyError, TypeError, ValueError, UserError) as error:
         raise UserError(f"{folder}: not a checkpoint that this run can go on from ({error}); name an older checkpoint-<step>") from error
     precision.load_scaler(state.scaler)
+    return state
+
+
+def read_state(folder: Path) -> TrainState:
+    """Where a checkpoint's run stood. Raises UserError and TypeError where the file says nothing of the kind."""
+    state = TrainState(**read_json_object(folder / STATE_FILE))
+    for name, kind in _KINDS.items():
+        value = getattr(state, name)
+        if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
+            raise TypeError(f"{STATE_FILE}: {name} is {shown(value)}")
+    if state.window is not None:
+        Sums(**state.window)
     return state

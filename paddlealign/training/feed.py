@@ -94,5 +94,9 @@ class Feed:
         waits = f"; ranks wait {found.waiting:.1%} of the time for the fullest" if plan.ranks > 1 else ""
         return f"an epoch: {plan.steps:,} steps, {found.share:.1%} padding in the {found.positions:,} positions{part}{waits}"
 
+    def alone(self, example: int) -> Batch:
+        """One example as a batch of its own."""
+        return lay(self._examples, ((example,),), self._pad_id)
+
     def _lay(self, step: Step) -> tuple[Batch, ...]:
         return tuple(lay(self._examples, rows, self._pad_id) for rows in step[self._rank])

@@ -2,71 +2,27 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
-
-from paddle.optimizer import AdamW
 
 from paddlealign.arguments.fields import TrainingArguments
 from paddlealign.data.example import Batch
-from paddlealign.errors import Stopped, UserError
-from paddlealign.models.decoder import Decoder
+from paddlealign.errors import Stopped
 from paddlealign.parallel.collect import everywhere, gather_values
-from paddlealign.parallel.pipeline import LONE_CHAIN, Chain
-from paddlealign.parallel.sharding import Sharding, unsharded
-from paddlealign.parallel.topology import SINGLE, Topology
 from paddlealign.training.checkpoint import TrainState, load_trained, save_checkpoint
-from paddlealign.training.feed import Feed
-from paddlealign.training.folder_lock import FolderLock
+from paddlealign.training.guard import BAD_NUMBERS_CODE, Guard
 from paddlealign.training.manifest import find_damage
-from paddlealign.training.moving_reference import MovingReference, follow
-from paddlealign.training.objective import Objective
+from paddlealign.training.moving_reference import follow
 from paddlealign.training.optimizer import learning_rate_at
-from paddlealign.training.precision import Precision
 from paddlealign.training.progress import Progress
 from paddlealign.training.run_folder import prune_checkpoints
 from paddlealign.training.run_log import RunLog
 from paddlealign.training.step import Sums, accumulate_gradients, add_up, apply_gradients, evaluate
+from paddlealign.training.task import Task
 
-# So many float16 steps in a row may overflow while the loss scaler looks for its scale.
-MOST_SKIPPED = 24
 # What metric_for_best_model's short names mean; of DPO's rewards the names stand last.
 METRIC_NAMES = {"loss": ("loss",), "accuracy": ("accuracy", "rewards/accuracies"), "margin": ("margin", "rewards/margins")}
-
-
-class Sampled(NamedTuple):
-    """What the policy's answers at a step come to. metrics: for the run log. shown: lines for the screen."""
-
-    metrics: dict[str, float]
-    shown: list[str]
-
-
-@dataclass(frozen=True)
-class Task:
-    """All that a run is made of, ready to start.
-
-    feed: the training rows in their order. dev_batches: makes the evaluation batches, anew each time. side_files: what is copied beside
-    the weights, see ``checkpoint.save_policy``. sample: lets the policy answer prompts, given the step; None where that is not asked for.
-    moving: the reference, where it follows the policy. run_file: the run's run.json, for its checkpoints. lock: of the output folder.
-    """
-
-    policy: Decoder
-    optimizer: AdamW
-    precision: Precision
-    objective: Objective
-    feed: Feed
-    dev_objective: Objective
-    dev_batches: Callable[[], Iterable[Batch]]
-    side_files: Mapping[str, bytes]
-    topology: Topology = SINGLE
-    chain: Chain = LONE_CHAIN
-    sharding: Sharding = field(default_factory=unsharded)
-    sample: Callable[[int], Sampled] | None = None
-    moving: MovingReference | None = None
-    run_file: bytes | None = None
-    lock: FolderLock | None = None
 
 
 def fit(
@@ -75,16 +31,16 @@ def fit(
     """Train from ``state`` to the end of the feed, or until early stopping. Returns the last state.
 
     asked: whether to stop with a checkpoint, as the exit code to end with, or 0 to go on; the same in all processes, which call it together
-    after each step and between the batches of an evaluation; an evaluation that is left is done at the resume. Raises Stopped after that
-    checkpoint, and UserError where a step's gradient is not finite; the weights are then those of the step before.
+    after each step and between the batches of an evaluation; an evaluation that is left is done at the resume. Raises Stopped
+    after that checkpoint, and where a step's loss or gradient is not finite (``on_bad_numbers``), after one of before that step.
     """
     output_dir = Path(settings.output_dir)
     total = task.feed.total_steps
-    warmup = settings.warmup_steps if settings.warmup_steps > 0 else math.ceil(total * settings.warmup_ratio)
     # Sums since the last line of the log: of an earlier start of this run, and of this one; only the latter were timed.
     carried = [Sums(**state.window)] if state.window else []
     window: list[Sums] = []
-    skipped = 0
+    norm = math.nan
+    guard = Guard(settings, state, task.topology, task.precision.scaler is not None, task.source_of, progress)
     window_start = time.perf_counter()
     best = output_dir / f"checkpoint-{state.best_step}"
     if settings.load_best_model_at_end and state.best_step and not everywhere(task.topology, best.is_dir()):
@@ -94,7 +50,7 @@ def fit(
         stop = _look(task, settings, state, log, progress, asked)
         if stop:
             if everywhere(task.topology, not (output_dir / f"checkpoint-{state.step}").is_dir()):  # it lies in another run's folder
-                _save(task, state, settings, log, progress)
+                _save(task, state, settings, log, carried, progress)
             _stop(task, state, stop)
         window_start = time.perf_counter()
     for step in task.feed.steps(first=state.step):
@@ -102,36 +58,26 @@ def fit(
             stale = f"{state.stale_evaluations} evaluations without a better {settings.metric_for_best_model}"
             progress.say(f"stopped early at step {state.step}: {stale}")
             break
-        lowest = settings.min_learning_rate
-        rate = learning_rate_at(state.step, total, settings.learning_rate, warmup, settings.lr_scheduler_type, lowest)
-        sums = accumulate_gradients(
-            task.policy,
-            step.batches,
-            task.objective,
-            task.precision,
-            settings.recompute,
-            task.topology,
-            task.chain,
-            task.sharding,
-            draw=(settings.seed, state.step),
-        )
-        norm = apply_gradients(task.policy, task.optimizer, task.precision, rate, settings.max_grad_norm, task.topology, task.sharding)
-        # Under float16 an overflow in the gradient is the loss scaler's business, unless it does not end.
-        skipped = skipped + 1 if not math.isfinite(norm) else 0
-        if not math.isfinite(sums.means()["loss"]) or skipped > (MOST_SKIPPED if task.precision.scaler else 0):
-            raise UserError(
-                f"step {state.step + 1}: the gradient's norm is {norm} and the loss {sums.means()['loss']}; the weights were left as they "
-                f"were. Lower learning_rate ({settings.learning_rate:g}), or look at the rows of this step; checkpoints are in {output_dir}"
-            )
+        sums = step_gradients(task, settings, step.batches, state.step)
+        rate = rate_of(settings, state.step, total)
+        found = update(task, settings, sums, rate)
+        verdict = guard.judge(state.step + 1, step.batches, sums.means()["loss"], found)
+        if verdict == "stop":
+            if state.step:
+                _save(task, state, settings, log, [*carried, *window], progress)
+            everywhere(task.topology, True)  # as below
+            raise Stopped(guard.why, BAD_NUMBERS_CODE)
         state.step += 1
         follow(task.moving, task.policy, state.step)
         state.epoch = step.epoch
         state.tokens += sums.tokens
         state.examples += sums.examples
-        window.append(sums)
+        if verdict == "use":
+            norm = found
+            window.append(sums)
         last = state.step == total
         progress.advance(sums.means())
-        if last or state.step % settings.logging_steps == 0:
+        if (last or state.step % settings.logging_steps == 0) and window:
             line = _train_line(add_up([*carried, *window]), state, rate, norm)
             line |= _speed(add_up(window), time.perf_counter() - window_start)
             progress.show(line)
@@ -140,14 +86,40 @@ def fit(
         pause = time.perf_counter()
         stop = _look(task, settings, state, log, progress, asked) or asked()
         if stop or _saves(settings, state, total):
-            state.window = asdict(add_up([*carried, *window])) if carried or window else None
-            _save(task, state, settings, log, progress)
+            _save(task, state, settings, log, [*carried, *window], progress)
         if stop:
             _stop(task, state, stop)
         window_start += time.perf_counter() - pause
     if settings.load_best_model_at_end and state.best_step not in (None, state.step):
         _load_best(task, settings, state, progress)
     return state
+
+
+def step_gradients(task: Task, settings: TrainingArguments, batches: Sequence[Batch], done: int) -> Sums:
+    """The sums of the step after ``done`` steps, whose gradients are left in the policy's parameters."""
+    return accumulate_gradients(
+        task.policy,
+        batches,
+        task.objective,
+        task.precision,
+        settings.recompute,
+        task.topology,
+        task.chain,
+        task.sharding,
+        draw=(settings.seed, done),
+    )
+
+
+def update(task: Task, settings: TrainingArguments, sums: Sums, rate: float) -> float:
+    """Update the weights by their gradients, unless these or the step's loss are not finite. Returns the gradient's norm."""
+    finite = math.isfinite(sums.means()["loss"])
+    return apply_gradients(task.policy, task.optimizer, task.precision, rate, settings.max_grad_norm, task.topology, task.sharding, finite)
+
+
+def rate_of(settings: TrainingArguments, done: int, total: int) -> float:
+    """The learning rate of the step after ``done`` steps of ``total``."""
+    warmup = settings.warmup_steps if settings.warmup_steps > 0 else math.ceil(total * settings.warmup_ratio)
+    return learning_rate_at(done, total, settings.learning_rate, warmup, settings.lr_scheduler_type, settings.min_learning_rate)
 
 
 def _look(task: Task, settings: TrainingArguments, state: TrainState, log: RunLog, progress: Progress, asked: Callable[[], int]) -> int:
@@ -247,6 +219,7 @@ def _train_line(sums: Sums, state: TrainState, rate: float, norm: float) -> dict
         "tokens": state.tokens,
         "examples": state.examples,
         "padding": round(sums.padding / (sums.tokens + sums.padding), 4),
+        **({"skipped_steps": state.skipped} if state.skipped else {}),
     }
 
 
@@ -279,9 +252,10 @@ def _note_best(state: TrainState, line: dict[str, float], settings: TrainingArgu
         state.best_metric, state.best_step = value, state.step
 
 
-def _save(task: Task, state: TrainState, settings: TrainingArguments, log: RunLog, progress: Progress) -> None:
-    """Write a checkpoint, then let the oldest go."""
+def _save(task: Task, state: TrainState, settings: TrainingArguments, log: RunLog, unlogged: Sequence[Sums], progress: Progress) -> None:
+    """Write a checkpoint, then let the oldest go. unlogged: sums since the last line of the run log."""
     output_dir = Path(settings.output_dir)
+    state.window = asdict(add_up(unlogged)) if unlogged else None
     state.scaler = task.precision.scaler_state()
     remark = task.lock.take() if task.lock else None
     if remark:

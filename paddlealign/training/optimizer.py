@@ -90,6 +90,8 @@ def optimizer_state(optimizer: AdamW, named: Iterable[tuple[str, Tensor]]) -> di
     Returns ``<name>.moment1`` and ``<name>.moment2`` in the parameter's shape, ``<name>.master`` where it has a float32 master weight, and
     the powers of the two betas, "beta1_pow" and "beta2_pow" [1], which are the same for all. In Paddle's layout, not copied.
     """
+    named = list(named)
+    _make_state(optimizer, named)
     moments = optimizer._accumulators
     state = {}
     for name, parameter in named:
@@ -105,8 +107,7 @@ def optimizer_state(optimizer: AdamW, named: Iterable[tuple[str, Tensor]]) -> di
 
 def load_optimizer_state(optimizer: AdamW, named: Sequence[tuple[str, Tensor]], read: Callable[[str], np.ndarray]) -> None:
     """Put back what ``optimizer_state`` gave. read: gives the values of a name; it raises KeyError where there are none."""
-    block = paddle.base.framework.default_main_program().global_block()
-    optimizer._create_accumulators(block, [parameter for _, parameter in named])
+    _make_state(optimizer, named)
     moments = optimizer._accumulators
     powers = {power: read(power) for power in ("beta1_pow", "beta2_pow")}
     for name, parameter in named:
@@ -118,6 +119,12 @@ def load_optimizer_state(optimizer: AdamW, named: Sequence[tuple[str, Tensor]], 
             target.set_value(read(f"{name}.{kind}"))
         for power, value in powers.items():
             moments[f"{power}_acc"][key].set_value(value)
+
+
+def _make_state(optimizer: AdamW, named: Sequence[tuple[str, Tensor]]) -> None:
+    """Give the optimizer the tensors that its first update would; those that it has stay."""
+    block = paddle.base.framework.default_main_program().global_block()
+    optimizer._create_accumulators(block, [parameter for _, parameter in named])
 
 
 def _state_key(optimizer: AdamW, parameter: Tensor) -> str:

@@ -114,10 +114,16 @@ def refuse_foreign_run(output_dir: Path, resuming: bool, resume: Path | None, ov
 
 
 def remove_leftovers(output_dir: Path) -> list[str]:
-    """Take away what a run that was killed left half written or half removed. For who holds the folder. Returns their names."""
+    """Take away what a run that was killed left half written or half removed. For who holds the folder. Returns their names.
+
+    A checkpoint that lacks only its name gets it: where it was to replace one of the same step, that is gone already.
+    """
     names = []
-    for path in output_dir.glob("checkpoint-*"):
-        if _LEFTOVER.fullmatch(path.name):
+    for path in sorted(output_dir.glob("checkpoint-*")):
+        final = path.with_suffix("")
+        if path.suffix == PARTIAL and has_manifest(path) and not final.exists() and not find_damage(path):
+            path.rename(final)  # the kill came between its last file and its name
+        elif _LEFTOVER.fullmatch(path.name):
             shutil.rmtree(path, ignore_errors=True)
             names.append(path.name)
     return sorted(names) + [name for folder in (".", SAMPLES_FOLDER, REFERENCE_FOLDER) for name in remove_parts(output_dir / folder)]

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from paddlealign.arguments.paths import METRICS_FILE
+from paddlealign.arguments.paths import INCIDENTS_FILE, METRICS_FILE
 from paddlealign.models.tensor_files import write_bytes
 
 
@@ -114,6 +114,38 @@ def _same_file(path: Path, file: BinaryIO) -> bool:
         return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
     except OSError:
         return False
+
+
+class IncidentLog:
+    """Writes what went wrong, and in which rows, to ``output_dir/incidents.jsonl``, one JSON object a line; no file where nothing did."""
+
+    def __init__(self, output_dir: Path | None, first_step: int) -> None:
+        """first_step, output_dir: see ``RunLog``."""
+        self._path = None if output_dir is None else output_dir / INCIDENTS_FILE
+        if self._path is not None and self._path.exists():
+            kept = [line for line in _lines(self._path) if line.get("step", 0) <= first_step]
+            write_bytes(self._path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept).encode())
+
+    def write(self, values: dict[str, Any]) -> None:
+        """Append one line. A number that is not finite becomes a text: JSON has none."""
+        if self._path is None:
+            return
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(plain_numbers(values), ensure_ascii=False) + "\n")
+
+
+def plain_numbers(value: Any) -> Any:
+    """A value for JSON, in which numbers that are not finite are texts: "nan", "inf"."""
+    if isinstance(value, dict):
+        return {name: plain_numbers(it) for name, it in value.items()}
+    if isinstance(value, list):
+        return [plain_numbers(it) for it in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_incidents(output_dir: Path) -> list[dict[str, Any]]:
+    """Read a run's incidents.jsonl; none where there is no such file."""
+    return _lines(output_dir / INCIDENTS_FILE)
 
 
 def read_metrics(output_dir: Path) -> list[dict[str, Any]]:

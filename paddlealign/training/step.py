@@ -121,16 +121,17 @@ def apply_gradients(
     max_grad_norm: float,
     topology: Topology = SINGLE,
     sharding: Sharding | None = None,
+    finite_loss: bool = True,
 ) -> float:
     """Clip, update the weights and clear the gradients. Returns the gradient's norm before clipping.
 
-    Where the norm is not finite the weights stay as they are; under float16 the loss scaler also lowers its scale.
+    Where the norm or the loss is not finite the weights stay as they are; under float16 the loss scaler also lowers its scale.
     """
     precision.unscale(optimizer, policy.parameters())
     sharding = sharding or unsharded(topology)
     norm = clip_gradients(policy.trained(), max_grad_norm, topology, apart=sharding.stage >= 2)
     optimizer.set_lr(learning_rate)
-    precision.step(optimizer, math.isfinite(norm))
+    precision.step(optimizer, math.isfinite(norm) and finite_loss)
     for _, parameter in policy.trained():
         parameter.clear_gradient(False)  # set_to_zero: by its name it is not heeded
     sharding.share(policy.trained())

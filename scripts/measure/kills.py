@@ -33,7 +33,7 @@ STEPS, EVERY = 8, 2
 LIMIT_SECONDS = 180.0
 LAYOUTS = {"single": (1, []), "dp2": (2, []), "tp2": (2, ["--tensor_parallel_degree", "2"])}
 # What to wait for, how often, and within how many seconds from then on to kill.
-AIMS = {"saving": (7, 0.06), "evaluating": (3, 0.01), "caching": (3, 0.1), "tokenising": (3, 0.2), "any": (4, 2.5)}
+AIMS = {"saving": (7, 0.06), "evaluating": (3, 0.01), "caching": (3, 0.1), "reading rows": (3, 0.2), "any": (4, 2.5)}
 SAME = ("model.safetensors", f"checkpoint-{STEPS}/model.safetensors", f"checkpoint-{STEPS}/optimizer.safetensors")
 
 
@@ -112,7 +112,7 @@ class Running:
         said = self.log.read_text(encoding="utf-8", errors="replace").splitlines() if self.log.exists() else []
         steps = [line for line in said if line.startswith(("step ", "eval ", "saved ", "resumed from"))]
         if not any(line.startswith("train: ") for line in said):
-            return "tokenising"
+            return "reading rows"
         if self.setting.recipe == "dpo" and sum(line.startswith("reference: log-probs") for line in said) < 2:
             return "caching"
         if not steps:

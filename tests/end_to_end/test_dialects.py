@@ -44,9 +44,17 @@ def test_a_converted_command_line_trains(places, monkeypatch, capfd):
     monkeypatch.chdir(places)
     words = shlex.split(STAGE_2.replace("/path/to/sft/checkpoint", "models/Qwen2.5-1.5B-Instruct").replace("batch_size=64", "batch_size=8"))
     assert convert([*words, "--dataset_name_or_path", "sets/human_like_dpo_dataset", "-o", "args.json"]) == 0
-    assert main("dpo", ["args.json", "--max_steps", "2", "--warmup_steps", "1", "--learning_rate", "1e-3"]) == 0
+    often = ["--eval_steps", "1", "--save_steps", "1"]
+    assert main("dpo", ["args.json", "--max_steps", "2", "--warmup_steps", "1", "--learning_rate", "1e-3", *often]) == 0
     capfd.readouterr()
     lines = [json.loads(line) for line in (places / "output/my_experiment_dpo/metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]
     assert losses[0] == pytest.approx(0.693147, abs=1e-5)
-    assert (places / "output/my_experiment_dpo/model.safetensors").exists()
+    # Its figures and outputs under our names: rewards_train/chosen is rewards/chosen, rewards_eval/chosen is eval_rewards/chosen.
+    figures = {"loss", *(f"rewards/{name}" for name in ("chosen", "rejected", "accuracies", "margins")), "logps/chosen", "logps/rejected"}
+    trained, evaluated = (next(line for line in lines if key in line) for key in ("loss", "eval_loss"))
+    assert figures | {"step", "epoch", "grad_norm", "learning_rate", "examples_per_second"} <= trained.keys()
+    assert {f"eval_{name}" for name in figures} <= evaluated.keys()
+    run = places / "output/my_experiment_dpo"
+    assert all((folder / "model.safetensors").exists() for folder in (run, run / "checkpoint-1", run / "checkpoint-2"))
+    assert json.loads((run / "run.json").read_text())["arguments"]["objective"]["beta"] == {"value": 0.1, "source": "file"}

@@ -106,7 +106,7 @@ def test_a_step_is_the_oracles(
     assert main("dpo", keys) == 0
     (line,) = read_metrics(tmp_path / "out")
 
-    examples = prepare_rows(parse("dpo", keys, {}), "preference", score_all_turns=False).train
+    examples = prepare_rows(parse("dpo", keys, {}), "preference").train
     assert len(examples) == PAIRS
     model, logps, tokens = token_logps(folder / "policy", examples)
     reference = None if alone else answers(token_logps(folder / "reference", examples)[2], ld_alpha)
@@ -147,7 +147,7 @@ def test_kto_on_labelled_rows_is_the_oracles(folder: Path, tmp_path: Path, monke
     assert main("dpo", [*keys, "--per_device_eval_batch_size", "3", "--learning_rate", "1e-9"]) == 0
     line, dev = read_metrics(tmp_path / "out")
 
-    found = prepare_rows(parse("dpo", keys, {}), "labelled", score_all_turns=False)
+    found = prepare_rows(parse("dpo", keys, {}), "labelled")
     assert found.train_labels is not None and found.train_labels.tolist() == [True, False] * PAIRS
     answered = {tuple(example.responses[0].token_ids.tolist()): example for example in found.train}
     for example in found.train:  # the second answer is another prompt's

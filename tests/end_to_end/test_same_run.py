@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from paddlealign.data.encoding import Limits, encode, encode_prompt
+from paddlealign.data.example import Message, Record
+from paddlealign.data.template import load_template, template_source
+from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.recipes.entry import main
 from tests.small_runs import MODEL, make_checkpoint, write_rows
 
@@ -94,16 +98,24 @@ def test_another_reference_is_another_run(words: Callable[..., list[str]], other
     assert "sha256 of the reference weights" in refusal("dpo", words("dpo", "a", *keys), capsys)
 
 
-def test_a_saved_model_has_the_tokenizer_and_template_of_its_rows(words: Callable[..., list[str]], checkpoint: Path, tmp_path: Path):
+@pytest.mark.parametrize("choice", ["chat.jinja", "mistral"])
+def test_a_saved_model_has_the_tokenizer_and_template_of_its_rows(
+    words: Callable[..., list[str]], checkpoint: Path, tmp_path: Path, choice: str
+):
+    """So predict.py, without a word of the template, asks as the training rows did."""
     tokenizer = shutil.copytree(checkpoint, tmp_path / "tokenizer", ignore=shutil.ignore_patterns("model.safetensors", "config.json"))
     config = json.loads((tokenizer / "tokenizer_config.json").read_text())
     (tokenizer / "tokenizer_config.json").write_text(json.dumps({**config, "mine": True}))
     (tmp_path / "chat.jinja").write_text(TEMPLATE)
-    keys = ["--tokenizer_name_or_path", tokenizer, "--chat_template", tmp_path / "chat.jinja"]
+    chosen = str(tmp_path / choice) if choice.endswith(".jinja") else choice
+    keys = ["--tokenizer_name_or_path", tokenizer, "--chat_template", chosen]
     assert main("sft", words("sft", "a", *keys)) == 0
     for folder in (tmp_path / "a", tmp_path / "a" / "checkpoint-4"):
         assert json.loads((folder / "tokenizer_config.json").read_text())["mine"] is True
-        assert (folder / "chat_template.jinja").read_text() == TEMPLATE
+        assert (folder / "chat_template.jinja").read_text() == template_source(chosen)
+        saved, record = Tokenizer.load(folder), Record((Message("user", "Hello?"),), ("Hi.",), False, "r:1")
+        trained = encode(record, saved, load_template(saved, chosen), Limits(1000)).example.prompt_ids
+        assert encode_prompt(record, saved, load_template(saved)).ids.tolist() == trained.tolist()
         assert (folder / "generation_config.json").read_bytes() == (checkpoint / "generation_config.json").read_bytes()
 
 

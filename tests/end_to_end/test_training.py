@@ -150,6 +150,7 @@ def test_check_shows_ln_2_and_writes_nothing(checkpoint: Path, tmp_path: Path, r
     code, out, err = run_command(["dpo_main.py", *keys])
     assert (code, err) == (0, "")
     assert "check passed" in out and f"loss {LN_2:.4f}" in out and "11 of 11 rows" in out and "steps: 6;" in out
+    assert "one example (⟦ ⟧ stand around what is scored):" in out
     assert hashes(tmp_path) == before and not (tmp_path / "out").exists()
     in_process("sft", words("sft", checkpoint, tmp_path, tmp_path / "out", "--check"))
     assert not (tmp_path / "out").exists()

@@ -12,7 +12,8 @@ import pytest
 from paddlenlp.transformers import AutoModelForCausalLM, AutoTokenizer
 
 from paddlealign.data.example import Message
-from paddlealign.data.template import load_template, render_prompt
+from paddlealign.data.rendering import render_prompt
+from paddlealign.data.template import load_template
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.errors import UserError
 from paddlealign.models.attention import packed_attention
@@ -111,7 +112,7 @@ def test_an_exported_folder_has_its_tokenizer(tmp_path: Path, capsys: pytest.Cap
         assert theirs(text)["input_ids"] == [ours.bos_id, *ours.encode(text).ids.tolist()]
     assert (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token) == (ours.bos_id, ours.eos_id, None)
     shown = theirs.apply_chat_template([{"role": "user", "content": "Say hello."}], tokenize=False)
-    assert shown == render_prompt(load_template(ours), (Message("user", "Say hello."),))
+    assert shown == render_prompt(load_template(ours), (Message("user", "Say hello."),)).text
     inputs = theirs(shown, add_special_tokens=False, return_tensors="pd")
     model = AutoModelForCausalLM.from_pretrained(str(tmp_path / "out"), dtype="float32")
     model.eval()

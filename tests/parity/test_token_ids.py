@@ -12,7 +12,8 @@ from paddlealign.data.encoding import Limits, encode, encode_prompt
 from paddlealign.data.encoding_report import Encoded
 from paddlealign.data.example import Record
 from paddlealign.data.message_rows import read_messages, read_tools
-from paddlealign.data.template import load_template, render_prompt
+from paddlealign.data.rendering import render_prompt
+from paddlealign.data.template import load_template
 from paddlealign.data.tokenizer import Tokenizer
 
 FOLDER = Path(__file__).parent / "golden" / "tokenizers"
@@ -76,7 +77,7 @@ def test_generation_prompts(name):
     template = load_template(tokenizer)
     for case in FOLDERS[name]["conversations"]:
         record = record_of(case)
-        assert tokenizer.encode(render_prompt(template, record.messages, record.tools)).ids.tolist() == case["prompt_ids"], case
+        assert tokenizer.encode(render_prompt(template, record.messages, record.tools).text).ids.tolist() == case["prompt_ids"], case
         assert encode_prompt(record, tokenizer, template).ids.tolist() == case["prompt_ids"], case
 
 

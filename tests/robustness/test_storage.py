@@ -212,6 +212,16 @@ def test_a_removal_that_is_killed_leaves_no_checkpoint_that_is_half_there(output
     assert [step for step, _ in list_checkpoints(output)] == [4, 6]
 
 
+def test_a_checkpoint_that_lacks_only_its_name_gets_it(output: Path):
+    whole = contents(output / "checkpoint-6")
+    (output / "checkpoint-6").rename(output / "checkpoint-6.partial")
+    shutil.copytree(output / "checkpoint-4", output / "checkpoint-8.partial")
+    flip(output / "checkpoint-8.partial" / "model.safetensors")
+    shutil.copytree(output / "checkpoint-4", output / "checkpoint-4.partial")
+    assert run_folder.remove_leftovers(output) == ["checkpoint-4.partial", "checkpoint-8.partial"]
+    assert [step for step, _ in list_checkpoints(output)] == [2, 4, 6] and contents(output / "checkpoint-6") == whole
+
+
 def test_a_checkpoint_that_cannot_be_removed_is_told_and_harms_nothing(output: Path, monkeypatch: pytest.MonkeyPatch):
     def refuse(path: Path, **_: bool) -> None:
         raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))

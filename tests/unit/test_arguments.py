@@ -24,7 +24,7 @@ def test_no_file_is_needed():
     words += ["--max_steps", "-1", "--no_score_all_turns"]
     arguments = parse("sft", words, {})
     assert arguments.file is None and arguments.training.do_train and arguments.training.max_steps == -1
-    assert arguments.objective.score_all_turns is False
+    assert arguments.objective.score_turns == "last"
     assert arguments.sources["do_train"] == "command line"
 
 

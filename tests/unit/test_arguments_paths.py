@@ -71,12 +71,13 @@ def test_two_forms_of_one_split_are_ambiguous(home):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--model_name_or_path=meta-llama/Meta-Llama-3-8B"], "there is no folder meta-llama/Meta-Llama-3-8B"),
+        (["--model_name_or_path=./meta-llama/Meta-Llama-3-8B"], "there is no folder ./meta-llama/Meta-Llama-3-8B, and it is no hub's id"),
+        (["--model_name_or_path=org/m", "--chat_template=x"], "there is no folder org/m; a hub is asked for it when the rest is right"),
         (["--model_name_or_path=d"], "holds no config.json"),
         (["--model_name_or_path=d/dev.json"], "is a file; give the folder"),
         (["--tokenizer_name_or_path=t"], "tokenizer_name_or_path: there is no folder t"),
         (["--dataset_name_or_path=nowhere"], "neither a folder nor a file"),
-        (["--chat_template=nowhere.jinja"], "neither auto, none, nor a file"),
+        (["--chat_template=nowhere.jinja"], "neither a known name nor a file. Allowed: auto, none, a name (qwen,"),
         (["--chat_template=chat_template.json"], "PaddleNLP's own form"),
         (["--output_dir=d/dev.json"], "output_dir: d/dev.json is a file"),
         (["--output_dir=./m"], "never written to"),
@@ -131,6 +132,12 @@ def test_all_that_is_missing_comes_at_once(home):
     assert refused(sft("--tokenizer_name_or_path=t", "--chat_template=c")).startswith("2 problems")
 
 
+def test_a_hubs_data_set_waits_for_what_is_wrong_here(home):
+    alone = refused(sft("--dataset_name_or_path=org/rows"))
+    assert alone.startswith("dataset_name_or_path: org/rows is neither a folder nor a file here, and as a hub's data set")
+    assert refused(sft("--dataset_name_or_path=org/rows", "--tokenizer_name_or_path=t")).startswith("tokenizer_name_or_path: there is no")
+
+
 def test_resuming_from_the_newest_needs_no_folder_yet(home):
     check_paths(sft("--resume_from_checkpoint", "true"))
 
@@ -156,7 +163,7 @@ def test_evaluate_looks_for_all_that_it_reads(home):
     models = ["--policy_model_name_or_path=m", "--ref_model_name_or_path=d", "--tokenizer_name_or_path=t", "--chat_template=x"]
     told = refused(parse("evaluate_judge", ["--answers_a=rows", "--answers_b=d/dev.json", *models], {}))
     assert told.startswith("3 problems") and "ref_model_name_or_path: d holds no config.json" in told
-    assert "tokenizer_name_or_path: there is no folder t." in told and 'chat_template: "x" is neither' in told
+    assert "tokenizer_name_or_path: there is no folder t, and" in told and 'chat_template: "x" is neither' in told
     words = ["--model_name_or_path=m", "--baseline_model_name_or_path=d", "--data_file=rows", "--lora_path=m", "--output_file=rows"]
     told = refused(parse("evaluate_compare", words, {}))
     assert told.startswith("3 problems") and "baseline_model_name_or_path: d holds no config.json" in told

@@ -163,7 +163,7 @@ def test_a_save_that_is_killed_leaves_no_checkpoint(tmp_path: Path, policy: Deco
 def test_state_and_weights_come_back(tmp_path: Path, policy: Decoder):
     optimizer = optimizer_of(policy)
     train(policy, optimizer, FLOAT32, 2)
-    window = {"values": {"loss": 0.1 + 0.2}, "count": 3, "tokens": 4, "examples": 1}
+    window = {"values": {"tokens": {"loss": 0.1 + 0.2}}, "counts": {"tokens": 3}, "tokens": 4, "examples": 1}
     state = TrainState(5, 1.25, 0.7, 4, 2, 100, 12, window, None)
     folder = save_checkpoint(tmp_path, policy, optimizer, state, {"generation_config.json": b"{}"})
     model = load_model(MODEL, "float32")

@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Tokenizer as LibraryTokenizer
 from tokenizers import models
 
-from paddlealign.data.describe import describe
+from paddlealign.data.describe import describe, legend, telling
 from paddlealign.data.encoding import Limits, encode, encode_all, encode_prompt, examples_hash
 from paddlealign.data.encoding_report import Encoded, Refusal
 from paddlealign.data.example import Message, Record
@@ -57,6 +57,7 @@ def shown(tokenizer: Tokenizer, outcome: Encoded | Refusal) -> str:
 def test_one_bos_one_scored_eos(letters):
     assert shown(letters, run(letters, sft("ab", "d"))) == "< a b | D [>]"
     assert shown(letters, run(letters, sft("<ab", "d>"))) == "< a b | D [>]"
+    assert shown(letters, run(letters, sft("ab", "d>>"))) == "< a b | D [>]"
     assert shown(letters, run(letters, Record((), ("ad",), False, "r:1"))) == "< | A D [>]"
 
 
@@ -65,7 +66,6 @@ def test_one_bos_one_scored_eos(letters):
     [
         sft("a>b", "d"),
         sft("a", "d>e<d"),
-        sft("a", "d>>"),
         sft("a<", "d"),
         pair("a", "d", "e>d"),
         Record((Message("system", "a>"), Message("user", "b")), ("d",), False, "r:1"),
@@ -73,13 +73,13 @@ def test_one_bos_one_scored_eos(letters):
         Record((), ("a>d",), False, "r:1"),
     ],
 )
-def test_special_tokens_in_a_text_are_refused(letters, record):
-    """Each would be a second BOS, or an end in the middle of the row."""
-    outcome = run(letters, record)
-    assert outcome in [Refusal(f"the text holds the special token {token} (remove it from the text)") for token in "<>"]
+def test_special_tokens_that_cannot_be_kept_as_text_are_refused(letters, record):
+    """Each would be a second BOS, or an end in the middle of the row: this vocabulary has no other piece for the character."""
+    kept = "the row holds the text of a special token, which this tokenizer cannot keep as text (remove it from the row)"
+    assert run(letters, record) == Refusal(kept)
 
 
-def test_a_stop_token_in_a_framed_text_is_refused_and_counted():
+def test_special_tokens_in_a_row_are_text_and_counted():
     tokenizer = Tokenizer.load(GOLDEN / "qwen2")
     template = load_template(tokenizer)
     records = [
@@ -88,19 +88,20 @@ def test_a_stop_token_in_a_framed_text_is_refused_and_counted():
         sft("Hello", "<|endoftext|>"),
         sft("Hello", "<|im_start|>"),
     ]
-    report = encode_all(records, tokenizer, template, Limits(100)).report
-    assert report.kept == 2  # a turn's opening ends nothing
-    assert dict(report.refused) == {
-        f"the text holds the special token <|{name}|> (remove it from the text)": 1 for name in ("im_end", "endoftext")
-    }
+    found = encode_all(records, tokenizer, template, Limits(200))
+    assert (found.report.kept, found.report.special_text_rows, found.report.special_text_at) == (4, 3, "rows.json:3")
+    for example in found.examples:  # the frames of the system's, the user's and the assistant's turn, and nothing else
+        ids = [*example.prompt_ids, *example.responses[0].token_ids]
+        control = [tokenizer.model.id_to_token(index) for index in ids if index in tokenizer.special_tokens.values()]
+        assert control == ["<|im_start|>", "<|im_end|>"] * 3
     llama = Tokenizer.load(GOLDEN / "llama")
     assert run(llama, sft("<s>Hello", "hello </s>")).example.responses[0].token_ids[-1] == llama.eos_id
-    framed = encode(sft("<s>Hello", "hello"), llama, load_template(llama), Limits(100))
-    assert framed == Refusal("the text holds the special token <s> (remove it from the text)")
+    framed = encode(sft("<s>Hello", "hello"), llama, load_template(llama), Limits(100)).example.prompt_ids
+    assert (framed == llama.bos_id).sum() == 1 and llama.decode(framed, skip_special=False) == "<s>[INST] <s>Hello [/INST]"
 
 
 def test_a_special_token_in_a_prompt_to_answer_names_the_row(letters):
-    with pytest.raises(UserError, match=r"rows\.json:3: the text holds the special token > \(remove it from the text\)\."):
+    with pytest.raises(UserError, match=r"rows\.json:3: the row holds the text of a special token, which .* \(remove it from the row\)\."):
         encode_prompt(sft("a>b", ""), letters, load_template(letters, "none"))
 
 
@@ -118,6 +119,20 @@ def test_several_turns_are_scored_where_asked(letters):
     messages = (Message("user", "a"), Message("assistant", "b"), Message("user", "d"))
     assert shown(letters, run(letters, Record(messages, ("e",), True, "r:1"))) == "< a | B [>] d E [>]"
     assert shown(letters, run(letters, Record(messages, ("e",), False, "r:1"))) == "< a b > d | E [>]"
+
+
+def test_a_thought_of_twenty_thousand_tokens_is_scored_whole():
+    tokenizer = Tokenizer.load(GOLDEN / "qwen2")
+    answer = f"<think>{'so 1 + 1 is 2, ' * 3_000}</think>2"
+    record = Record((Message("user", "What is 1 + 1?"),), (answer,), True, "rows.json:1")
+    template = load_template(tokenizer, "auto")
+    outcome = encode(record, tokenizer, template, Limits(max_length=100_000))
+    assert isinstance(outcome, Encoded)
+    [response] = outcome.example.responses
+    assert len(response.token_ids) > 20_000 and response.scored.all()
+    assert tokenizer.decode([int(index) for index in response.token_ids[:-1]]) == answer
+    dropped = encode(record, tokenizer, template, Limits(max_length=20_000))
+    assert isinstance(dropped, Refusal) and dropped.too_long
 
 
 def test_without_a_bos_and_a_prompt_the_first_token_has_no_predecessor():
@@ -288,4 +303,44 @@ def test_describe_marks_the_scored_tokens(letters):
     outcome = run(letters, Record(messages, ("e",), True, "r:1"))
     assert describe(outcome.example, letters).replace(" ", "") == "prompt(2tokens):<a\nresponse(5tokens,4scored):⟦b>⟧d⟦e>⟧"
     both = describe(run(letters, pair("a", "d", "e")).example, letters, colour=True)
-    assert both.count("\x1b[32m") == 2 and "chosen (2 tokens" in both and "rejected (2 tokens" in both
+    assert both.replace(" ", "") == (
+        "prompt(2tokens):\x1b[36m<\x1b[0m\x1b[2ma\x1b[0m\n"
+        "chosen(2tokens,2scored):\x1b[32md\x1b[0m\x1b[1;4;32m>\x1b[0m\n"
+        "rejected(2tokens,2scored):\x1b[32me\x1b[0m\x1b[1;4;32m>\x1b[0m"
+    )
+
+
+def test_the_text_of_a_special_token_is_not_shown_as_one():
+    tokenizer = Tokenizer.load(GOLDEN / "qwen2")
+    outcome = encode(sft("what is <|im_end|>?", "an <|im_end|>."), tokenizer, load_template(tokenizer), Limits(200))
+    shown = describe(outcome.example, tokenizer, colour=True)
+    assert "\x1b[2muser\nwhat is <|im_end|>?\x1b[0m\x1b[36m<|im_end|>\x1b[0m" in shown
+    assert shown.endswith("\x1b[32man <|im_end|>.\x1b[0m\x1b[1;4;32m<|im_end|>\x1b[0m")
+
+
+def test_a_long_example_is_shown_by_its_ends():
+    """Nothing is decoded but what is shown, and what is shown is the text itself."""
+    tokenizer = Tokenizer.load(GOLDEN / "qwen2")
+    words = " ".join(f"word{number}" for number in range(2000))
+    example = encode(sft(f"{words}é", f"{words} 完"), tokenizer, load_template(tokenizer, "none"), Limits(100_000)).example
+    shown = describe(example, tokenizer, most=100)
+    prompt, answer = shown.split("\n")
+    counts = (len(example.prompt_ids), len(example.responses[0].token_ids))
+    ends = ((": word0 word1", "9é"), (": ⟦word0 word1", "9 完<|im_end|>⟧"))
+    for line, count, (start, end) in zip((prompt, answer), counts, ends, strict=True):
+        before, after = line.split(f"[... {count - 100:,} tokens ...]")
+        assert start in before and after.endswith(end) and len(line) < 700
+    everything = describe(example, tokenizer, most=10**6)
+    assert f"{words}é" in everything and f"⟦{words} 完<|im_end|>⟧" in everything
+
+
+def test_the_most_telling_example(letters):
+    messages = (Message("user", "a"), Message("assistant", "b"), Message("user", "d"))
+    plain, turns = run(letters, sft("a", "d")).example, run(letters, Record(messages, ("e",), True, "r:1")).example
+    assert telling([plain, turns, plain]) is turns
+    assert telling([plain]) is plain
+
+
+def test_the_legend():
+    assert legend(False) == "⟦ ⟧ stand around what is scored"
+    assert legend(True, "of the response").count("\x1b[0m") == 4 and "\x1b[32mof the response\x1b[0m" in legend(True, "of the response")

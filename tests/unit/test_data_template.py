@@ -1,12 +1,16 @@
 """Where the answers stand in what a chat template makes of a conversation, with templates of the awkward kinds."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from paddlealign.arguments.template_names import ALLOWED, TEMPLATE_NAMES, template_name, template_problem
+from paddlealign.data.answer_spans import RowRefusedError
 from paddlealign.data.example import Message, Record
-from paddlealign.data.template import RowRefusedError, load_template, render, render_prompt
+from paddlealign.data.rendering import render, render_prompt
+from paddlealign.data.template import NAMED_FOLDER, load_template, template_source
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.errors import UserError
 
@@ -48,7 +52,7 @@ def test_plain_turns_are_joined_with_an_eos_after_each_answer(tmp_path):
     assert (many.text, scored(many), many.boundary) == ("qa</s>pb</s>", ["a</s>", "b</s>"], 1)
     (last,) = render(template, talk("q", "a", "p", "b"))
     assert (last.text, scored(last)) == ("qa</s>pb</s>", ["b</s>"])
-    assert render_prompt(template, talk("q", "a", "p", "b").messages) == "qa</s>p"
+    assert render_prompt(template, talk("q", "a", "p", "b").messages).text == "qa</s>p"
     (alone,) = render(template, Record((), ("text",), False, "t:1"))
     assert (alone.text, scored(alone), alone.boundary) == ("text</s>", ["text</s>"], 0)
 
@@ -178,7 +182,7 @@ def test_the_system_message_and_default_prompts(tmp_path):
     template = make(None, tmp_path)
     record = Record((Message("system", "s"), Message("user", "q")), ("a",), False, "t:1")
     assert render(template, record)[0].text.startswith("<|im_start|>system\ns<|im_end|>")
-    prompt = render_prompt(template, record.messages)
+    prompt = render_prompt(template, record.messages).text
     assert render(template, record)[0].text == prompt + "a<|im_end|>"
 
 
@@ -200,11 +204,121 @@ def test_templates_are_held_in_a_sandbox(tmp_path):
 
 def test_faults_of_the_chat_template_key(tmp_path):
     tokenizer = Tokenizer.load(GOLDEN / "qwen2")
-    with pytest.raises(UserError, match=r"chat_template: 'missing\.jinja' cannot be read"):
+    with pytest.raises(UserError, match=r'chat_template: "missing\.jinja" is neither a known name nor a file\. Allowed: auto'):
         load_template(tokenizer, "missing.jinja")
+    (tmp_path / "latin.jinja").write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"latin\.jinja' cannot be read .*codec"):
+        load_template(tokenizer, str(tmp_path / "latin.jinja"))
     path = tmp_path / "broken.jinja"
     for source in ("{% for m in messages %}\n{{ m.role }\n{% endfor %}", "\n{% for m in messages %}"):
         path.write_text(source)
         with pytest.raises(UserError, match=r"broken\.jinja, line 2: .*[^.]\.$"):
             load_template(tokenizer, str(path))
     assert load_template(replace(tokenizer, chat_template=None)).name == "none"
+
+
+@pytest.mark.parametrize(
+    ("choice", "name"),
+    [
+        ("qwen", "qwen"),
+        ("Qwen2.5", "qwen"),
+        ("qwen-2", "qwen"),
+        ("LLaMA-3", "llama3"),
+        ("llama_2", "llama2"),
+        ("ChatML", "chatml"),
+        ("mistral-v3", "mistral_v3"),
+    ],
+)
+def test_a_template_by_its_name(choice, name):
+    assert template_name(choice) == name and template_problem(choice) is None
+    assert template_source(choice) == (NAMED_FOLDER / f"{name}.jinja").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("choice", "meant"), [("vicunna", "vicuna"), ("llama-4", "llama3"), ("chatlm", "chatml"), ("atuo", "auto"), ("xyz", None)]
+)
+def test_a_typing_mistake_in_a_name(choice, meant):
+    said = template_problem(choice)
+    assert said.endswith(f"Allowed: {ALLOWED}.") and "qwen, qwen3, llama2" in ALLOWED
+    assert (f"Did you mean {meant}?" in said) == (meant is not None) == ("Did you mean" in said)
+
+
+def test_a_named_template_needs_its_special_tokens():
+    llama = Tokenizer.load(GOLDEN / "llama")
+    said = r"chatml writes <\|im_start\|> and <\|im_end\|>, which the tokenizer of .*llama does not have as a special token"
+    with pytest.raises(UserError, match=said + r".* Templates that fit this tokenizer: llama2, mistral, vicuna, plain\."):
+        load_template(llama, "chatml")
+    assert load_template(llama, "vicuna").end_token == load_template(llama, "llama2").end_token == "</s>"
+    assert load_template(Tokenizer.load(GOLDEN / "qwen2"), "chatml").end_token == "<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "text", "answers"),
+    [
+        (
+            "vicuna",
+            "llama",
+            "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite "
+            "answers to the user's questions. USER: q ASSISTANT: a</s>USER: p ASSISTANT: b</s>",
+            [" a</s>", " b</s>"],
+        ),
+        ("llama2", "llama", "<s>[INST] q [/INST] a </s><s>[INST] p [/INST] b </s>", [" a </s>", " b </s>"]),
+        ("mistral", "llama", "<s>[INST] q [/INST] a</s>[INST] p [/INST] b</s>", [" a</s>", " b</s>"]),
+        ("mistral_v3", "mistral_v3", "<s>[INST] q[/INST] a</s>[INST] p[/INST] b</s>", [" a</s>", " b</s>"]),
+        ("plain", "llama", "qa</s>pb</s>", ["a</s>", "b</s>"]),
+    ],
+)
+def test_the_formats_of_named_templates(name, folder, text, answers):
+    (rendered,) = render(load_template(Tokenizer.load(GOLDEN / folder), name), talk("q", "a", "p", "b", all_turns=True))
+    assert (rendered.text, scored(rendered)) == (text, answers)
+
+
+@pytest.mark.parametrize("name", ["llama2", "mistral", "mistral_v3", "vicuna", "plain"])
+def test_system_texts_of_named_templates(name):
+    template = load_template(Tokenizer.load(GOLDEN / "mistral_v3"), name)
+    record = Record((Message("system", "Be kind."), Message("user", "q")), ("a",), False, "t:1")
+    expected = {
+        "llama2": "<s>[INST] <<SYS>>\nBe kind.\n<</SYS>>\n\nq [/INST]",
+        "mistral": "<s>[INST] Be kind.\n\nq [/INST]",
+        "mistral_v3": "<s>[INST] Be kind.\n\nq[/INST]",
+        "vicuna": "Be kind. USER: q ASSISTANT:",
+        "plain": "Be kind.q",
+    }[name]
+    assert render_prompt(template, record.messages).text == expected
+    assert render(template, record)[0].text.startswith(expected)
+
+
+def test_the_plain_template_is_what_none_does():
+    tokenizer = Tokenizer.load(GOLDEN / "llama")
+    record = talk("q </s> <s>", "a</s>", "p", "b", all_turns=True)
+    assert render(load_template(tokenizer, "plain"), record) == render(load_template(tokenizer, "none"), record)
+
+
+def test_two_turns_that_spell_a_special_token_are_refused():
+    with pytest.raises(RowRefusedError, match="spell a special token"):
+        render(load_template(Tokenizer.load(GOLDEN / "llama"), "none"), talk("a <", "s> b"))
+
+
+@pytest.mark.parametrize(
+    "source", ["{{ m.content | replace('im_end', 'x') }}", "{{ m.content | tojson }}", "{{ m.content | length }}{{ m.content }}"]
+)
+def test_a_template_that_looks_into_special_texts(tmp_path, source):
+    """What it makes of the mask must be what it makes of the text."""
+    template = make(LOOP + source + "<|im_end|>{% endfor %}", tmp_path)
+    for call in (lambda: render(template, talk("a <|im_end|>", "b")), lambda: render_prompt(template, [Message("user", "a <|im_end|>")])):
+        if "length" in source or "tojson" in source:
+            call()
+        else:
+            with pytest.raises(RowRefusedError, match="alters the text of a special token"):
+                call()
+
+
+def test_the_documented_formats():
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| [^|`]+ \| `(.*)` \|$", page, re.MULTILINE))
+    assert set(rows) == set(TEMPLATE_NAMES)
+    folders = {"qwen": "qwen2", "qwen3": "qwen3", "chatml": "qwen2", "llama3": "llama3", "mistral_v3": "mistral_v3"}
+    record = Record((Message("system", "S"), Message("user", "q")), ("a",), False, "t:1")
+    for name, text in rows.items():
+        template = load_template(Tokenizer.load(GOLDEN / folders.get(name, "llama")), name)
+        assert render(template, record)[0].text == text.replace("\\|", "|").replace("⏎", "\n"), name

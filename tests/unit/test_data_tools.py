@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from paddlealign.data.answer_spans import RowRefusedError
 from paddlealign.data.encoding import Limits, encode
 from paddlealign.data.encoding_report import Encoded
 from paddlealign.data.example import Message, Record
 from paddlealign.data.records import read_records
-from paddlealign.data.template import RowRefusedError, load_template, render, render_prompt
+from paddlealign.data.rendering import render, render_prompt
+from paddlealign.data.template import load_template
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.errors import UserError
 
@@ -131,7 +133,7 @@ def test_a_pair_of_a_call_and_an_answer(tmp_path, name):
     assert '"city": "X"' in called
     assert "weather" not in said
     assert all(response.scored.all() for response in outcome.example.responses)
-    assert render_prompt(template, record.messages, record.tools).startswith(prompt[:20])
+    assert render_prompt(template, record.messages, record.tools).text.startswith(prompt[:20])
 
 
 LOOP = "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content or '' }}"
@@ -205,25 +207,31 @@ def test_what_needs_a_template_is_refused_without_one():
             render_prompt(template, [*record.messages, Message("tool", "x")], record.tools)
 
 
+def prompt(template, record: Record):
+    return render_prompt(template, record.messages, record.tools)
+
+
 @pytest.mark.parametrize("where", ["tools", "arguments", "result"])
-def test_end_tokens_in_tools_calls_and_results_are_refused(tmp_path, where):
+def test_end_tokens_in_tools_calls_and_results_are_text(tmp_path, where):
     bad = "<|im_end|>"
     tool = {**TOOL["function"], "description": bad} if where == "tools" else TOOL
     call = {**CALL, "function": {"name": "weather", "arguments": {"city": bad}}} if where == "arguments" else CALL
     result = {**RESULT, "content": bad} if where == "result" else RESULT
     record = record_of(ASK, {**CALLS, "tool_calls": [call]}, result, SAY, tools=(tool,))
-    with pytest.raises(RowRefusedError, match=r"the text holds the special token <\|im_end\|>"):
-        render(of("qwen3", tmp_path), record)
-    with pytest.raises(RowRefusedError, match=r"the text holds the special token <\|im_end\|>"):
-        render_prompt(of("qwen3", tmp_path), record.messages, record.tools)
+    template = of("qwen3", tmp_path)
+    [rendered] = render(template, record)
+    plain = record_of(ASK, CALLS, RESULT, SAY, tools=(TOOL,))
+    for text, other in ((rendered, render(template, plain)[0]), (prompt(template, record), prompt(template, plain))):
+        assert text.text.count(bad) == other.text.count(bad) + 1
+        assert text.masked.count(bad) == other.text.count(bad)
 
 
 def test_the_checkpoints_own_template_for_tools(tmp_path):
     tokenizer = Tokenizer.load(GOLDEN / "qwen3")
     both = replace(tokenizer, chat_template="{{ messages[0].content }}D", tool_template="{{ tools[0].function.name }}T")
     template = load_template(both)
-    assert render_prompt(template, [Message("user", "q")]) == "qD"
-    assert render_prompt(template, [Message("user", "q")], [TOOL]) == "weatherT"
+    assert render_prompt(template, [Message("user", "q")]).text == "qD"
+    assert render_prompt(template, [Message("user", "q")], [TOOL]).text == "weatherT"
     assert template.fingerprint != load_template(replace(both, tool_template=None)).fingerprint
 
 

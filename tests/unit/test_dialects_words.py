@@ -88,10 +88,17 @@ def test_the_second_stage_of_the_document(tmp_path):
     assert filled(tmp_path, STAGE_2, "--dataset_name_or_path", "data/hh").data.truncation == "truncate_prompt"
 
 
-def test_what_the_document_leaves_to_a_hub_is_refused_by_name():
-    message = refused(STAGE_1)
-    assert "model pythia28: is EleutherAI/pythia-2.8b on a hub; nothing is fetched here" in message
-    assert "datasets hh: is fetched from a hub there" in message and "--dataset_name_or_path FOLDER" in message
+def test_what_the_document_leaves_to_a_hub_is_asked_of_a_hub():
+    found = converted(STAGE_1.replace("[hh]", "[hh,shp]"))
+    assert found.keys["model_name_or_path"] == "EleutherAI/pythia-2.8b"
+    assert found.keys["dataset_name_or_path"] == ["Anthropic/hh-rlhf", "stanfordnlp/SHP"]
+    assert "FOLDER where it was downloaded" in why(found, "model") and "FOLDER where it was downloaded" in why(found, "datasets")
+    given = converted(STAGE_1, "--model_name_or_path=pythia", "--train_dataset_path=rows.jsonl", "--dev_dataset_path=dev.jsonl").keys
+    assert (given["model_name_or_path"], given["train_dataset_path"]) == ("pythia", ["rows.jsonl"]) and "dataset_name_or_path" not in given
+    message = refused(STAGE_1.replace("pythia28", "gptj").replace("[hh]", "[hh,se]"))
+    assert "model gptj: is EleutherAI/gpt-j-6b, of a family that is not here" in message
+    assert "datasets hh,se: is fetched and cut to pieces there" in message and "--dataset_name_or_path FOLDER" in message
+    assert "model odd: is not known. Add model.name_or_path=FOLDER." in refused(STAGE_1.replace("pythia28", "odd"))
 
 
 BASE = "model.name_or_path=m datasets=[./rows] exp_name=x"
@@ -224,6 +231,15 @@ def test_what_its_flags_ask_for_and_is_not_here(words, said):
     )
 
 
+def test_its_reward_model_scores_answers_where_the_run_evaluates():
+    critic = f"{DSC} --beta 1 --critic_model_name_or_path r"
+    assert converted(critic).keys["sample_reward_model"] == "r"
+    alone = converted(f"{critic} --data_path ./a ./b").keys  # no dev rows
+    assert "sample_during_eval" not in alone and "evaluation_strategy" not in alone
+    prompts = converted(f"{critic} --data_path ./a ./b", "--sample_data_file", "prompts.jsonl").keys
+    assert prompts["sample_during_eval"] is True
+
+
 def test_the_stage_is_told_from_the_scripts_folder(tmp_path):
     folder = tmp_path / "step2_reward_model_finetuning"
     folder.mkdir()
@@ -263,7 +279,7 @@ def test_wishes_go_to_our_keys_as_soon_as_the_command_has_them(monkeypatch):
         words = shlex.split("--data_path ./rows --model_name_or_path m --data_split 5,0,5 --critic_model_name_or_path r --beta 1")
         chat = deepspeed_chat.read_deepspeed_chat(deepspeed_chat.flags_as_entries(words), flags)
         paper = dpo_paper.read_dpo_paper(
-            dpo_paper.words_as_entries(shlex.split("datasets=[hh] sample_during_eval=true model.name_or_path=m exp_name=x")), flags
+            dpo_paper.words_as_entries(shlex.split("datasets=[se] sample_during_eval=true model.name_or_path=m exp_name=x")), flags
         )
         if has(chat, "data_split"):
             assert chat.keys["data_split"].value == "5,0,5" and chat.keys["sample_reward_model"].value == "r" and not chat.problems

@@ -90,7 +90,7 @@ def test_the_english_sft_example(tmp_path):
     assert arguments.model.model_name_or_path == "models/qwen"
     assert arguments.training.num_train_epochs == 5 and arguments.training.save_steps == 50
     assert arguments.training.per_device_train_batch_size * arguments.training.gradient_accumulation_steps == 64
-    assert not arguments.objective.score_all_turns  # enable_concatenated_multi_turn is false there
+    assert arguments.objective.score_turns == "last"  # enable_concatenated_multi_turn is false there
     assert "--gpus 0,1 sft_main.py" in " ".join(arguments.notes)
     assert "of DPO's loss" in why(arguments, "trainer.trainer_config.actor_rollout_ref.actor.kl_loss_coef")
 
@@ -225,11 +225,21 @@ def test_columns_that_are_read_and_that_are_not(tmp_path):
         start(tmp_path, form("prompt_type: chatpair, chosen_key: chosen")), "buffer.trainer_input.experience_buffer.format.chosen_key"
     )
     arguments = start(tmp_path, form("prompt_type: messages, messages_key: messages, enable_concatenated_multi_turn: true", "sft"), "sft")
-    assert arguments.objective.score_all_turns
+    assert arguments.objective.score_turns == "all"
     assert "a template as text" in refused(tmp_path, form("prompt_type: plaintext, chat_template: '{{ x }}'"))
     kept = start(tmp_path, form("prompt_type: plaintext, chat_template: '{{ x }}'"), "dpo", "--chat_template", "a.jinja")
     assert kept.data.chat_template == "a.jinja"
     assert "Allowed: plaintext, messages, chatpair" in refused(tmp_path, form("prompt_type: html"))
+
+
+def test_the_split_and_subset_of_a_data_set(tmp_path):
+    text = LEAST.replace("path: rows\n", "path: rows\n      split: train_prefs\n      subset_name: en\n      storage_type: file\n")
+    arguments = start(tmp_path, text)
+    assert (arguments.rows.split, arguments.rows.subset, arguments.data.dataset_name_or_path) == ("train_prefs", ["en"], ["rows"])
+    hub = start(
+        tmp_path, LEAST.replace("path: rows", "path: HumanLLMs/Human-Like-DPO-Dataset").replace("model_path: m", "model_path: org/m")
+    )
+    assert (hub.model.model_name_or_path, hub.data.dataset_name_or_path) == ("org/m", ["HumanLLMs/Human-Like-DPO-Dataset"])
 
 
 @pytest.mark.parametrize(

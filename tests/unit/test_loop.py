@@ -12,20 +12,21 @@ import paddle
 import pytest
 
 from paddlealign.arguments.fields import TrainingArguments
-from paddlealign.errors import UserError
+from paddlealign.errors import Stopped
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.tensor_files import read_tensors
 from paddlealign.models.weights import load_model
 from paddlealign.training import loop
 from paddlealign.training.checkpoint import TrainState, load_checkpoint
 from paddlealign.training.feed import Feed
-from paddlealign.training.loop import Task, fit
+from paddlealign.training.loop import fit
 from paddlealign.training.objective import sft_objective
 from paddlealign.training.optimizer import learning_rate_at
 from paddlealign.training.progress import Progress
 from paddlealign.training.run_folder import list_checkpoints
 from paddlealign.training.run_log import RunLog, read_metrics
 from paddlealign.training.step import Sums
+from paddlealign.training.task import Task
 from tests.small_runs import FLOAT32, MODEL, examples, optimizer_of
 
 STEPS_OF_AN_EPOCH = 3
@@ -285,8 +286,8 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_leaves_the_weights(tmp_
     settings = TrainingArguments(output_dir=str(tmp_path), logging_steps=1, learning_rate=1e-3)
     task = Task(policy, optimizer, FLOAT32, broken, feed, objective, list, {})
     state = TrainState()
-    message = r"^step 2: the gradient's norm is nan and the loss nan; the weights were left as they were.*learning_rate \(0\.001\)"
-    with pytest.raises(UserError, match=message):
+    message = r"^error: step 2: the gradient's norm is nan and the loss nan; the weights were left as they were.*learning_rate \(0\.001\)"
+    with pytest.raises(Stopped, match=message):
         fit(task, settings, state, log, Progress(3, 0, disable=True))
     log.close()
     assert state.step == 1 and steps_of(read_metrics(tmp_path), "loss") == [1]

@@ -196,7 +196,7 @@ def test_every_shard_must_keep_a_parameter_of_the_adapter() -> None:
         ({"modules_to_save": ["score"]}, "this adapter is a reward model's"),
         ({"rank_pattern": {"q_proj": 8}}, "rank_pattern is"),
         ({"r": 0}, "r is 0"),
-        ({"r": 5}, "for this base model and rank it is a float of [5, 32]"),
+        ({"r": 5}, "the base model with this rank makes it [5, 32]"),
     ],
 )
 def test_other_kinds_of_adapters_are_refused_by_key(tmp_path: Path, change: dict, told: str) -> None:
@@ -222,8 +222,10 @@ def test_tensors_that_are_missing_or_left_over_or_broken_are_refused_by_name(tmp
             values("model.layers.1.mlp.up_proj.lora_A")
         return str(caught.value)
 
-    assert f"{name} is missing" in refusal({key: it for key, it in whole.items() if key != name})
-    assert "lm_head.lora_A.weight is in it" in refusal({**whole, "base_model.model.lm_head.lora_A.weight": whole[name]})
+    assert f"1 missing: {name}" in refusal({key: it for key, it in whole.items() if key != name})
+    assert "1 left over: base_model.model.lm_head.lora_A.weight" in refusal(
+        {**whole, "base_model.model.lm_head.lora_A.weight": whole[name]}
+    )
     assert "NaN or infinite" in refusal({**whole, name: whole[name] * np.nan})
 
 
@@ -233,8 +235,8 @@ def test_a_score_head_that_an_adapter_promises_must_be_there(tmp_path: Path) -> 
     tensors = read_tensors(path)
     assert read_settings(folder, config).whole == (SCORE,)
     for held, told in (
-        ({key: it for key, it in tensors.items() if key != name}, f"{name} is missing"),
-        ({**tensors, name: np.ones((2, 32), "float32")}, f"{name} is float32 [2, 32]"),
+        ({key: it for key, it in tensors.items() if key != name}, f"1 missing: {name}"),
+        ({**tensors, name: np.ones((2, 32), "float32")}, f"{name} has the shape [2, 32]; "),
     ):
         write_tensors(path, held)
         with pytest.raises(UserError) as caught:

@@ -1,11 +1,8 @@
 """float16's loss scaling: the scale goes in and out again, an overflow costs one step, and the state survives a checkpoint."""
 
-from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
-import paddle
 import pytest
 
 from paddlealign.models.weights import load_model
@@ -13,23 +10,14 @@ from paddlealign.training.checkpoint import TrainState, load_checkpoint, save_ch
 from paddlealign.training.objective import sft_objective
 from paddlealign.training.precision import Precision, choose_precision
 from paddlealign.training.step import accumulate_gradients, apply_gradients
+from tests.half_precision import loss_scaling
 from tests.small_runs import FLOAT32, MODEL, gradients_of, micro_batches, optimizer_of, train
 
 
 @pytest.fixture
 def scaled(monkeypatch: pytest.MonkeyPatch) -> Precision:
-    """float16's loss scaling around float32 arithmetic: GradScaler believes that it is on a GPU.
-
-    No auto_cast has been entered before, as under O2, where none is needed: GradScaler must not switch itself off for that.
-    """
-    monkeypatch.setattr(paddle.amp.grad_scaler.amp_global_state(), "amp_dtype", "float32")
-    place = SimpleNamespace(is_gpu_place=lambda: True)
-    monkeypatch.setattr(paddle.amp.grad_scaler, "_dygraph_tracer", lambda: SimpleNamespace(_expected_place=place))
-    monkeypatch.setattr(Precision, "autocast", lambda self: nullcontext())
-    precision, remark = choose_precision(bf16=False, fp16=True, level="O1", device="gpu")
-    assert remark is None and precision.weights_dtype == "float32"
-    assert precision.scaler is not None and precision.scaler.is_enable()
-    return precision
+    """See ``loss_scaling``."""
+    return loss_scaling(monkeypatch)
 
 
 def test_fp16_scales_the_loss_and_takes_the_scale_out_again(scaled: Precision):

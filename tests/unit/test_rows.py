@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +12,15 @@ import pytest
 
 from paddlealign.arguments import parse
 from paddlealign.arguments.row_fields import rows_kind
+from paddlealign.data.encoding_report import EncodingReport
 from paddlealign.data.example import Example, Response
 from paddlealign.data.packing import row_length
+from paddlealign.data.records import ReadReport
 from paddlealign.errors import UserError
 from paddlealign.models.config import read_config
 from paddlealign.parallel.topology import Axis
-from paddlealign.recipes.rows import Rows, check_shared_prompts, dev_batches, longest_text, make_feed, prepare_rows
+from paddlealign.recipes.device import in_colour
+from paddlealign.recipes.rows import Rows, check_shared_prompts, describe_rows, dev_batches, longest_text, make_feed, prepare_rows
 from paddlealign.recipes.side_files import side_files
 from paddlealign.training.feed import Feed
 from tests.small_runs import GOLDEN, ROOT
@@ -69,7 +73,7 @@ def test_the_saved_model_names_the_end_token_that_it_was_taught(tmp_path: Path, 
 def prepared(capsys: pytest.CaptureFixture, command: str, *words: str) -> tuple[Rows, Feed, str]:
     """The rows and the first plan of a training command on a small tokenizer, and what was said."""
     arguments = parse(command, [f"--model_name_or_path={ROOT / 'data' / 'base_model'}", "--output_dir=o", "--do_train", *words], {})
-    rows = prepare_rows(arguments, rows_kind(command, ""), score_all_turns=True)
+    rows = prepare_rows(arguments, rows_kind(command, ""), score_turns="all")
     return rows, make_feed(arguments, rows, Axis(1, 0, None, (0,))), capsys.readouterr().out
 
 
@@ -149,3 +153,31 @@ def test_row_keys_reach_the_examples_and_the_order(tmp_path: Path, capsys: pytes
         prepared(capsys, "dpo", f"--train_dataset_path={plain},{plain}", "--dataset_weights=1,2")
     with pytest.raises(UserError, match=r'row_form: "src_tgt" is no form of the rows of this run'):
         prepared(capsys, "dpo", *paths, "--row_form=src_tgt")
+
+
+def test_rows_with_special_token_text_are_told():
+    read = ReadReport((Path("rows.jsonl"),), 2, 2, 2, {}, {}, {"messages": 2}, ())
+    report = EncodingReport(rows=2, kept=2, special_text_rows=1, special_text_at="rows.jsonl:2")
+    said = "train: rows with the text of special tokens: 1 (first: rows.jsonl:2); it is kept as text"
+    [line] = [line for line in describe_rows("train", read, report) if "special" in line]
+    assert line.startswith(said)
+    assert said in (ROOT / "docs" / "data.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("terminal", "variables", "coloured"),
+    [
+        (True, {}, True),
+        (False, {}, False),
+        (True, {"NO_COLOR": "1"}, False),
+        (True, {"NO_COLOR": ""}, True),
+        (True, {"TERM": "dumb"}, False),
+    ],
+)
+def test_colours_are_for_terminals_that_want_them(monkeypatch, terminal, variables, coloured):
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(isatty=lambda: terminal))
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert in_colour() is coloured

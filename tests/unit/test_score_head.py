@@ -89,12 +89,12 @@ def test_the_language_head_gives_way_and_nothing_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda tensors: tensors.pop(SCORE), "score.weight is missing"),
+        (lambda tensors: tensors.pop(SCORE), "1 missing: score.weight"),
         (
             lambda tensors: tensors.update({SCORE: np.zeros((2, 32), "float32")}),
             r"score.weight has the shape \[2, 32\]; config.json makes it \[1, 32\]",
         ),
-        (lambda tensors: tensors.update({"lm_head.weight": np.zeros((96, 32), "float32")}), "lm_head.weight is in the weights, but"),
+        (lambda tensors: tensors.update({"lm_head.weight": np.zeros((96, 32), "float32")}), "1 left over: lm_head.weight"),
     ],
 )
 def test_a_damaged_reward_model_is_refused(change: Callable, said: str, tmp_path: Path) -> None:

@@ -59,8 +59,8 @@ def take_column(reading: Reading, theirs: str, part: str, name: str) -> None:
 
 
 def refuse_named(reading: Reading, theirs: str) -> None:
-    """Data sets by name are fetched there, and are folders here, which the command line gives. Their form is told from the rows."""
+    """Data sets by a name that no hub knows, or as a whole, are folders here, which the command line gives; the rows tell their form."""
     told = "Download it" if reading.has("row_form") else "Download it, write its rows as data/README.md shows them"
     reading.refuse(
-        theirs, f"is fetched from a hub there, and nothing is fetched here. {told}, and add --{OUR_ROWS[0]} FOLDER.", unless=OUR_ROWS
+        theirs, f"is fetched and cut to pieces there, and is a folder here. {told}, and add --{OUR_ROWS[0]} FOLDER.", unless=OUR_ROWS
     )

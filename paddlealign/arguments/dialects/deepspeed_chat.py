@@ -135,8 +135,7 @@ def read_deepspeed_chat(entries: dict[str, Entry], setting: Setting) -> Reading:
     _take_layout(reading)
     _take_times(reading)
     if "critic_model_name_or_path" in entries and reading.has("sample_reward_model"):
-        reading.take("critic_model_name_or_path", "sample_during_eval", True, "it scores the policy's answers at each evaluation")
-        reading.take("critic_model_name_or_path", "sample_reward_model", reading.get("critic_model_name_or_path"))
+        _take_critic(reading)
     reading.apply(RULES)
     return reading.finish(f"; it is none of {NAME}'s, and none of {command}_main.py's.")
 
@@ -256,6 +255,15 @@ def _take_layout(reading: Reading) -> None:
         reading.take("dtype", str(kind), True)
     else:
         reading.refuse("dtype", "is not known. Allowed: fp16, bf16.")
+
+
+def _take_critic(reading: Reading) -> None:
+    key, given = "critic_model_name_or_path", reading.setting.given
+    if "evaluation_strategy" in reading.keys or any(name in given for name in ("evaluation_strategy", "do_eval", "sample_data_file")):
+        reading.take(key, "sample_during_eval", True, "it scores the policy's answers at each evaluation")
+        reading.take(key, "sample_reward_model", reading.get(key))
+    else:
+        reading.ignore(key, "it would score answers to the dev rows' prompts, and there are none (dev_dataset_path, sample_data_file)")
 
 
 def _take_times(reading: Reading) -> None:

@@ -6,7 +6,7 @@ from pathlib import PurePath
 from typing import Any
 
 from paddlealign.arguments.dialects.batch import take_batch
-from paddlealign.arguments.dialects.data_keys import refuse_named, take_wish
+from paddlealign.arguments.dialects.data_keys import OUR_ROWS, refuse_named, take_wish
 from paddlealign.arguments.dialects.reading import Entry, Ignored, Reading, Renamed, Rule, Setting, Unless, Where, plain_value
 from paddlealign.errors import UserError
 
@@ -20,6 +20,7 @@ MODELS = {
     "gpt2-large": "gpt2-large",
     "gpt2-xl": "gpt2-xl",
 }
+_OTHER_FAMILIES = ("EleutherAI/gpt-j-6b", "gpt2-large", "gpt2-xl")
 # How its config.yaml stands without a word on the command line.
 DEFAULTS: dict[str, Any] = {
     "seed": 0,
@@ -138,11 +139,19 @@ def _take_model(reading: Reading) -> None:
     else:
         hub = MODELS.get(str(named or path), named or path)
         key = "model" if named is not None else "model.name_or_path"
-        told = f"is {hub} on a hub; nothing is fetched here. Download it, and add model.name_or_path=FOLDER."
-        reading.refuse(key, told if hub else "is not set. Add model.name_or_path=FOLDER.", unless=("model_name_or_path",))
+        if hub in MODELS.values() and hub not in _OTHER_FAMILIES:
+            reading.take(key, "model_name_or_path", hub, "a hub's id; model.name_or_path=FOLDER where it was downloaded")
+            return
+        told = f"is {hub}, of a family that is not here" if hub in _OTHER_FAMILIES else "is not known"
+        reading.refuse(
+            key, f"{told}. Add model.name_or_path=FOLDER." if hub else "is not set. Add model.name_or_path=FOLDER.",
+            unless=("model_name_or_path",),
+        )  # fmt: skip
 
 
 _FORMS = {"hh": "hh", "shp": "shp", "se": "stack_exchange"}  # their data set -> the form of its rows
+# Where their readers fetch them. Not se: it is one split of ten million rows, of which they hold out every hundredth themselves.
+_HUB = {"hh": "Anthropic/hh-rlhf", "shp": "stanfordnlp/SHP"}
 
 
 def _take_rows(reading: Reading) -> None:
@@ -156,7 +165,11 @@ def _take_rows(reading: Reading) -> None:
         else:
             reading.take("datasets", "train_dataset_path", paths, "one after the other")
     else:
-        refuse_named(reading, "datasets")
+        if listed and all(str(name) in _HUB for name in listed) and not any(key in reading.setting.given for key in OUR_ROWS):
+            hub = [_HUB[str(name)] for name in listed]
+            reading.take("datasets", "dataset_name_or_path", hub, "a hub's id; --dataset_name_or_path FOLDER where it was downloaded")
+        else:
+            refuse_named(reading, "datasets")
         if reading.command == "sft" and len(listed) == 1 and str(listed[0]) in _FORMS:
             reading.take("datasets", "row_form", _FORMS[str(listed[0])], "SFT on the chosen answers of its pairs, as there")
         if reading.command == "dpo" and "se" in listed:

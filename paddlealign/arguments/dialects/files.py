@@ -1,6 +1,5 @@
 """A YAML file of another tool: which tool's it is, and its dialect's reading of it."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from paddlealign.arguments.dialects.verl import ROOT
 from paddlealign.arguments.dialects.yaml_text import read_yaml
 from paddlealign.arguments.fields import MAIN_SCRIPTS
 from paddlealign.arguments.given import Given, list_problems
+from paddlealign.arguments.model_files import read_json_object
 from paddlealign.errors import UserError
 
 _CONFIG = "trainer.trainer_config_path"
@@ -94,8 +94,8 @@ def positions_of(folder: str) -> int | None:
     found = []
     for name, key in (("config.json", "max_position_embeddings"), ("tokenizer_config.json", "model_max_length")):
         try:
-            value = json.loads((Path(folder) / name).read_text(encoding="utf-8")).get(key)
-        except (OSError, ValueError, AttributeError):
+            value = read_json_object(Path(folder) / name).get(key)
+        except UserError:  # told when the model is read
             continue
         if isinstance(value, int) and not isinstance(value, bool) and 1 < value < _NO_BOUND:
             found.append(value)

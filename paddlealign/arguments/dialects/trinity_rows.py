@@ -2,6 +2,7 @@
 
 from paddlealign.arguments.dialects.data_keys import OUR_ROWS, take_column, take_wish
 from paddlealign.arguments.dialects.reading import Reading
+from paddlealign.arguments.template_names import template_name
 
 ROWS = "buffer.trainer_input.experience_buffer"
 FORMAT = f"{ROWS}.format"
@@ -57,13 +58,14 @@ def _take_texts(reading: Reading, kind: str) -> None:
         template = reading.get(key)
         if template is None:
             continue
-        if str(template).endswith(".jinja"):
+        if str(template).endswith(".jinja") or template_name(str(template)):
             reading.take(key, "chat_template", template)
         else:
             reading.refuse(key, "a template as text. Write it to a .jinja file, and set --chat_template to it.", unless=("chat_template",))
     turns = f"{FORMAT}.enable_concatenated_multi_turn"
     if reading.command == "sft" and kind == "messages":
         every = reading.get(turns, False)
-        reading.take(turns, "score_all_turns", every, "every assistant turn is scored" if every else "the last assistant turn is scored")
+        which = "every assistant turn is scored" if every else "the last assistant turn is scored"
+        reading.take(turns, "score_turns", "all" if every else "last", which)
     elif turns in reading.entries:
         reading.ignore(turns, "read for SFT on messages only")
