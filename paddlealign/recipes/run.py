@@ -107,7 +107,7 @@ def begin(arguments: TrainArguments, request: StopRequest, lock: FolderLock) -> 
         refuse_layout(topology, settings.sharding)
     if not settings.check:
         check_shared(topology, output_dir)
-    wish = settings.resume_from_checkpoint if replayed is None else resume and str(resume)
+    wish = settings.resume_from_checkpoint if replayed is None else str(resume) if resume else None
     resume, remarks = settle_folder(topology, output_dir, wish, clean=not settings.check and replayed is None)
     for remark in remarks:
         say(f"note: {remark}")

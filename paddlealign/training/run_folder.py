@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from paddlealign.arguments.paths import CURVES_FILE, ERROR_FILE, METRICS_FILE, REFERENCE_FOLDER, RUN_FILE, SAMPLES_FOLDER
+from paddlealign.arguments.paths import CURVES_FILE, ERROR_FILE, INCIDENTS_FILE, METRICS_FILE, REFERENCE_FOLDER, RUN_FILE, SAMPLES_FOLDER
 from paddlealign.errors import UserError
 from paddlealign.models.tensor_files import remove_parts
 from paddlealign.training.manifest import find_damage, has_manifest
@@ -134,7 +134,7 @@ def remove_run(output_dir: Path) -> None:
     for path in output_dir.glob("checkpoint-*"):
         if re.fullmatch(r"checkpoint-\d+(\.abandoned)?", path.name) or _LEFTOVER.fullmatch(path.name):
             remove_checkpoint(path)
-    for name in (RUN_FILE, METRICS_FILE, CURVES_FILE, ERROR_FILE):
+    for name in (RUN_FILE, METRICS_FILE, CURVES_FILE, ERROR_FILE, INCIDENTS_FILE):
         (output_dir / name).unlink(missing_ok=True)
 
 
