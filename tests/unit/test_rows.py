@@ -21,7 +21,7 @@ from paddlealign.models.config import read_config
 from paddlealign.parallel.topology import Axis
 from paddlealign.recipes.device import in_colour
 from paddlealign.recipes.rows import Rows, check_shared_prompts, describe_rows, dev_batches, longest_text, make_feed, prepare_rows
-from paddlealign.recipes.run import side_files
+from paddlealign.recipes.side_files import side_files
 from paddlealign.training.feed import Feed
 from tests.small_runs import GOLDEN, ROOT
 
