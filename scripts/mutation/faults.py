@@ -189,7 +189,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "weights are updated by a gradient that is no number",
         "training/step.py",
-        "precision.step(optimizer, math.isfinite(norm))",
+        "precision.step(optimizer, math.isfinite(norm) and finite_loss)",
         "precision.step(optimizer, True)",
         _LOOP + _OPTIMIZER + ("unit/test_precision.py", "unit/test_loss_scaling.py"),
     ),

@@ -19,8 +19,9 @@ FILE_LINES, FUNCTION_LINES = 320, 80
 PACKAGE_OF = {"paddle": "paddlepaddle", "yaml": "pyyaml"}
 # Needed without an import of ours: see requirements.in and requirements-dev.in.
 NOT_IMPORTED = {"pip", "setuptools", "mypy", "ruff", "pytest-timeout", "pytest-xdist"}
-# The golden files were made once with these; they are no part of the environment.
-ONLY_FOR_GOLDEN_FILES = {"peft", "safetensors", "torch", "transformers", "trl"}
+# The golden files were made once with these, and TRL is measured with them; they are no part of the environment.
+OF_ANOTHER_ENVIRONMENT = {"peft", "safetensors", "torch", "transformers", "trl"}
+RUN_IN_ANOTHER = ("scripts/golden", "scripts/benchmark/peers")
 
 # One letter of each stands in brackets, so that this file is not its own first find.
 STRANGE_WORDS = {
@@ -93,6 +94,11 @@ def classes_of(trees: Iterable[ast.Module]) -> set[str]:
     return {node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
 
 
+def is_run_apart(path: Path) -> bool:
+    """Whether a file runs in an environment of its own."""
+    return any(path.is_relative_to(ROOT / folder) for folder in RUN_IN_ANOTHER)
+
+
 def imported_packages(path: Path) -> set[str]:
     """Packages outside the standard library that a file imports, by the names that they are installed under."""
     names = set()
@@ -101,7 +107,8 @@ def imported_packages(path: Path) -> set[str]:
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.add(node.module.split(".")[0])
-    ours = {"paddlealign", "scripts", "tests"} | {found.stem for found in python_files("")}
+    beside = path.parent.glob("*.py") if is_run_apart(path) else []  # these files are started by their path
+    ours = {"paddlealign", "scripts", "tests"} | {found.stem for found in [*python_files(""), *beside]}
     return {canonicalize_name(PACKAGE_OF.get(name, name)) for name in names - sys.stdlib_module_names - ours}
 
 
@@ -189,11 +196,10 @@ def test_no_text_names_a_machine_or_a_registry():
 
 def test_what_is_imported_is_named_in_requirements_in_and_the_other_way_round():
     used = {path: imported_packages(path) for path in python_files("paddlealign", "", "scripts")}
-    golden = {path for path in used if path.is_relative_to(ROOT / "scripts" / "golden")}
     unnamed = {
         f"{path.relative_to(ROOT)}: {package}"
         for path, packages in used.items()
-        for package in packages - names_of("requirements.in") - (ONLY_FOR_GOLDEN_FILES if path in golden else set())
+        for package in packages - names_of("requirements.in") - (OF_ANOTHER_ENVIRONMENT if is_run_apart(path) else set())
     }
     assert not unnamed, f"imported, but not named in requirements.in: {sorted(unnamed)}"
     tests = set().union(*map(imported_packages, python_files("tests")))
