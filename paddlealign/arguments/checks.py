@@ -110,6 +110,10 @@ def resolve_training(command: str, training: TrainingArguments, sources: Mapping
         notes.append("do_eval with evaluation_strategy no: evaluated once, after training.")
     if training.evaluation_strategy == "steps" and training.eval_steps is None:
         changes["eval_steps"] = training.logging_steps
+    if training.preempt_save_seconds is not None and training.do_train and not training.save_on_stop:
+        if sources["save_on_stop"] != "default":
+            problems.append("preempt_save_seconds asks for a checkpoint at SIGTERM, save_on_stop false for none. Leave one of them out.")
+        changes["save_on_stop"] = True
     if training.greater_is_better is None:
         changes["greater_is_better"] = training.metric_for_best_model != "loss"
     if training.load_best_model_at_end:
@@ -176,6 +180,7 @@ def unread_keys(command: str, sections: Mapping[str, Any], sources: Mapping[str,
             (training.early_stopping_patience is None, "early_stopping_threshold", "early_stopping_patience is unset"),
             (not training.do_train, "save_total_limit", "do_train is false"),
             (not training.do_train, "save_on_stop", "do_train is false"),
+            (not training.do_train, "preempt_save_seconds", "do_train is false"),
             (not training.do_eval, "dev_dataset_path", "do_eval is false and evaluation_strategy no"),
             (not training.do_train, "train_dataset_path", "do_train is false"),
         ]

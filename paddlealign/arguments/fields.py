@@ -201,7 +201,15 @@ class TrainingArguments:
     save_total_limit: Optional[int] = _key(
         "Checkpoints kept; the oldest go first, and under load_best_model_at_end the best one stays. Unset keeps all.", None, metavar="N"
     )
-    save_on_stop: bool = _key("On Ctrl-C or SIGTERM finish the step, write a checkpoint, and end with exit code 130 or 143.", False)
+    save_on_stop: bool = _key(
+        "On Ctrl-C or SIGTERM finish the step, write a checkpoint, and end with exit code 130 or 75 (start the same command again).", False
+    )
+    preempt_save_seconds: Optional[float] = _key(
+        "Seconds that a machine gives after SIGTERM: a checkpoint that is not whole by then is left, and the run ends with exit code 75, "
+        "the last one intact. Sets save_on_stop.",
+        None,
+        metavar="SECONDS",
+    )
     load_best_model_at_end: bool = _key("Make the best checkpoint by metric_for_best_model the final model.", False)
     metric_for_best_model: str = _key(
         "Evaluation metric that picks the best checkpoint and stops early: loss, accuracy (SFT: scored tokens predicted right; "
@@ -215,7 +223,10 @@ class TrainingArguments:
     early_stopping_patience: Optional[int] = _key("Stop after so many evaluations in a row without a better metric.", None, metavar="N")
     early_stopping_threshold: float = _key("How much better a metric must be to count, in the metric's unit.", 0.0, metavar="NUMBER")
     resume_from_checkpoint: Optional[str] = _key(
-        "Folder of a checkpoint to go on from, or true for the newest one in output_dir. Never resumed unasked.", None, metavar="DIR|true"
+        "Folder of a checkpoint to go on from; true for the newest whole one in output_dir; auto for that, or the start where there is no "
+        "run yet. Never resumed unasked.",
+        None,
+        metavar="DIR|true|auto",
     )
 
 

@@ -284,8 +284,8 @@ def _value(key: str, given: Given, kind: type, choices: tuple[str, ...] = ()) ->
         value = _AS_TEXT[key](value)
     elif key == "report_to" and isinstance(value, list) and len(value) == 1:
         value = value[0]
-    elif key == "resume_from_checkpoint" and str(value).lower() in ("true", "false"):
-        value = "true" if str(value).lower() == "true" else None
+    elif key == "resume_from_checkpoint" and str(value).lower() in ("true", "auto", "false"):
+        value = None if str(value).lower() == "false" else str(value).lower()
     elif key == "sharding" and str(value).lower() in ("true", "false"):
         value = "stage1" if str(value).lower() == "true" else ""
     elif value == "None" and kind is not list:

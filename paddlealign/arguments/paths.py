@@ -31,7 +31,7 @@ from paddlealign.errors import UserError
 RUN_FILE, METRICS_FILE, CURVES_FILE, ERROR_FILE = "run.json", "metrics.jsonl", "curves.png", "errors.txt"
 INCIDENTS_FILE = "incidents.jsonl"
 REFUSED_FILE = "refused.jsonl"
-SAMPLES_FOLDER = "samples"
+SAMPLES_FOLDER, REFERENCE_FOLDER = "samples", "reference"
 CHECKPOINT = "checkpoint-[0-9]*"
 ADAPTER_CONFIG = "adapter_config.json"
 # What is never opened as rows, whatever is in it.
@@ -211,9 +211,9 @@ def _check_output(training: TrainingArguments, folders: Mapping[str, Path], file
                 f"output_dir: {key} {path} lies in {output} as {place}, which the run writes or removes. Name another output_dir."
             )
     resume = training.resume_from_checkpoint
-    if resume and resume != "true" and not Path(resume).is_dir():
+    if resume and resume not in ("true", "auto") and not Path(resume).is_dir():
         problems.append(f"resume_from_checkpoint: there is no folder {resume}; in {output} there are: {_checkpoints(output)}.")
-    if not resume and output.is_dir() and not _holds(output, RUN_FILE) and not _holds(output, CHECKPOINT):
+    if resume in (None, "auto") and output.is_dir() and not _holds(output, RUN_FILE) and not _holds(output, CHECKPOINT):
         found = _holds(output, "config.json") or _holds(output, "*.safetensors")
         if found and not any(output.resolve() == folder.resolve() for folder in folders.values()):
             problems.append(

@@ -58,6 +58,7 @@ RANGES: dict[str, Range] = {
     "eval_steps": Range(1),
     "save_steps": Range(1),
     "save_total_limit": Range(1),
+    "preempt_save_seconds": _POSITIVE,
     "early_stopping_patience": Range(1),
     "early_stopping_threshold": Range(0),
     "beta": _POSITIVE,

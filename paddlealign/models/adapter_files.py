@@ -21,7 +21,7 @@ from paddlealign.models.layout import stored_tensors
 from paddlealign.models.linear import Adapter
 from paddlealign.models.lora import fused_modules
 from paddlealign.models.parameters import LORA_A, SCORE, LoraSettings, adapter_shapes, linear_modules
-from paddlealign.models.tensor_files import TensorSpec, read_header, write_bytes, write_json, write_streamed
+from paddlealign.models.tensor_files import TensorSpec, Written, read_header, write_bytes, write_json, write_streamed
 from paddlealign.models.tensor_memory import count_broken, memory_of
 from paddlealign.models.tensor_places import numpy_dtype, read_all
 from paddlealign.models.weight_files import ADAPTER_WEIGHTS, OUR_FILES, other_tensors
@@ -127,8 +127,8 @@ def save_adapter(
     directory: str | Path | None,
     side_files: Mapping[str, bytes],
     dtype: str,
-) -> None:
-    """Write an adapter that peft loads; arguments as in ``weights.save_model``. What a model saved there before is removed."""
+) -> dict[str, Written]:
+    """Write an adapter that peft loads; arguments and result as in ``weights.save_model``. What a model saved there before is removed."""
     names, shapes = _names(config, adapter.settings), adapter_shapes(config, adapter.settings)
     specs = [TensorSpec(theirs, dtype, shapes[ours][::-1]) for theirs, ours in names.items()]
 
@@ -142,15 +142,15 @@ def save_adapter(
     folder = None if directory is None else Path(directory)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    write_streamed(None if folder is None else folder / ADAPTER_WEIGHTS, specs, stored, {"format": "pt"})
-    if folder is None:
-        return
-    for name, content in side_files.items():
-        write_bytes(folder / name, content)
-    write_json(folder / ADAPTER_CONFIG, _config_to_write(adapter, names))
+    weights = write_streamed(None if folder is None else folder / ADAPTER_WEIGHTS, specs, stored, {"format": "pt"})
+    if folder is None or weights is None:
+        return {}
+    written = {ADAPTER_WEIGHTS: weights, **{name: write_bytes(folder / name, content) for name, content in side_files.items()}}
+    written[ADAPTER_CONFIG] = write_json(folder / ADAPTER_CONFIG, _config_to_write(adapter, names))
     for path in folder.iterdir():
         if OUR_FILES.match(path.name) or path.name == "config.json":
             path.unlink()
+    return written
 
 
 def _names(config: DecoderConfig, settings: LoraSettings) -> dict[str, str]:

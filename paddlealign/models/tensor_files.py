@@ -4,16 +4,20 @@ The format is a length, a JSON header and the raw bytes. Its library maps the wh
 both are done here; tests hold the files to be the library's byte for byte, and read what it writes.
 """
 
+import fcntl
+import hashlib
 import json
 import math
 import os
+import re
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -52,6 +56,11 @@ _NAMES = {code: name for name, code in CODES.items()}
 # The library's own limit.
 _LONGEST_HEADER = 100_000_000
 _LFS_POINTER = b"version https://git-lfs"
+# The name of a file while it is written: .<name>.<16 digits>.part
+PART_SUFFIX = ".part"
+_PART = re.compile(rf"\..+\.[0-9a-f]{{16}}{re.escape(PART_SUFFIX)}")
+# Blocks from this size on are summed by a second thread while they are written.
+_LARGE_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,13 @@ class TensorSpec:
     def size(self) -> int:
         """Number of bytes."""
         return int(np.prod(self.shape, dtype=np.int64)) * numpy_dtype(self.dtype).itemsize
+
+
+class Written(NamedTuple):
+    """What was written to a file, known without reading it again. size: in bytes. sha256: of them, in hexadecimal."""
+
+    size: int
+    sha256: str
 
 
 def read_header(path: Path) -> dict[str, TensorPlace]:
@@ -145,17 +161,17 @@ def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray], metadata:
 
 def write_streamed(
     path: Path | None, specs: Sequence[TensorSpec], produce: Callable[[str], Iterable[np.ndarray]], metadata: Mapping[str, str]
-) -> None:
+) -> Written | None:
     """Write a safetensors file whose tensors are made one at a time by ``produce(name)``, as their specs say, in blocks of rows.
 
-    The file appears under its name only when it is complete and on the disk. path: None makes all tensors and writes nothing.
+    The file appears under its name only when it is complete and on the disk. path: None makes all tensors, writes nothing and gives None.
     """
     rank = list(CODES)
     ordered = sorted(specs, key=lambda spec: (-rank.index(spec.dtype), spec.name))
     if path is None:
         for spec in ordered:
             deque(produce(spec.name), maxlen=0)
-        return
+        return None
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
     for spec in ordered:
@@ -164,7 +180,7 @@ def write_streamed(
     encoded = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     encoded += b" " * (-len(encoded) % 8)
 
-    def write(file: Any) -> None:
+    def write(file: _Summed) -> None:
         file.write(len(encoded).to_bytes(8, "little") + encoded)
         for spec in ordered:
             values = 0
@@ -177,13 +193,17 @@ def write_streamed(
             if values != math.prod(spec.shape):
                 raise ValueError(f"{spec.name}: {spec.shape} announced, {values} values given")
 
-    _write_atomically(path, write)
+    return _write_atomically(path, write)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> Written:
     """Write JSON as HuggingFace does (two spaces, a newline at the end), atomically."""
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    write_bytes(path, text.encode("utf-8"))
+    return write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """A file of JSON as ``write_json`` writes it."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
 
 
 def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -193,28 +213,77 @@ def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes) -> Written:
     """Write a file atomically."""
-    _write_atomically(path, lambda file: file.write(content))
+    return _write_atomically(path, lambda file: file.write(content))
 
 
-def _write_atomically(path: Path, write: Callable[[Any], Any]) -> None:
+class _Summed:
+    """A file that is summed while it is written, so that it need not be read again."""
+
+    def __init__(self, file: BinaryIO, helper: ThreadPoolExecutor) -> None:
+        self._file, self._helper = file, helper
+        self._digest, self._size = hashlib.sha256(), 0
+
+    def write(self, block: bytes | memoryview) -> None:
+        """Append the bytes. Both the sum and the write let Python's lock go, so that a large block takes the longer of the two."""
+        self._size += len(block)
+        if len(block) < _LARGE_BLOCK:
+            self._digest.update(block)
+            self._file.write(block)
+            return
+        summing = self._helper.submit(self._digest.update, block)
+        self._file.write(block)
+        summing.result()
+
+    def written(self) -> Written:
+        return Written(self._size, self._digest.hexdigest())
+
+
+def _write_atomically(path: Path, write: Callable[[_Summed], Any]) -> Written:
     """Write beside the file, bring it to the disk, then rename it and bring the name to the disk."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")  # process numbers repeat where several machines share a disk
+    # Process numbers repeat where several machines share a disk.
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PART_SUFFIX}")
     try:
-        with open(beside, "wb") as file:
-            write(file)
+        with ThreadPoolExecutor(1) as helper, open(beside, "wb") as file:
+            with suppress(OSError):  # a file system without locks; see ``remove_parts``
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            summed = _Summed(file, helper)
+            write(summed)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
+        sync_folder(path.parent)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}.") from None
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}.") from error
     finally:
         # What is left of a write that failed; after a good one there is nothing.
         with suppress(OSError):
             beside.unlink()
-    folder = os.open(path.parent, os.O_RDONLY)
+    return summed.written()
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk, so that a rename outlives a power cut; where a file system cannot, it is left to it."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        with suppress(OSError):
+            os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
+
+
+def remove_parts(folder: Path) -> list[str]:
+    """Remove what writes that were killed left directly in a folder. Returns their names.
+
+    A file that is being written, by whatever process, is locked, and stays.
+    """
+    removed = []
+    for path in folder.glob(f".*{PART_SUFFIX}"):
+        with suppress(OSError):  # in use, gone already, or not ours to remove
+            if _PART.fullmatch(path.name):
+                with open(path, "rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    path.unlink()
+                removed.append(path.name)
+    return removed

@@ -12,7 +12,7 @@ from paddlealign.arguments.paths import ADAPTER_CONFIG
 from paddlealign.errors import UserError
 from paddlealign.models.config_values import model_directory, paddlenlp_layout
 from paddlealign.models.pickle_files import read_pickle
-from paddlealign.models.tensor_files import TensorSpec, read_header, write_json, write_streamed
+from paddlealign.models.tensor_files import TensorSpec, Written, read_header, write_json, write_streamed
 from paddlealign.models.tensor_places import TensorPlace
 
 WHOLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
@@ -145,8 +145,8 @@ def write_weights(
     produce: Callable[[str], Iterable[np.ndarray]],
     metadata: Mapping[str, str],
     max_shard_bytes: int,
-) -> None:
-    """Write tensors as model.safetensors, or above ``max_shard_bytes`` as shards with an index.
+) -> dict[str, Written]:
+    """Write tensors as model.safetensors, or above ``max_shard_bytes`` as shards with an index. Returns what was written, by file name.
 
     produce: makes the tensor of a name, in blocks of rows; one after another. Files of an earlier save under other names are removed: they
     would be read instead of, or beside, these. directory: None makes all tensors in the same order and writes nothing.
@@ -157,18 +157,21 @@ def write_weights(
     files = {f"model-{i:05d}-of-{len(shards):05d}.safetensors": shard for i, shard in enumerate(shards, 1)}
     if len(shards) == 1:
         files = {WHOLE_FILE: shards[0]}
+    written: dict[str, Written] = {}
     for file, shard in files.items():
-        write_streamed(None if directory is None else directory / file, shard, produce, metadata)
+        found = write_streamed(None if directory is None else directory / file, shard, produce, metadata)
+        written |= {} if found is None else {file: found}
     if directory is None:
-        return
+        return written
     if len(shards) > 1:
         counted = {"total_parameters": sum(math.prod(spec.shape) for spec in specs), "total_size": sum(spec.size for spec in specs)}
         weight_map = {spec.name: file for file, shard in files.items() for spec in shard}
-        write_json(directory / INDEX_FILE, {"metadata": counted, "weight_map": dict(sorted(weight_map.items()))})
+        written[INDEX_FILE] = write_json(directory / INDEX_FILE, {"metadata": counted, "weight_map": dict(sorted(weight_map.items()))})
     for path in directory.iterdir():
         ours = OUR_FILES.match(path.name) or path.name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
         if ours and path.name not in files and not (path.name == INDEX_FILE and len(shards) > 1):
             path.unlink()
+    return written
 
 
 def _shards(specs: Sequence[TensorSpec], max_bytes: int) -> list[list[TensorSpec]]:

@@ -23,7 +23,7 @@ from paddlealign.models.families import FAMILIES
 from paddlealign.models.layout import StoredTensor, segments, stored_tensors
 from paddlealign.models.makers import WHOLE_LAYERS, Stage, TensorLayers, Visits
 from paddlealign.models.parameters import EMBEDDING, HEAD, SCORE, Share, cut_layers, parameter_shapes, share_of
-from paddlealign.models.tensor_files import TensorSpec, write_bytes, write_json
+from paddlealign.models.tensor_files import TensorSpec, Written, write_bytes, write_json
 from paddlealign.models.tensor_memory import converted_rows, copy_rows, count_broken, lies_open, memory_of
 from paddlealign.models.tensor_places import TensorPlace, blocks, read_rows
 from paddlealign.models.weight_files import find_tensors, other_tensors, write_weights
@@ -253,8 +253,8 @@ def save_model(
     side_files: Mapping[str, bytes],
     dtype: str,
     max_shard_bytes: int = 5_000_000_000,
-) -> None:
-    """Write a model directory that HuggingFace transformers loads.
+) -> dict[str, Written]:
+    """Write a model directory that HuggingFace transformers loads. Returns what was written, by file name.
 
     state: gives the whole model's parameter of a name, in Paddle's layout; each is asked for once, in the files' order. directory: None
     asks for all and writes nothing, for a process that has only a share to give. side_files: what
@@ -277,12 +277,12 @@ def save_model(
             arrays = [memory_of(it) if isinstance(it, paddle.Tensor) else it for it in held if it is not None]
             yield from _stored(tensors[name], arrays, dtype, directory)
 
-    write_weights(directory, specs, stored, {"format": "pt"}, max_shard_bytes)
-    if directory is None:
-        return
-    for name, content in side_files.items():
-        write_bytes(directory / name, content)
-    write_json(directory / "config.json", _config_to_write(config, dtype))
+    written = write_weights(directory, specs, stored, {"format": "pt"}, max_shard_bytes)
+    if directory is not None:
+        for name, content in side_files.items():
+            written[name] = write_bytes(directory / name, content)
+        written["config.json"] = write_json(directory / "config.json", _config_to_write(config, dtype))
+    return written
 
 
 def _stored(tensor: StoredTensor, held: Sequence[np.ndarray], dtype: str, where: str | Path) -> Iterator[np.ndarray]:

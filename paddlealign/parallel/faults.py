@@ -23,7 +23,16 @@ from typing import Any, TextIO
 from paddlealign.arguments.paths import ERROR_FILE
 from paddlealign.errors import UserError
 from paddlealign.parallel.agreement import disagreement
-from paddlealign.parallel.stopping import HEEDED, STOP_CODES, StopRequest, end_with_parent, outlive_parent, work_in_child
+from paddlealign.parallel.stopping import (
+    HEEDED,
+    RESTART_CODE,
+    STOP_CODES,
+    STOPPED_EARLY,
+    StopRequest,
+    end_with_parent,
+    outlive_parent,
+    work_in_child,
+)
 
 STOPPED = (
     "stopped by the keyboard or a signal; a training run goes on from its last checkpoint with --resume_from_checkpoint true, a prediction "
@@ -106,7 +115,9 @@ class Line:
         """
         first = not self.request.numbers
         if not self.request.heeded:
-            if number == signal.SIGTERM:  # SIGINT is Python's affair
+            if number == signal.SIGTERM and self.request.restarts:
+                self.stop(STOPPED_EARLY, RESTART_CODE)
+            elif number == signal.SIGTERM:  # SIGINT is Python's affair
                 self.stop()
         elif self.request.note(number, launched):
             self.stop()
@@ -155,6 +166,7 @@ def join(environment: Mapping[str, str]) -> Line | None:
     line = Line(rank, int(environment.get("PADDLE_RANK_IN_NODE", rank)), link, launcher)
     _send(link, {"event": "here", "rank": rank})
     threading.Thread(target=line._listen, args=(world - 1,), daemon=True).start()
+    line.request.leave = line.stop
     line._watch_signals()
     return line
 

@@ -10,14 +10,19 @@ kill it, and the save goes on.
 import ctypes
 import os
 import signal
+import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import FrameType
 
-# With which exit code a run ends that left a checkpoint first: the shell's, 128 and the signal's number.
-STOP_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+# The exit code after SIGTERM where the same command, started again, goes on: "temporary failure, try again" in sysexits.h. It is nobody
+# else's here, so that a scheduler can tell it from a failure (1) and from a process that was killed (137, 143).
+RESTART_CODE = 75
+# With which exit code a run ends that left a checkpoint first; after Ctrl-C it is the shell's, since a person wanted that end.
+STOP_CODES = {signal.SIGINT: 130, signal.SIGTERM: RESTART_CODE}
 _REPEATING_SECONDS = 2.0  # in which another SIGTERM is the launcher's repetition
 _LAUNCHER_SECONDS = 29.0  # after which another SIGTERM is the launcher's, before it kills
 _PARENT_DEATH = 1  # PR_SET_PDEATHSIG in Linux's prctl.h
@@ -28,14 +33,37 @@ class StopRequest:
     """What this process was asked.
 
     watched: a thread takes the signals in (``faults.Line``), as the main one may wait inside Paddle; else Python's handlers do. heeded:
-    whether a signal is noted for the end of the step, and does not end the process. numbers: the signals that were noted.
+    whether a signal is noted for the end of the step, and does not end the process. restarts: whether SIGTERM ends with ``RESTART_CODE``,
+    whenever it comes. seconds: after SIGTERM, in which there must be a checkpoint; None: it takes the time that it takes. numbers: the
+    signals that were noted. leave: ends the process, or all of them, with a text and an exit code.
     """
 
     watched: bool
     heeded: bool = False
+    restarts: bool = False
+    seconds: float | None = None
     numbers: set[int] = field(default_factory=set)
+    leave: Callable[[str, int], None] = field(default_factory=lambda: _leave)
+    _deadline: threading.Timer | None = None
     _first: float | None = None  # when the first signal from outside came
     _joining: bool = False
+
+    @contextmanager
+    def armed(self, restarts: bool, seconds: float | None) -> Iterator[None]:
+        """What the arguments ask for, see the fields, holds as long as the context lasts. For the main thread."""
+        self.restarts, self.seconds = restarts, seconds
+        before = signal.getsignal(signal.SIGTERM)
+        self.arm()
+        try:
+            yield
+        finally:
+            if restarts and not self.watched and not self.numbers:
+                signal.signal(signal.SIGTERM, before)
+
+    def arm(self) -> None:
+        """Once more after the import of Paddle, which puts a handler of its own in the place of ours."""
+        if self.restarts and not self.watched:
+            signal.signal(signal.SIGTERM, lambda *_: self.leave(STOPPED_EARLY, RESTART_CODE))
 
     @contextmanager
     def heed(self, wanted: bool) -> Iterator[None]:
@@ -49,6 +77,8 @@ class StopRequest:
         try:
             yield
         finally:
+            if self._deadline:
+                self._deadline.cancel()
             if not self.numbers:  # else the launcher may repeat itself
                 self.heeded = False
                 for number, old in before.items():
@@ -59,6 +89,11 @@ class StopRequest:
         now = time.monotonic()
         inside, self._joining = self._joining, False
         self.numbers.add(number)
+        if number == signal.SIGTERM and self.seconds is not None and self._deadline is None:
+            late = STOPPED_LATE.format(seconds=f"{self.seconds:g}")
+            self._deadline = threading.Timer(self.seconds, self.leave, (late, RESTART_CODE))
+            self._deadline.daemon = True
+            self._deadline.start()
         if inside:  # the launcher's own signals are still to come: it goes through its processes one after another
             return False
         if self._first is None:
@@ -81,6 +116,17 @@ class StopRequest:
             print(f"\n{HEEDED}", flush=True)
 
 
+def _leave(text: str, code: int) -> None:
+    """End this process at once, from any thread. What it was writing stays half written beside what it was to replace."""
+    print(f"\n{text}", file=sys.stderr, flush=True)
+    os._exit(code)
+
+
+STOPPED_EARLY = "stopped by SIGTERM while no step was under way; start again with --resume_from_checkpoint auto"
+STOPPED_LATE = (
+    "stopped: there was no whole checkpoint {seconds} s after SIGTERM (preempt_save_seconds); the last one is intact, go on with "
+    "--resume_from_checkpoint auto"
+)
 HEEDED = "stopping after this step, with a checkpoint; another Ctrl-C ends at once, without one"
 
 

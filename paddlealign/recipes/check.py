@@ -16,8 +16,8 @@ from paddlealign.planning.layout import NUMBER_BYTES, Job, Layout, Row, hold
 from paddlealign.planning.memory import stage_memory
 from paddlealign.recipes.device import in_colour
 from paddlealign.recipes.references import ReferenceModel
-from paddlealign.training.loop import Task
 from paddlealign.training.step import evaluate
+from paddlealign.training.task import Task
 
 _GB = 1e9
 CHECKED_STEPS = 10_000  # of a longer epoch so many are looked at

@@ -18,17 +18,18 @@ from paddlealign.recipes.references import ReferenceModel, cached_references, ch
 from paddlealign.recipes.rows import Rows, check_shared_prompts, prepare_rows
 from paddlealign.recipes.run import adapter_hashes, agree_on_run, begin, check_resume, load_policy, make_task, train
 from paddlealign.recipes.sampling import Answering, Sampler, find_judges, find_prompts
-from paddlealign.training.loop import Task
+from paddlealign.training.folder_lock import FolderLock
 from paddlealign.training.objective import Objective, Reference, kto_objective, preference_objective
 from paddlealign.training.reference import model_logps
+from paddlealign.training.task import Task
 
 # How far a response's log-prob may be from its reference's before the first step, as a share of its size: rounding only.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 5e-3}
 
 
-def run(arguments: DpoArguments, request: StopRequest) -> None:
-    """Align the policy with the preference pairs, held to a reference unless the loss has none. request, errors: as ``sft.run``."""
-    start = begin(arguments, request)
+def run(arguments: DpoArguments, request: StopRequest, lock: FolderLock) -> None:
+    """Align the policy with the preference pairs, held to a reference unless the loss has none. request, lock, errors: as ``sft.run``."""
+    start = begin(arguments, request, lock)
     rows = prepare_rows(arguments, "labelled" if arguments.objective.loss_type == "kto" else "preference")
     check_shared_prompts(rows, read_config(arguments.model.model_name_or_path), "model_name_or_path")
     prompts = find_prompts(arguments, rows)

@@ -2,13 +2,14 @@
 
 import importlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO, cast
 
 from paddlealign.arguments.fields import SECTIONS
 from paddlealign.arguments.hub import fetch_checkpoints
@@ -22,6 +23,8 @@ from paddlealign.machine import prepare
 from paddlealign.parallel.faults import STOPPED, Line, join
 from paddlealign.parallel.stopping import StopRequest
 from paddlealign.recipes.run_file import argument_values
+from paddlealign.recipes.screen import Screen
+from paddlealign.training.folder_lock import FolderLock
 from paddlealign.versions import check_versions
 
 
@@ -41,7 +44,7 @@ def main_of_task(script: str, tasks: Mapping[str, Command], argv: Sequence[str] 
 def main(command: Command, argv: Sequence[str] | None = None) -> int:
     """Run a command and give its exit code.
 
-    0, 1 after a user's error, 130 after Ctrl-C, 143 after SIGTERM where save_on_stop heeds it, 141 where nobody reads on (``| head``).
+    0, 1 after a user's error, 130 after Ctrl-C, 75 after SIGTERM where save_on_stop heeds it, 141 where nobody reads on (``| head``).
     """
     return while_read(lambda: _run(command, sys.argv[1:] if argv is None else argv))
 
@@ -99,24 +102,51 @@ def _work(command: Command, argv: Sequence[str], line: Line | None) -> None:
     if line and not isinstance(arguments, Planned):
         values = argument_values(arguments_dict(arguments))
         line.tell({"command": arguments.command, **{key: str(value) for key, value in values.items()}})
-    folder = None
-    if isinstance(arguments, TrainArguments) and not arguments.training.check and arguments.training.replay_step is None:
-        folder = Path(arguments.training.output_dir)
+    if isinstance(arguments, TrainArguments):
+        settings, request = arguments.training, line.request if line else StopRequest(watched=False)
+        trains = settings.do_train and not settings.check and settings.replay_step is None
+        with request.armed(settings.save_on_stop and trains, settings.preempt_save_seconds):
+            _train(arguments, request, line, warning)
+        return
+    _recipe(command, line, warning).run(_with_paths(arguments))
+
+
+def _train(arguments: TrainArguments, request: StopRequest, line: Line | None, warning: str | None) -> None:
+    """Train, with the output folder for this run alone."""
+    wanted = not arguments.training.check and arguments.training.replay_step is None
+    folder = Path(arguments.training.output_dir)
     if line:
-        line.folder = folder
-    arguments = _with_paths(arguments)
+        line.folder = folder if wanted else None
+    fetched = _with_paths(arguments)
+    lock = FolderLock(folder, wanted and (line is None or line.rank == 0))
+    try:
+        remark = lock.take()
+        if remark:
+            print(f"note: {remark}", flush=True)
+        recipe = _recipe(arguments.command, line, warning, request)
+        recipe.run(fetched, request, lock)
+        if wanted and line is None:
+            (folder / ERROR_FILE).unlink(missing_ok=True)  # of an earlier run in several processes, which ``Line.finish`` does for them
+    finally:
+        lock.release()
+
+
+def _recipe(command: Command, line: Line | None, warning: str | None, request: StopRequest | None = None) -> Any:
+    """The command's module; its import brings Paddle. warning: of the versions. request: of a training run."""
     if warning:
         print(f"warning: {warning}", file=sys.stderr)
     print(prepare(), flush=True)
-    recipe = importlib.import_module(f"paddlealign.recipes.{command}")
-    if line:
-        line.heed_signals()
-    if isinstance(arguments, TrainArguments):
-        recipe.run(arguments, line.request if line else StopRequest(watched=False))
-    else:
-        recipe.run(arguments)
-    if folder and line is None:
-        (folder / ERROR_FILE).unlink(missing_ok=True)  # of an earlier run in several processes, which ``Line.finish`` does for them
+    # Paddle puts a handler of its own in the place of ours, so SIGTERM waits until ours is back.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        recipe = importlib.import_module(f"paddlealign.recipes.{command}")
+        if line:
+            line.heed_signals()
+        if request:
+            request.arm()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return recipe
 
 
 def _with_paths(arguments: Arguments | Planned) -> Arguments | Planned:
@@ -135,7 +165,7 @@ def _with_paths(arguments: Arguments | Planned) -> Arguments | Planned:
 
 def _output(line: Line | None) -> TextIO:
     """Of several processes only the first speaks."""
-    return sys.stdout if line is None or line.rank == 0 else open(os.devnull, "w", encoding="utf-8")
+    return cast(TextIO, Screen(sys.stdout)) if line is None or line.rank == 0 else open(os.devnull, "w", encoding="utf-8")
 
 
 def _finish(line: Line | None) -> None:

@@ -1,4 +1,4 @@
-"""output_dir before hours are spent: can it be written, and is it one folder for all processes?"""
+"""output_dir before hours are spent: is it one folder for all processes, and where does a run go on?"""
 
 import secrets
 import time
@@ -7,19 +7,7 @@ from pathlib import Path
 from paddlealign.errors import UserError
 from paddlealign.parallel.collect import gather_values
 from paddlealign.parallel.topology import Topology
-
-
-def probe_folder(folder: Path) -> None:
-    """Refuse an output_dir that cannot be written, before hours are spent. Nothing is left behind."""
-    existed = folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".writable").touch()
-        (folder / ".writable").unlink()
-        if not existed:
-            folder.rmdir()
-    except OSError as error:
-        raise UserError(f"output_dir: {folder} cannot be written ({error.strerror}); name another folder") from error
+from paddlealign.training.run_folder import Resume, choose_resume, remove_leftovers
 
 
 def check_shared(topology: Topology, folder: Path, seconds: float = 60) -> None:
@@ -48,3 +36,18 @@ def check_shared(topology: Topology, folder: Path, seconds: float = 60) -> None:
             f"output_dir: {folder} is another folder for process {blind[0]} than for process 0, which writes to it. Name a folder that all "
             "machines share, by its full path"
         )
+
+
+def settle_folder(topology: Topology, output_dir: Path, resume_from_checkpoint: str | None, clean: bool) -> Resume:
+    """What the first process finds of the checkpoint to go on from, in all; see ``run_folder.choose_resume``.
+
+    clean: whether to take away what a run that was killed left half done; for who holds the folder's lock.
+    """
+    folder, remarks = None, []
+    if topology.is_main:
+        left = remove_leftovers(output_dir) if clean else []
+        remarks = [f"{output_dir}: {', '.join(left)}, left by a run that was broken off, taken away"] if left else []
+        chosen = choose_resume(output_dir, resume_from_checkpoint)
+        folder, remarks = chosen.folder and str(chosen.folder), remarks + chosen.remarks
+    folder, remarks = gather_values(topology.everyone, [folder, remarks])[0]
+    return Resume(folder and Path(folder), remarks)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 
+from paddlealign.arguments.paths import REFERENCE_FOLDER
 from paddlealign.arguments.results import DpoArguments
 from paddlealign.errors import UserError
 from paddlealign.models.adapter_files import read_settings, read_values
@@ -27,7 +28,15 @@ from paddlealign.training.moving_reference import MovingReference
 from paddlealign.training.objective import Reference
 from paddlealign.training.precision import Precision
 from paddlealign.training.reference import model_reference, table_reference, weights_hash
-from paddlealign.training.reference_cache import Parts, compute_logps, fingerprint, read_cache, write_cache, write_part
+from paddlealign.training.reference_cache import (
+    Parts,
+    compute_logps,
+    fingerprint,
+    read_cache,
+    remove_leftovers,
+    write_cache,
+    write_part,
+)
 
 
 @dataclass(frozen=True)
@@ -175,7 +184,7 @@ def cached_references(arguments: DpoArguments, start: Start, rows: Rows, chosen:
 
     The main process alone reads and writes. The model is only loaded where something is missing, and let go afterwards.
     """
-    folder = Path(arguments.objective.reference_cache_dir or Path(arguments.training.output_dir) / "reference")
+    folder = Path(arguments.objective.reference_cache_dir or Path(arguments.training.output_dir) / REFERENCE_FOLDER)
     dtype, ld_alpha = f"{chosen.precision.dtype} {chosen.precision.level}", arguments.objective.ld_alpha
     show, beside = not arguments.training.disable_tqdm, f" and {chosen.lora_path}" if chosen.lora_path else ""
     model: Decoder | None = None
@@ -195,6 +204,8 @@ def cached_references(arguments: DpoArguments, start: Start, rows: Rows, chosen:
                 write_cache(folder, name, table)
             say(f"reference: log-probs of {len(examples)} {split} rows computed with {chosen.folder}{beside}, kept in {folder}")
         elif len(examples):
+            if start.topology.is_main:
+                remove_leftovers(folder, name)
             say(f"reference: log-probs of {len(examples)} {split} rows read from {folder}")
         tables.append(table)
     return table_reference(tables[0]), table_reference(tables[1])

@@ -13,11 +13,12 @@ from paddlealign.models.tensor_files import write_json
 from paddlealign.parallel.topology import Topology
 from paddlealign.recipes.device import say
 from paddlealign.recipes.run_file import refuse_other_run
-from paddlealign.training.checkpoint import TrainState, list_checkpoints, load_checkpoint
-from paddlealign.training.loop import Task
+from paddlealign.training.checkpoint import TrainState, load_checkpoint
 from paddlealign.training.progress import Progress
 from paddlealign.training.replay import Replay, replay
+from paddlealign.training.run_folder import list_checkpoints
 from paddlealign.training.run_log import plain_numbers, read_incidents, read_metrics
+from paddlealign.training.task import Task
 
 _SHOWN_ROWS = 20
 _COLUMNS = (

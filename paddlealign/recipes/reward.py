@@ -19,13 +19,14 @@ from paddlealign.recipes.heads import need_score_head
 from paddlealign.recipes.padding import choose_pad_token, with_pad_token
 from paddlealign.recipes.rows import Rows, check_shared_prompts, prepare_rows, vocabulary_size
 from paddlealign.recipes.run import Start, adapter_hashes, agree_on_run, begin, check_resume, load_policy, make_task, train
+from paddlealign.training.folder_lock import FolderLock
 from paddlealign.training.objective import reward_objective
 from paddlealign.training.reference import table_reference
 
 
-def run(arguments: RewardArguments, request: StopRequest) -> None:
-    """Learn to score the chosen answer of each pair above the rejected one. request, errors: as ``sft.run``."""
-    start = begin(arguments, request)
+def run(arguments: RewardArguments, request: StopRequest, lock: FolderLock) -> None:
+    """Learn to score the chosen answer of each pair above the rejected one. request, lock, errors: as ``sft.run``."""
+    start = begin(arguments, request, lock)
     stored = read_config(arguments.model.model_name_or_path)
     if not arguments.training.do_train:
         need_score_head(with_adapter(stored, arguments.adapter.lora_path), "model_name_or_path")

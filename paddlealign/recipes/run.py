@@ -1,73 +1,64 @@
 """What the training recipes share: what is settled at the start, and the way from a prepared task to a finished run."""
 
-import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from paddlealign.arguments.model_files import read_json_object
 from paddlealign.arguments.paths import CURVES_FILE, INCIDENTS_FILE, REFUSED_FILE, RUN_FILE
 from paddlealign.arguments.results import TrainArguments
 from paddlealign.arguments.show import render
 from paddlealign.data.refusals import RefusedRow
-from paddlealign.data.template import template_source
 from paddlealign.errors import UserError
 from paddlealign.evaluation.samples import drop_samples
 from paddlealign.models.config import DecoderConfig, read_config
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.parameters import LoraSettings
 from paddlealign.models.score_head import with_score_head
-from paddlealign.models.tensor_files import write_json
-from paddlealign.models.weight_files import GENERATION_FILE, files_beside
+from paddlealign.models.tensor_files import json_bytes, write_bytes, write_json
 from paddlealign.models.weights import plan_loading
 from paddlealign.parallel.collect import everywhere, sum_over
 from paddlealign.parallel.pipeline import Chain
 from paddlealign.parallel.sharding import Sharding
 from paddlealign.parallel.stopping import STOP_CODES, StopRequest
 from paddlealign.parallel.topology import Topology
-from paddlealign.recipes.adapter import adapter_hash, describe_adapter, generation_folder, start_adapter, trained_adapter
+from paddlealign.recipes.adapter import adapter_hash, describe_adapter, start_adapter, trained_adapter
 from paddlealign.recipes.device import choose_device, say
 from paddlealign.recipes.heads import need_language_head
-from paddlealign.recipes.output_folder import check_shared, probe_folder
+from paddlealign.recipes.output_folder import check_shared, settle_folder
 from paddlealign.recipes.processes import agree_on, check_cut, start_processes
 from paddlealign.recipes.reading import keep_refusals
 from paddlealign.recipes.replay import refuse_layout, replay_run, replay_start
 from paddlealign.recipes.rows import Rows, check_vocabulary, dev_batches, make_feed, note_length, vocabulary_size
 from paddlealign.recipes.run_file import argument_values, describe_run, refuse_other_run
 from paddlealign.recipes.run_words import start_log, tell_end
+from paddlealign.recipes.side_files import side_files
 from paddlealign.recipes.told_table import told_table
 from paddlealign.report.curves import draw_curves
 from paddlealign.report.remedies import Run
 from paddlealign.report.watch import Watch
-from paddlealign.training.checkpoint import (
-    TrainState,
-    find_resume,
-    load_checkpoint,
-    refuse_foreign_run,
-    remove_run,
-    save_policy,
-    set_aside_later,
-)
-from paddlealign.training.loop import Task, fit, run_evaluation, take_samples
+from paddlealign.training.checkpoint import TrainState, load_checkpoint, save_policy
+from paddlealign.training.folder_lock import FolderLock
+from paddlealign.training.loop import fit, run_evaluation, take_samples
 from paddlealign.training.objective import Objective
 from paddlealign.training.optimizer import make_optimizer
 from paddlealign.training.precision import Precision, choose_precision
 from paddlealign.training.progress import Progress
 from paddlealign.training.reference import weights_hash
+from paddlealign.training.run_folder import find_resume, list_checkpoints, refuse_foreign_run, remove_run, set_aside_later
 from paddlealign.training.run_log import read_metrics
 from paddlealign.training.share import load_share
+from paddlealign.training.task import Task
 
 
 @dataclass(frozen=True)
 class Start:
     """What is settled before any data is read.
 
-    chain: the stages of the pipeline. resume: the checkpoint to go on from. request: what this process is asked by signals. lora: the
-    adapter that is trained; None where all weights are.
+    chain: the stages of the pipeline. resume: the checkpoint to go on from. request: what this process is asked by signals. lock: on
+    output_dir. lora: the adapter that is trained; None where all weights are.
     """
 
     topology: Topology
@@ -76,11 +67,12 @@ class Start:
     precision: Precision
     resume: Path | None
     request: StopRequest
+    lock: FolderLock
     lora: LoraSettings | None
 
 
-def begin(arguments: TrainArguments, request: StopRequest) -> Start:
-    """Print the effective arguments and notes, settle device and precision, and see to it that output_dir can be written."""
+def begin(arguments: TrainArguments, request: StopRequest, lock: FolderLock) -> Start:
+    """Print the effective arguments and notes, settle device, precision and where to go on, and put output_dir in order."""
     settings = arguments.training
     if arguments.told:
         say(told_table(arguments.told))
@@ -114,10 +106,12 @@ def begin(arguments: TrainArguments, request: StopRequest) -> Start:
     if replayed is not None:
         refuse_layout(topology, settings.sharding)
     if not settings.check:
-        if topology.is_main:
-            probe_folder(output_dir)
         check_shared(topology, output_dir)
-    return Start(topology, chain, device, precision, resume, request, lora)
+    wish = settings.resume_from_checkpoint if replayed is None else str(resume) if resume else None
+    resume, remarks = settle_folder(topology, output_dir, wish, clean=not settings.check and replayed is None)
+    for remark in remarks:
+        say(f"note: {remark}")
+    return Start(topology, chain, device, precision, resume, request, lock, lora)
 
 
 def agree_on_run(arguments: TrainArguments, start: Start, hashes: dict[str, str]) -> None:
@@ -201,27 +195,6 @@ def make_task(
     )
 
 
-def side_files(arguments: TrainArguments, rows: Rows) -> dict[str, bytes]:
-    """What a saved model has beside its weights: the tokenizer of its rows, the chat template where one was chosen, and the end token."""
-    folder = generation_folder(arguments.model, arguments.adapter.lora_path)
-    files = files_beside(folder, rows.tokenizer.folder)
-    if arguments.data.chat_template not in ("auto", "none"):
-        files["chat_template.jinja"] = template_source(arguments.data.chat_template).encode()
-    told = read_json_object(folder / GENERATION_FILE) if GENERATION_FILE in files else {}
-    named = named_ends(told or read_config(arguments.model.model_name_or_path).source)
-    if rows.end_id not in named:
-        # Whoever generates from the saved model would run on past every answer.
-        files[GENERATION_FILE] = (json.dumps({**told, "eos_token_id": [rows.end_id, *named]}, indent=2) + "\n").encode()
-        say(f"note: answers end with token {rows.end_id}, which the model's files do not name; the saved {GENERATION_FILE} does")
-    return files
-
-
-def named_ends(source: Mapping[str, Any]) -> list[int]:
-    """The ids under eos_token_id: one, a list of them, or none."""
-    value = source.get("eos_token_id")
-    return value if isinstance(value, list) else [] if value is None else [value]
-
-
 def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str, str], refused: Sequence[RefusedRow]) -> None:
     """Resume or start, fit, and leave the final model, the run log and the curves in output_dir.
 
@@ -235,10 +208,10 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
         replay_run(arguments, task, start.resume, run)
         return
     state = resume_or_start(arguments, start, task, run)
-    if is_main:
-        output_dir.mkdir(parents=True, exist_ok=True)
+    task = replace(task, run_file=json_bytes({**run, "finished": False}), lock=start.lock)
+    if is_main and task.run_file is not None:
         drop_samples(output_dir, after=state.step)
-        write_json(output_dir / RUN_FILE, {**run, "finished": False})
+        write_bytes(output_dir / RUN_FILE, task.run_file)
         keep_refusals(output_dir / REFUSED_FILE, refused)
     if settings.evaluation_strategy == "steps" and (settings.eval_steps or settings.logging_steps) > task.feed.total_steps:
         say(f"note: nothing will be evaluated: eval_steps is above the run's {task.feed.total_steps} steps")
@@ -247,7 +220,7 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
     began = time.perf_counter()
     progress = Progress(task.feed.total_steps, state.step, settings.disable_tqdm)
     watch = Watch(Run(arguments.command, task.feed.total_steps, argument_values(run)))
-    log = start_log(output_dir if is_main else None, state.step, settings.report_to, watch, progress)
+    log = start_log(output_dir if is_main else None, state, task.feed.total_steps, settings, watch, progress)
     with start.request.heed(settings.save_on_stop and settings.do_train):  # to the end: the final model is written, too
         try:
             if state.step == 0 or not settings.do_train:
@@ -262,16 +235,34 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
             log.close()
         seconds = time.perf_counter() - began
         if settings.do_train:
-            save_policy(output_dir, task.policy, task.side_files, start.topology, task.sharding)
+            save_final(output_dir, task)
     if not is_main:
         return
     if settings.do_train:
-        draw_curves(read_metrics(output_dir), output_dir / CURVES_FILE, f"{arguments.command.upper()}, {output_dir}")
+        try:
+            draw_curves(read_metrics(output_dir), output_dir / CURVES_FILE, f"{arguments.command.upper()}, {output_dir}")
+        except OSError as error:
+            say(f"note: {output_dir / CURVES_FILE} cannot be written: {error.strerror or error}; the model is saved")
     end = {"finished": True, "steps": state.step, "skipped_steps": state.skipped, "seconds": round(seconds, 1)}
     write_json(output_dir / RUN_FILE, {**run, **end, "findings": [asdict(it) for it in watch.found]})
     if state.skipped:
         say(f"{state.skipped:,} of {state.step:,} steps were left out: numbers that are not finite (on_bad_numbers skip, {INCIDENTS_FILE})")
     tell_end(arguments, seconds, watch, start.precision.weights_dtype, task.policy.config.dtype, start.lora is not None)
+
+
+def save_final(output_dir: Path, task: Task) -> None:
+    """Leave the model that training ends with. Raises UserError with how to get it where it cannot be written."""
+    remark = task.lock.take() if task.lock else None
+    if remark:
+        say(f"note: {remark}")
+    try:
+        save_policy(output_dir, task.policy, task.side_files, task.topology, task.sharding)
+    except UserError as error:
+        kept = list_checkpoints(output_dir)
+        way = f"go on from {kept[-1][1].name} with --resume_from_checkpoint true" if kept else "start again: there is no checkpoint"
+        raise UserError(
+            f"all steps are done, but the model was not saved: {error} See to room and rights in output_dir, then {way}"
+        ) from error
 
 
 def stop_code(start: Start) -> int:
@@ -294,7 +285,7 @@ def resume_or_start(arguments: TrainArguments, start: Start, task: Task, run: di
     """Load the checkpoint that was asked for, or clear the way for a new run."""
     output_dir = Path(arguments.training.output_dir)
     if start.resume is None:
-        if arguments.training.resume_from_checkpoint is not None:
+        if (output_dir / RUN_FILE).exists() and arguments.training.resume_from_checkpoint is not None:
             refuse_other_run(output_dir / RUN_FILE, run)
         elif arguments.training.overwrite_output_dir:
             everywhere(start.topology, True)  # by now all have read the model, which may lie in there

@@ -3,22 +3,33 @@
 from pathlib import Path
 from typing import Any
 
+from paddlealign.arguments.fields import TrainingArguments
 from paddlealign.arguments.paths import CURVES_FILE, METRICS_FILE
 from paddlealign.arguments.results import TrainArguments
 from paddlealign.recipes.device import say
 from paddlealign.report.watch import Watch, tell
+from paddlealign.training.checkpoint import TrainState
 from paddlealign.training.progress import Progress
 from paddlealign.training.run_log import RunLog, read_metrics
 
 
-def start_log(output_dir: Path | None, first_step: int, report_to: str, watch: Watch, progress: Progress) -> RunLog:
-    """Open the run log, see ``RunLog``; what ``watch`` finds in new lines is said, what it finds in those of an earlier start was."""
+def start_log(
+    output_dir: Path | None, state: TrainState, total: int, settings: TrainingArguments, watch: Watch, progress: Progress
+) -> RunLog:
+    """Open the run log, see ``RunLog``; what ``watch`` finds in new lines is said, what it finds in those of an earlier start was.
+
+    state: from which the run goes on. total: its steps.
+    """
 
     def hear(line: dict[str, Any]) -> None:
         for finding in watch.see(line):
             progress.say(tell(finding))
 
-    log = RunLog(output_dir, first_step, report_to, hear)
+    # What an earlier start may have done after its last checkpoint, at that very step, is done again.
+    evaluates_last = settings.do_eval and settings.evaluation_strategy == "no" and state.step == total
+    answers = state.owes or not settings.do_train
+    repeats = (("eval_loss",) if evaluates_last or answers else ()) + (("samples/length",) if answers else ())
+    log = RunLog(output_dir, state.step, settings.report_to, hear, progress.say, repeats)
     for line in read_metrics(output_dir) if output_dir else []:
         watch.see(line)
     return log

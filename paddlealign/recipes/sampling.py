@@ -52,8 +52,8 @@ from paddlealign.recipes.processes import staged_forward
 from paddlealign.recipes.rows import Rows, vocabulary_size
 from paddlealign.recipes.run import Start
 from paddlealign.recipes.scoring import Pace, Scorer, find_scorer, reward_scores
-from paddlealign.training.loop import Sampled
 from paddlealign.training.precision import Precision
+from paddlealign.training.task import Sampled
 
 # Who answers as the reference: a model, the policy before its first step, or nobody.
 Answering = Decoder | Literal["policy"] | None

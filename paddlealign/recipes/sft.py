@@ -8,12 +8,16 @@ from paddlealign.recipes.check import check_run
 from paddlealign.recipes.rows import prepare_rows
 from paddlealign.recipes.run import adapter_hashes, agree_on_run, begin, check_resume, load_policy, make_task, train
 from paddlealign.recipes.sampling import Sampler, find_judges, find_prompts
+from paddlealign.training.folder_lock import FolderLock
 from paddlealign.training.objective import sft_objective
 
 
-def run(arguments: SftArguments, request: StopRequest) -> None:
-    """Fine-tune on the responses' cross-entropy. request: what signals ask of this process. Raises UserError, and Stopped."""
-    start = begin(arguments, request)
+def run(arguments: SftArguments, request: StopRequest, lock: FolderLock) -> None:
+    """Fine-tune on the responses' cross-entropy. request: what signals ask of this process. lock: on output_dir.
+
+    Raises UserError, and Stopped.
+    """
+    start = begin(arguments, request, lock)
     rows = prepare_rows(arguments, "sft", arguments.objective.score_turns)
     prompts = find_prompts(arguments, rows)
     hashes = {**rows.hashes, **adapter_hashes(arguments), **(prompts.hashes if prompts else {})}

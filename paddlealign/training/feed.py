@@ -14,12 +14,11 @@ from paddlealign.data.packing import lay, lengths_of
 class FeedStep:
     """One optimizer step's micro-batches.
 
-    epoch: passes over the data after this step, a fraction within one. ends_epoch: whether the step is its epoch's last.
+    epoch: passes over the data after this step, a fraction within one. It is whole at an epoch's last step.
     """
 
     batches: tuple[Batch, ...]
     epoch: float
-    ends_epoch: bool
 
 
 class Feed:
@@ -83,7 +82,7 @@ class Feed:
             count = self._steps_of(epoch)
             for index in range(max(0, first - done), min(count, self.total_steps - done)):
                 step = self._plan(epoch).step(index)
-                yield FeedStep(self._lay(step), epoch + (index + 1) / count, index + 1 == count)
+                yield FeedStep(self._lay(step), epoch + (index + 1) / count)
             done += count
             epoch += 1
 

@@ -2,66 +2,27 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
-
-from paddle.optimizer import AdamW
 
 from paddlealign.arguments.fields import TrainingArguments
 from paddlealign.data.example import Batch
 from paddlealign.errors import Stopped
-from paddlealign.models.decoder import Decoder
-from paddlealign.parallel.collect import everywhere
-from paddlealign.parallel.pipeline import LONE_CHAIN, Chain
-from paddlealign.parallel.sharding import Sharding, unsharded
-from paddlealign.parallel.topology import SINGLE, Topology
-from paddlealign.training.checkpoint import TrainState, load_trained, prune_checkpoints, save_checkpoint
-from paddlealign.training.feed import Feed
+from paddlealign.parallel.collect import everywhere, gather_values
+from paddlealign.training.checkpoint import TrainState, load_trained, save_checkpoint
 from paddlealign.training.guard import BAD_NUMBERS_CODE, Guard
-from paddlealign.training.moving_reference import MovingReference, follow
-from paddlealign.training.objective import Objective
+from paddlealign.training.manifest import find_damage
+from paddlealign.training.moving_reference import follow
 from paddlealign.training.optimizer import learning_rate_at
-from paddlealign.training.precision import Precision
 from paddlealign.training.progress import Progress
+from paddlealign.training.run_folder import prune_checkpoints
 from paddlealign.training.run_log import RunLog
 from paddlealign.training.step import Sums, accumulate_gradients, add_up, apply_gradients, evaluate
+from paddlealign.training.task import Task
 
 # What metric_for_best_model's short names mean; of DPO's rewards the names stand last.
 METRIC_NAMES = {"loss": ("loss",), "accuracy": ("accuracy", "rewards/accuracies"), "margin": ("margin", "rewards/margins")}
-
-
-class Sampled(NamedTuple):
-    """What the policy's answers at a step come to. metrics: for the run log. shown: lines for the screen."""
-
-    metrics: dict[str, float]
-    shown: list[str]
-
-
-@dataclass(frozen=True)
-class Task:
-    """All that a run is made of, ready to start.
-
-    feed: the training rows in their order. dev_batches: makes the evaluation batches, anew each time. side_files: what is copied beside
-    the weights, see ``checkpoint.save_policy``. sample: lets the policy answer prompts, given the step; None where that is not asked for.
-    moving: the reference, where it follows the policy. source_of: "file:line" of an example's row, where that is known.
-    """
-
-    policy: Decoder
-    optimizer: AdamW
-    precision: Precision
-    objective: Objective
-    feed: Feed
-    dev_objective: Objective
-    dev_batches: Callable[[], Iterable[Batch]]
-    side_files: Mapping[str, bytes]
-    topology: Topology = SINGLE
-    chain: Chain = LONE_CHAIN
-    sharding: Sharding = field(default_factory=unsharded)
-    sample: Callable[[int], Sampled] | None = None
-    moving: MovingReference | None = None
-    source_of: Callable[[int], str] | None = None
 
 
 def fit(
@@ -69,8 +30,9 @@ def fit(
 ) -> TrainState:
     """Train from ``state`` to the end of the feed, or until early stopping. Returns the last state.
 
-    asked: whether to stop after this step with a checkpoint, as the exit code to end with, or 0 to go on; the same in all processes. Raises
-    Stopped after that checkpoint, and where a step's loss or gradient is not finite (``on_bad_numbers``), after one of before that step.
+    asked: whether to stop with a checkpoint, as the exit code to end with, or 0 to go on; the same in all processes, which call it together
+    after each step and between the batches of an evaluation; an evaluation that is left is done at the resume. Raises Stopped
+    after that checkpoint, and where a step's loss or gradient is not finite (``on_bad_numbers``), after one of before that step.
     """
     output_dir = Path(settings.output_dir)
     total = task.feed.total_steps
@@ -84,6 +46,13 @@ def fit(
     if settings.load_best_model_at_end and state.best_step and not everywhere(task.topology, best.is_dir()):
         progress.say(f"the best checkpoint so far, of step {state.best_step}, is not in {output_dir}; the best one is chosen from here on")
         state.best_metric = state.best_step = None
+    if state.owes:
+        stop = _look(task, settings, state, log, progress, asked)
+        if stop:
+            if everywhere(task.topology, not (output_dir / f"checkpoint-{state.step}").is_dir()):  # it lies in another run's folder
+                _save(task, state, settings, log, carried, progress)
+            _stop(task, state, stop)
+        window_start = time.perf_counter()
     for step in task.feed.steps(first=state.step):
         if settings.early_stopping_patience and state.stale_evaluations >= settings.early_stopping_patience:
             stale = f"{state.stale_evaluations} evaluations without a better {settings.metric_for_best_model}"
@@ -95,7 +64,7 @@ def fit(
         verdict = guard.judge(state.step + 1, step.batches, sums.means()["loss"], found)
         if verdict == "stop":
             if state.step:
-                _save(task, state, settings, [*carried, *window], progress)
+                _save(task, state, settings, log, [*carried, *window], progress)
             everywhere(task.topology, True)  # as below
             raise Stopped(guard.why, BAD_NUMBERS_CODE)
         state.step += 1
@@ -115,23 +84,14 @@ def fit(
             log.write(line)
             carried, window, window_start = [], [], time.perf_counter()
         pause = time.perf_counter()
-        saves = _is_due(settings.save_strategy, settings.save_steps, state.step, step.ends_epoch, last)
-        evaluates = _is_due(settings.evaluation_strategy, settings.eval_steps or settings.logging_steps, state.step, step.ends_epoch, last)
-        if evaluates:
-            line = run_evaluation(task, state, log, progress)
-            _note_best(state, line, settings, eligible=saves or last or not settings.load_best_model_at_end)
-        if evaluates or last:
-            take_samples(task, state, log, progress)
-        stop = asked()
-        if saves or stop:
-            _save(task, state, settings, [*carried, *window], progress)
+        stop = _look(task, settings, state, log, progress, asked) or asked()
+        if stop or _saves(settings, state, total):
+            _save(task, state, settings, log, [*carried, *window], progress)
         if stop:
-            everywhere(task.topology, True)  # the checkpoint is whole before any process ends
-            raise Stopped(f"stopped after step {state.step} of {total}, which is saved; go on with --resume_from_checkpoint true", stop)
+            _stop(task, state, stop)
         window_start += time.perf_counter() - pause
     if settings.load_best_model_at_end and state.best_step not in (None, state.step):
-        load_trained(task.policy, output_dir / f"checkpoint-{state.best_step}")
-        progress.say(f"the final model is that of step {state.best_step}, eval {settings.metric_for_best_model} {state.best_metric:.4f}")
+        _load_best(task, settings, state, progress)
     return state
 
 
@@ -162,10 +122,74 @@ def rate_of(settings: TrainingArguments, done: int, total: int) -> float:
     return learning_rate_at(done, total, settings.learning_rate, warmup, settings.lr_scheduler_type, settings.min_learning_rate)
 
 
-def run_evaluation(task: Task, state: TrainState, log: RunLog, progress: Progress) -> dict[str, float]:
-    """Evaluate on the dev rows, log the line and return it; names bear "eval_"."""
+def _look(task: Task, settings: TrainingArguments, state: TrainState, log: RunLog, progress: Progress, asked: Callable[[], int]) -> int:
+    """The evaluation and the answers that are due after the step just taken.
+
+    Returns what ``asked`` says where they were left undone because of it, which the state then tells; else 0.
+    """
+    last = state.step == task.feed.total_steps
+    evaluates = _is_due(settings.evaluation_strategy, settings.eval_steps or settings.logging_steps, state, last)
+    if not evaluates and not last:
+        return 0
+    state.owes = True
+    stop = asked()
+    if stop:
+        return stop
+    if evaluates:
+        try:
+            line = run_evaluation(task, state, log, progress, asked)
+        except _Interrupted as interrupted:
+            return interrupted.code
+        saves = _saves(settings, state, task.feed.total_steps)
+        _note_best(state, line, settings, eligible=saves or last or not settings.load_best_model_at_end)
+    take_samples(task, state, log, progress)
+    state.owes = False
+    return 0
+
+
+class _Interrupted(Exception):  # noqa: N818 - it is no error
+    """An evaluation was left because the run is to stop. code: the exit code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def _until_asked(batches: Iterable[Batch], asked: Callable[[], int]) -> Iterator[Batch]:
+    """The batches, of which every process has as many; between two of them all look whether to stop."""
+    for batch in batches:
+        code = asked()
+        if code:
+            raise _Interrupted(code)
+        yield batch
+
+
+def _stop(task: Task, state: TrainState, code: int) -> None:
+    """End the run, once the checkpoint is whole for all processes."""
+    everywhere(task.topology, True)
+    raise Stopped(
+        f"stopped after step {state.step} of {task.feed.total_steps}, which is saved; go on with --resume_from_checkpoint true", code
+    )
+
+
+def _load_best(task: Task, settings: TrainingArguments, state: TrainState, progress: Progress) -> None:
+    """Put the best checkpoint's weights into the policy, unless they are no longer what was written."""
+    folder = Path(settings.output_dir) / f"checkpoint-{state.best_step}"
+    damage = gather_values(task.topology.everyone, find_damage(folder) if task.topology.is_main else [])[0]
+    if damage:
+        progress.say(f"note: the best checkpoint, {folder}, is damaged: {'; '.join(damage)}. The final model is that of the last step")
+        return
+    load_trained(task.policy, folder)
+    progress.say(f"the final model is that of step {state.best_step}, eval {settings.metric_for_best_model} {state.best_metric:.4f}")
+
+
+def run_evaluation(
+    task: Task, state: TrainState, log: RunLog, progress: Progress, asked: Callable[[], int] = lambda: 0
+) -> dict[str, float]:
+    """Evaluate on the dev rows, log the line and return it; names bear "eval_". asked: see ``fit``; where it asks, nothing is logged."""
     start = time.perf_counter()
-    sums = evaluate(task.policy, task.dev_batches(), task.dev_objective, task.precision, task.topology, task.chain)
+    batches = _until_asked(task.dev_batches(), asked)
+    sums = evaluate(task.policy, batches, task.dev_objective, task.precision, task.topology, task.chain)
     seconds = time.perf_counter() - start
     line = {"step": state.step, "epoch": round(state.epoch, 4), **{f"eval_{name}": value for name, value in sums.means().items()}}
     line["eval_tokens_per_second"] = round(sums.tokens / seconds, 1)
@@ -204,11 +228,15 @@ def _speed(sums: Sums, seconds: float) -> dict[str, float]:
     return {"tokens_per_second": round(sums.tokens / seconds, 1), "examples_per_second": round(sums.examples / seconds, 3)}
 
 
-def _is_due(strategy: str, every: int, step: int, ends_epoch: bool, last: bool) -> bool:
-    """Whether something of this strategy happens after this step."""
+def _saves(settings: TrainingArguments, state: TrainState, total: int) -> bool:
+    return _is_due(settings.save_strategy, settings.save_steps, state, state.step == total)
+
+
+def _is_due(strategy: str, every: int, state: TrainState, last: bool) -> bool:
+    """Whether something of this strategy happens after the step just taken."""
     if strategy == "steps":
-        return step % every == 0
-    return strategy == "epoch" and (ends_epoch or last)
+        return state.step % every == 0
+    return strategy == "epoch" and (state.epoch.is_integer() or last)
 
 
 def _note_best(state: TrainState, line: dict[str, float], settings: TrainingArguments, eligible: bool) -> None:
@@ -224,12 +252,29 @@ def _note_best(state: TrainState, line: dict[str, float], settings: TrainingArgu
         state.best_metric, state.best_step = value, state.step
 
 
-def _save(task: Task, state: TrainState, settings: TrainingArguments, unlogged: Sequence[Sums], progress: Progress) -> None:
+def _save(task: Task, state: TrainState, settings: TrainingArguments, log: RunLog, unlogged: Sequence[Sums], progress: Progress) -> None:
     """Write a checkpoint, then let the oldest go. unlogged: sums since the last line of the run log."""
     output_dir = Path(settings.output_dir)
     state.window = asdict(add_up(unlogged)) if unlogged else None
     state.scaler = task.precision.scaler_state()
-    path = save_checkpoint(output_dir, task.policy, task.optimizer, state, task.side_files, task.topology, task.sharding, task.moving)
-    if task.topology.is_main:
-        prune_checkpoints(output_dir, settings.save_total_limit, state.best_step if settings.load_best_model_at_end else None)
+    remark = task.lock.take() if task.lock else None
+    if remark:
+        progress.say(f"note: {remark}")
+    log.sync()
+    path = save_checkpoint(
+        output_dir,
+        task.policy,
+        task.optimizer,
+        state,
+        task.side_files,
+        task.topology,
+        task.sharding,
+        task.moving,
+        task.run_file,
+    )
     progress.say(f"saved {path}")
+    if task.topology.is_main:
+        best = state.best_step if settings.load_best_model_at_end else None
+        failure = prune_checkpoints(output_dir, settings.save_total_limit, best)
+        if failure:
+            progress.say(f"note: {failure}")

@@ -19,7 +19,7 @@ from paddlealign.data.example import Example
 from paddlealign.data.packing import idle_batch, lengths_of, make_batch, pack_rows
 from paddlealign.errors import UserError
 from paddlealign.models.decoder import Decoder
-from paddlealign.models.tensor_files import read_tensors, write_tensors
+from paddlealign.models.tensor_files import read_tensors, remove_parts, write_tensors
 from paddlealign.parallel.collect import sum_over
 from paddlealign.parallel.pipeline import LONE_CHAIN, Chain
 from paddlealign.parallel.topology import SINGLE, Topology
@@ -157,9 +157,15 @@ def _read(path: Path, name: str, examples: int) -> tuple[np.ndarray, np.ndarray]
 def write_cache(folder: Path, name: str, logps: np.ndarray) -> None:
     """Keep a whole table under its fingerprint, and let its parts go. logps: float32 [examples, 2]."""
     _write(folder / f"{name}.safetensors", name, np.arange(len(logps)), logps)
+    remove_leftovers(folder, name)
+
+
+def remove_leftovers(folder: Path, name: str) -> None:
+    """Take away the parts of a table that is whole, and what writes that were killed left in the folder."""
     for path in _parts(folder, name):
         with suppress(OSError):  # another run that has the same table may have done it
             path.unlink()
+    remove_parts(folder)
 
 
 def write_part(folder: Path, name: str, numbers: np.ndarray, logps: np.ndarray) -> None:
@@ -172,7 +178,10 @@ def _parts(folder: Path, name: str) -> list[Path]:
 
 
 def _write(path: Path, name: str, numbers: np.ndarray, logps: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"reference_cache_dir: {path.parent} cannot be made ({error.strerror or error}); name another folder") from error
     checksum = np.frombuffer(_checksum(name, numbers, logps), np.uint8)
     write_tensors(path, {"examples": numbers, "logps": logps, "sha256": checksum}, {"fingerprint": name})
 

@@ -15,13 +15,14 @@ from paddlealign.data.example import Batch
 from paddlealign.models.decoder import Decoder
 from paddlealign.parallel.collect import gather_values, sum_over
 from paddlealign.training.checkpoint import TrainState
-from paddlealign.training.loop import Task, step_gradients, update
 from paddlealign.training.loop import rate_of as rate_of_step
+from paddlealign.training.loop import step_gradients, update
 from paddlealign.training.moving_reference import follow
 from paddlealign.training.optimizer import clip_gradients
 from paddlealign.training.progress import Progress
 from paddlealign.training.score import score_without_gradient
 from paddlealign.training.step import count_over
+from paddlealign.training.task import Task
 from paddlealign.training.whole_step import step_contexts
 
 

@@ -1,16 +1,23 @@
 """What a run leaves for people and for programs to read: metrics.jsonl always, VisualDL when asked for."""
 
+import errno
 import json
 import math
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from paddlealign.arguments.paths import INCIDENTS_FILE, METRICS_FILE
+from paddlealign.models.tensor_files import write_bytes
 
 
 class RunLog:
-    """Writes one JSON object a line to ``output_dir/metrics.jsonl``, each line flushed as it is written."""
+    """Writes one JSON object a line to ``output_dir/metrics.jsonl``, each line as soon as it is known.
+
+    A line that cannot be written, as on a full disk, ends no run: that is told once, the line is kept, and written when it can be.
+    """
 
     def __init__(
         self,
@@ -18,20 +25,27 @@ class RunLog:
         first_step: int,
         report_to: str,
         hear: Callable[[dict[str, Any]], None] = lambda line: None,
+        tell: Callable[[str], None] = print,
+        repeats: tuple[str, ...] = (),
     ) -> None:
         """Open the log. first_step: lines of later steps are left over from a run that went on after its last checkpoint; they go.
 
-        output_dir: None where another process writes the run's log. hear: is told each line that this process writes.
+        output_dir: None where another process writes the run's log. hear: is told each line that this process writes. tell: is told what
+        cannot be written. repeats: lines of ``first_step`` that hold one of these names will be written again, so they go, too.
         """
-        self._hear = hear
-        self._file: TextIO | None = None
+        self._hear, self._tell = hear, tell
+        self._file: BinaryIO | None = None
         self._visualdl = None
+        self._told = False
         if output_dir is None:
             return
         self._path = output_dir / METRICS_FILE
         kept = [line for line in _lines(self._path) if line.get("step", 0) <= first_step] if first_step else []
-        self._path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        self._file = self._path.open("a", encoding="utf-8")
+        kept = [line for line in kept if line.get("step") != first_step or not any(name in line for name in repeats)]
+        self._lines = [json.dumps(line).encode() + b"\n" for line in kept]
+        write_bytes(self._path, b"".join(self._lines))
+        self._written = len(self._lines)
+        self._file = self._path.open("ab", buffering=0)
         if report_to == "visualdl":
             from visualdl import LogWriter  # here, since it takes a second to import
 
@@ -41,20 +55,65 @@ class RunLog:
         """Append one line. values must hold "step"; numbers only otherwise. A number that is not finite becomes null: JSON has none."""
         if self._file is None:
             return
-        self._file.write(json.dumps({name: value if math.isfinite(value) else None for name, value in values.items()}) + "\n")
-        self._file.flush()
+        line = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._lines.append(json.dumps(line).encode() + b"\n")
+        try:
+            self._append()
+        except OSError as error:
+            if not self._told:
+                self._tell(f"note: {self._path} cannot be written: {error.strerror}; the run goes on, and its lines follow when they can")
+            self._told = True
         if self._visualdl is not None:
-            for name, value in values.items():
-                if name != "step":
-                    self._visualdl.add_scalar(tag=name, value=value, step=values["step"])
+            try:
+                for name, value in values.items():
+                    if name != "step":
+                        self._visualdl.add_scalar(tag=name, value=value, step=values["step"])
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is not worth a run
+                self._tell(f"note: visualdl is written no further: {error}; the run goes on, and metrics.jsonl has all lines")
+                self._visualdl = None
         self._hear(values)
+
+    def _append(self) -> None:
+        """Write what is not yet written. A line that is written in part is taken back, so that no line stands behind half of one."""
+        assert self._file is not None
+        if not _same_file(self._path, self._file):  # the folder was taken away, or the file
+            replaced = self._path.open("ab", buffering=0)
+            self._file.close()
+            self._file = replaced
+            self._written = self._written if os.fstat(replaced.fileno()).st_size else 0
+        end = os.fstat(self._file.fileno()).st_size
+        for line in self._lines[self._written :]:
+            try:
+                done = self._file.write(line)
+                if done != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                self._file.truncate(end)
+                raise
+            end += len(line)
+            self._written += 1
+
+    def sync(self) -> None:
+        """Bring the lines to the disk, so that a checkpoint which outlives a power cut finds the lines before it."""
+        if self._file is not None:
+            with suppress(OSError):  # ``write`` has told it
+                self._append()
+                os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the files."""
+        self.sync()
         if self._file is not None:
             self._file.close()
         if self._visualdl is not None:
             self._visualdl.close()
+
+
+def _same_file(path: Path, file: BinaryIO) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
+    except OSError:
+        return False
 
 
 class IncidentLog:
@@ -65,7 +124,7 @@ class IncidentLog:
         self._path = None if output_dir is None else output_dir / INCIDENTS_FILE
         if self._path is not None and self._path.exists():
             kept = [line for line in _lines(self._path) if line.get("step", 0) <= first_step]
-            self._path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+            write_bytes(self._path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept).encode())
 
     def write(self, values: dict[str, Any]) -> None:
         """Append one line. A number that is not finite becomes a text: JSON has none."""
@@ -98,9 +157,9 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             lines.append(json.loads(line))
-        except json.JSONDecodeError:
+        except ValueError:
             break
     return lines

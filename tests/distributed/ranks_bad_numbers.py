@@ -23,14 +23,16 @@ from paddlealign.errors import Stopped
 from paddlealign.parallel.collect import everywhere
 from paddlealign.parallel.pipeline import connect
 from paddlealign.parallel.topology import start
-from paddlealign.training.checkpoint import TrainState, list_checkpoints
+from paddlealign.training.checkpoint import TrainState
 from paddlealign.training.feed import Feed
-from paddlealign.training.loop import Task, fit
+from paddlealign.training.loop import fit
 from paddlealign.training.objective import sft_objective
 from paddlealign.training.optimizer import make_optimizer
 from paddlealign.training.progress import Progress
+from paddlealign.training.run_folder import list_checkpoints
 from paddlealign.training.run_log import RunLog, read_incidents
 from paddlealign.training.share import load_share
+from paddlealign.training.task import Task
 from tests.small_runs import FLOAT32, MODEL, examples
 
 BAD_STEP, STEPS = 2, 3

@@ -1,7 +1,7 @@
 """What each rank runs for test_faults.py: it talks to the others without end, until one does what it is told.
 
 Arguments: the folder for errors.txt, what happens (raise, refuse, kill, abort, none, finish, save) and to which rank; after save: how many
-seconds all of them save for when they are asked to stop.
+seconds all of them save for when they are asked to stop, and how many they have.
 """
 
 import os
@@ -27,6 +27,7 @@ def work(what: str, whom: int) -> None:
     line.heed_signals()
     topology = start(1, 1, int(os.environ["PADDLE_TRAINERS_NUM"]))
     if what == "save":
+        line.request.seconds = float(sys.argv[4]) if sys.argv[4:] else None
         with line.request.heed(True):
             print("at work", flush=True)
             while not sum_over(topology.everyone, np.array(len(line.request.numbers))):

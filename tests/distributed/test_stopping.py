@@ -18,7 +18,7 @@ from paddlealign.parallel import stopping
 from paddlealign.parallel.faults import STOPPED
 from paddlealign.parallel.stopping import HEEDED, StopRequest
 from paddlealign.recipes.entry import main
-from paddlealign.training.checkpoint import list_checkpoints
+from paddlealign.training.run_folder import list_checkpoints
 from paddlealign.training.run_log import read_metrics
 from tests.distributed.launching import children, end, launch, start_launcher
 from tests.distributed.test_faults import LIMIT, processes_of, wait_until
@@ -82,7 +82,7 @@ def alone(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_one_process_stops_goes_on_and_ends_where_it_would_have(keys: Keys, alone: Path, tmp_path: Path) -> None:
     output = tmp_path / "output"
     done = 0
-    for sign, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+    for sign, code in ((signal.SIGINT, 130), (signal.SIGTERM, 75)):
         command = [sys.executable, SFT, *stop_words(keys, output, 1)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

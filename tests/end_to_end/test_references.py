@@ -196,6 +196,10 @@ def test_a_resumed_run_with_a_moving_reference_is_the_uninterrupted_one(
     assert moved.keys() == trained.keys() and any(not np.array_equal(moved[it], trained[it]) for it in moved)
     shutil.rmtree(again / "checkpoint-3" / "reference")
     assert train(folder, again, *words, "--resume_from_checkpoint", again / "checkpoint-3") == 1
+    err = capsys.readouterr().err
+    assert "checkpoint-3 is damaged: " in err and f"reference/{name} is missing" in err
+    (again / "checkpoint-3" / "manifest.json").unlink()  # as an earlier version left it
+    assert train(folder, again, *words, "--resume_from_checkpoint", again / "checkpoint-3") == 1
     assert "checkpoint-3: its folder reference is missing" in capsys.readouterr().err
 
 

@@ -121,6 +121,7 @@ def test_splits_of_a_step_margins_and_centring(trained: Path, words: Callable[..
     split = tmp_path / "split"
     assert main("reward", words(split, *short, "--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "1")) == 0
     for line, wanted in zip(numbers(split), numbers(base), strict=True):
+        del line["padding"], wanted["padding"]  # of rows that are rounded up each
         assert line == pytest.approx(wanted, rel=1e-4, abs=1e-5)
     plain = write_rows(tmp_path / "plain.jsonl", "dpo", "train", 0, 12)
     for name, keys in {

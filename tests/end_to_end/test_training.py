@@ -17,7 +17,7 @@ from paddlealign.machine import MALLOC_VARIABLES, THREAD_VARIABLES
 from paddlealign.models.tensor_files import read_tensors
 from paddlealign.models.weights import load_model
 from paddlealign.recipes.entry import main
-from paddlealign.training.checkpoint import list_checkpoints
+from paddlealign.training.run_folder import list_checkpoints
 from paddlealign.training.run_log import read_metrics
 from tests.small_runs import ROOT, make_checkpoint, write_rows
 

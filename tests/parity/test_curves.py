@@ -13,13 +13,14 @@ from paddlealign.models.weights import load_model
 from paddlealign.objectives.pairs import Coefficients
 from paddlealign.training.checkpoint import TrainState
 from paddlealign.training.feed import Feed
-from paddlealign.training.loop import Task, fit
+from paddlealign.training.loop import fit
 from paddlealign.training.objective import Objective, preference_objective, sft_objective
 from paddlealign.training.optimizer import make_optimizer
 from paddlealign.training.progress import Progress
 from paddlealign.training.reference import table_reference
 from paddlealign.training.reference_cache import compute_logps
 from paddlealign.training.run_log import RunLog, read_metrics
+from paddlealign.training.task import Task
 from tests.small_runs import FLOAT32, MODEL
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "curves.json").read_text("utf-8"))

@@ -15,14 +15,16 @@ from paddlealign.arguments.fields import TrainingArguments
 from paddlealign.errors import Stopped
 from paddlealign.models.tensor_files import read_tensors
 from paddlealign.models.weights import load_model
-from paddlealign.training.checkpoint import TrainState, list_checkpoints, load_checkpoint
+from paddlealign.training.checkpoint import TrainState, load_checkpoint
 from paddlealign.training.feed import Feed
 from paddlealign.training.guard import LEAST_STEPS, MOST_SKIPPED, usual_loss
-from paddlealign.training.loop import Task, fit
+from paddlealign.training.loop import fit
 from paddlealign.training.objective import sft_objective
 from paddlealign.training.precision import Precision
 from paddlealign.training.progress import Progress
+from paddlealign.training.run_folder import list_checkpoints
 from paddlealign.training.run_log import RunLog, read_metrics
+from paddlealign.training.task import Task
 from tests.half_precision import loss_scaling
 from tests.small_runs import FLOAT32, MODEL, examples, optimizer_of
 

@@ -217,7 +217,7 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
 
 
 def test_every_path_key_is_expanded():
-    paths = {"DIR", "FILE", "PATH", "DIR|true", "auto|none|NAME|FILE"}
+    paths = {"DIR", "FILE", "PATH", "DIR|true|auto", "auto|none|NAME|FILE"}
     found = {item.name for parts in SECTIONS.values() for part in parts.values() for item in fields(part)
              if item.metadata.get("metavar") in paths}  # fmt: skip
     assert found == PATH_KEYS

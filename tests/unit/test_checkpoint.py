@@ -11,15 +11,13 @@ from paddlealign.errors import UserError
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.tensor_files import write_tensors
 from paddlealign.models.weights import load_model
-from paddlealign.training.checkpoint import (
-    TrainState,
+from paddlealign.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from paddlealign.training.run_folder import (
     find_resume,
     list_checkpoints,
-    load_checkpoint,
     prune_checkpoints,
     refuse_foreign_run,
     remove_run,
-    save_checkpoint,
     set_aside_later,
 )
 from tests.small_runs import FLOAT32, MODEL, optimizer_of, train

@@ -17,14 +17,16 @@ from paddlealign.models.decoder import Decoder
 from paddlealign.models.tensor_files import read_tensors
 from paddlealign.models.weights import load_model
 from paddlealign.training import loop
-from paddlealign.training.checkpoint import TrainState, list_checkpoints, load_checkpoint
+from paddlealign.training.checkpoint import TrainState, load_checkpoint
 from paddlealign.training.feed import Feed
-from paddlealign.training.loop import Task, fit
+from paddlealign.training.loop import fit
 from paddlealign.training.objective import sft_objective
 from paddlealign.training.optimizer import learning_rate_at
 from paddlealign.training.progress import Progress
+from paddlealign.training.run_folder import list_checkpoints
 from paddlealign.training.run_log import RunLog, read_metrics
 from paddlealign.training.step import Sums
+from paddlealign.training.task import Task
 from tests.small_runs import FLOAT32, MODEL, examples, optimizer_of
 
 STEPS_OF_AN_EPOCH = 3

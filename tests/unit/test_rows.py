@@ -31,7 +31,7 @@ from paddlealign.recipes.rows import (
     make_feed,
     prepare_rows,
 )
-from paddlealign.recipes.run import side_files
+from paddlealign.recipes.side_files import side_files
 from paddlealign.training.feed import Feed
 from tests.small_runs import GOLDEN, ROOT
 
