@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from paddlealign.data.sources import read_source
+from paddlealign.data.sources import pieces, row_of
 from tests.unit.test_row_files import found, refused
 
 FILES = [
@@ -106,6 +106,10 @@ def test_a_readme_without_configs_changes_nothing(card):
     assert found("--dataset_name_or_path=d", "--subset=math")[0] == ["d/math/rows.csv"]
 
 
+def rows_of(name: str) -> list[dict]:
+    return [row_of(piece)[0] for piece in pieces(Path(name))]
+
+
 def test_what_save_to_disk_and_the_librarys_cache_leave_is_read_without_their_own_files(tmp_path, monkeypatch):
     import datasets
 
@@ -116,15 +120,15 @@ def test_what_save_to_disk_and_the_librarys_cache_leave_is_read_without_their_ow
     assert len(list(Path("one").glob("*.arrow"))) > 1
     Path("one/cache-0123456789abcdef.arrow").write_text("a step of map's")
     [only] = found("--dataset_name_or_path=one")[0]
-    assert [row["src"] for _, row in read_source(Path(only)).rows] == ["question 5", "question 0"]
+    assert [row["src"] for row in rows_of(only)] == ["question 5", "question 0"]
     datasets.DatasetDict({"train": rows, "test": rows.select(range(2))}).save_to_disk("both")
     train, dev = found("--dataset_name_or_path=both", "--do_eval")
-    assert [len(read_source(Path(name)).rows) for name in (*train, *dev)] == [6, 2]
+    assert [len(rows_of(name)) for name in (*train, *dev)] == [6, 2]
     Path("rows.jsonl").write_text(json.dumps({"src": "a", "tgt": "b"}))
     loaded = datasets.load_dataset("json", data_files={"train": "rows.jsonl"}, cache_dir="cache")
     loaded["train"].map(lambda row: {"tgt": row["tgt"] * 2})
     [file] = found(f"--dataset_name_or_path={Path(loaded['train'].cache_files[0]['filename']).parent}")[0]
-    assert [row for _, row in read_source(Path(file)).rows] == [{"src": "a", "tgt": "b"}]
+    assert rows_of(file) == [{"src": "a", "tgt": "b"}]
 
 
 def test_rows_that_were_saved_as_a_selection_are_refused(tmp_path, monkeypatch):

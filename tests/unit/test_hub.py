@@ -12,7 +12,7 @@ import pytest
 
 from paddlealign.arguments import parse
 from paddlealign.arguments.hub import fetch_checkpoints, is_hub_id, say_if_offline
-from paddlealign.data.sources import read_source
+from paddlealign.data.sources import pieces, row_of
 from paddlealign.errors import UserError
 from tests.unit.test_row_files import found, refused
 
@@ -40,7 +40,7 @@ def hub(tmp_path, monkeypatch):
 
 
 def sources(files: list[str]) -> list[str]:
-    return [row["src"] for name in files for _, row in read_source(Path(name)).rows]
+    return [row_of(piece)[0]["src"] for name in files for piece in pieces(Path(name))]
 
 
 def test_rows_of_a_hub_are_files_like_any(hub):
