@@ -1,6 +1,7 @@
 """Chat templates: which one a run uses, and conversations through it as they stand. ``rendering`` finds the answers in what comes out."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from paddlealign.data.literal_text import Masks, any_of
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.errors import UserError
 
+_TAG = re.compile(r"</?\w+>")
 NAMED_FOLDER = Path(__file__).parent / "templates"
 
 
@@ -23,8 +25,9 @@ class Template:
     """How conversations become text. ``compiled`` None: the turns are joined as they are, with an EOS after every answer.
 
     with_tools: the checkpoint's own template for rows with tools, where it has one. name: "none", "tokenizer", a name or the file, for
-    messages. end_token: what ends an assistant's turn. stop_ids: the ids that end a generated answer. masks: of the special tokens, which
-    only the template and the tokenizer write. marks_answers: whether the template says itself what is scored ({% generation %}).
+    messages. end_token: what ends an assistant's turn. stop_ids: the ids that end a generated answer. masks: of the special tokens and of
+    those that the template frames turns with, which only the template and the tokenizer write. marks_answers: whether the template says
+    itself what is scored ({% generation %}).
     """
 
     name: str
@@ -64,6 +67,7 @@ def load_template(tokenizer: Tokenizer, choice: str = "auto") -> Template:
         marks_answers=has_blocks(source or ""),
         fingerprint=hashlib.sha256(((source or "") + (for_tools or "")).encode()).hexdigest(),
     )
+    template = replace(template, masks=Masks([*tokenizer.control_tokens, *_frame_tokens(template, tokenizer)]))
     end_token = _find_end_token(template)
     end_id = tokenizer.special_tokens.get(end_token, tokenizer.eos_id)
     stop_ids = tuple(dict.fromkeys([*tokenizer.stop_ids, end_id]))
@@ -84,12 +88,13 @@ def template_source(choice: str) -> str:
 
 def _need_tokens(tokenizer: Tokenizer, name: str | None) -> None:
     """A named template writes special tokens, and to a tokenizer without them its turns would be so many plain characters."""
-    missing = [token for token in TEMPLATE_NAMES.get(name or "", ()) if token not in tokenizer.special_tokens]
+    known = tokenizer.model.added_tokens()
+    missing = [token for token in TEMPLATE_NAMES.get(name or "", ()) if token not in known]
     if missing:
-        fitting = [known for known, tokens in TEMPLATE_NAMES.items() if all(token in tokenizer.special_tokens for token in tokens)]
+        fitting = [other for other, tokens in TEMPLATE_NAMES.items() if all(token in known for token in tokens)]
         raise UserError(
-            f"chat_template: {name} writes {' and '.join(missing)}, which the tokenizer of {tokenizer.folder} does not have as a special "
-            f"token; its turns would be plain characters to the model. Templates that fit this tokenizer: {', '.join(fitting)}. "
+            f"chat_template: {name} writes {' and '.join(missing)}, which the tokenizer of {tokenizer.folder} does not have as a token "
+            f"of its own; its turns would be plain characters to the model. Templates that fit this tokenizer: {', '.join(fitting)}. "
             "(To add the token, put it into the tokenizer's files as a special token, and set resize_vocab.)"
         )
 
@@ -122,6 +127,21 @@ def run(
 def of_tools(message: dict[str, Any]) -> bool:
     """Whether a turn calls tools, or is a tool's result."""
     return "tool_calls" in message or message["role"] == "tool"
+
+
+def _frame_tokens(template: Template, tokenizer: Tokenizer) -> list[str]:
+    """The added tokens that a template frames turns with although the tokenizer does not call them special, as some do.
+
+    Tags such as <think> are none of them: an answer holds such a token itself.
+    """
+    if template.compiled is None:
+        return []
+    turns = [{"role": role, "content": mark(0)} for role in ("user", "assistant", "user")]
+    try:
+        text = run(template, turns, None)
+    except RowRefusedError:
+        return []
+    return [token for token in tokenizer.model.added_tokens() if token in text and not _TAG.fullmatch(token)]
 
 
 def _find_end_token(template: Template) -> str:

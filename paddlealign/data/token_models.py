@@ -1,6 +1,6 @@
 """Text to ids and back, by the tokenizers library: the description that ``tokenizer_files`` gives, and where each token lies in the text.
 
-Special tokens that stand in the text become their ids, unless they stand in a part that is said to be plain; nothing is added to it.
+Added tokens that stand in the text become their ids, unless they stand in a part that is said to be plain; nothing is added to it.
 """
 
 import json
@@ -30,7 +30,7 @@ class Tokens:
     ends: np.ndarray
 
 
-# Where plain text holds a special token, the others are spelled in these characters, which stand for nothing, one for each token.
+# Where plain text holds an added token, the others are spelled in these characters, which stand for nothing, one for each token.
 _PRIVATE = 0xF0000
 Spans = Sequence[tuple[int, int]]
 
@@ -59,24 +59,24 @@ class TokenModel:
         self._respelled: tokenizers.Tokenizer | None = None
 
     def encode_batch(self, texts: Sequence[str], plain: Sequence[Spans] | None = None) -> list[Tokens]:
-        """Tokenise texts. plain: for each text the parts, (start, end) in characters, in which a special token is text like any other.
+        """Tokenise texts. plain: for each text the parts, (start, end) in characters, in which an added token is text like any other.
 
-        Raises ValueError where a plain part with a special token stands beside characters of private use (U+F0000 on).
+        Raises ValueError where a plain part with an added token stands beside characters of private use (U+F0000 on).
         """
         result = [_tokens(encoding) for encoding in self._model.encode_batch(list(texts), add_special_tokens=False)]
         for index, spans in enumerate(plain or ()):
-            if any(token in texts[index][start:end] for start, end in spans for token in self.special_tokens()):
+            if any(token in texts[index][start:end] for start, end in spans for token in self.added_tokens()):
                 result[index] = self._encode_plain(texts[index], spans)
         return result
 
     def _encode_plain(self, text: str, spans: Spans) -> Tokens:
-        """Ids of a text in whose plain parts a special token stands: a tokenizer that spells special tokens otherwise does not see it."""
-        names = {token: chr(_PRIVATE + number) * len(token) for number, token in enumerate(self.special_tokens())}
+        """Ids of a text in whose plain parts an added token stands: a tokenizer that spells added tokens otherwise does not see it."""
+        names = {token: chr(_PRIVATE + number) * len(token) for number, token in enumerate(self.added_tokens())}
         if self._respelled is None:
             self._respelled = tokenizers.Tokenizer.from_str(json.dumps(_renamed(self.description(), names)))
             _whole_texts(self._respelled)
         if any(_PRIVATE <= ord(sign) < _PRIVATE + len(names) for sign in text):
-            raise ValueError("a special token in plain text beside characters of private use")
+            raise ValueError("an added token in plain text beside characters of private use")
         pattern = re.compile("|".join(re.escape(token) for token in sorted(names, key=len, reverse=True)))
         parts, place = [], 0
         for start, end in sorted(spans):
@@ -102,6 +102,11 @@ class TokenModel:
         """Text -> id of all special tokens."""
         return {token.content: index for index, token in self._model.get_added_tokens_decoder().items() if token.special}
 
+    def added_tokens(self) -> dict[str, int]:
+        """Text -> id of the special tokens, and of the others beside the vocabulary, but for runs of white space (GPT-NeoX has such)."""
+        added = self._model.get_added_tokens_decoder()
+        return {token.content: index for index, token in added.items() if token.special or token.content.strip()}
+
     def description(self) -> dict[str, Any]:
         """tokenizer.json's object for this tokenizer, without a post-processor: it gives the ids that ``encode_batch`` gives."""
         return {**json.loads(self._model.to_str()), "post_processor": None}
@@ -126,7 +131,7 @@ def _tokens(encoding: tokenizers.Encoding) -> Tokens:
 
 
 def _renamed(content: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    """tokenizer.json's object with special tokens under other names, each with its own id. names: token -> its name there."""
+    """tokenizer.json's object with added tokens under other names, each with its own id. names: token -> its name there."""
     added = [{**token, "content": names.get(token["content"], token["content"])} for token in content["added_tokens"]]
     model, vocabulary = content["model"], content["model"]["vocab"]
     if isinstance(vocabulary, dict):

@@ -68,7 +68,7 @@ class Tokenizer:
         except ValueError:
             return None
         # A vocabulary may have no other piece for it, or its merges may spell the token.
-        control = np.isin(tokens.ids, list(self.special_tokens.values()))
+        control = np.isin(tokens.ids, list(self.model.added_tokens().values()))
         for start, end in spans:
             inside = (tokens.starts < end) & (tokens.ends > start)
             covered = set().union(*(range(a, b) for a, b in zip(tokens.starts[inside], tokens.ends[inside], strict=True)))

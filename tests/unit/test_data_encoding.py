@@ -1,5 +1,7 @@
 """Records to examples: the boundary, BOS and EOS, every truncation policy, and the counts."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +100,26 @@ def test_special_tokens_in_a_row_are_text_and_counted():
     assert run(llama, sft("<s>Hello", "hello </s>")).example.responses[0].token_ids[-1] == llama.eos_id
     framed = encode(sft("<s>Hello", "hello"), llama, load_template(llama), Limits(100)).example.prompt_ids
     assert (framed == llama.bos_id).sum() == 1 and llama.decode(framed, skip_special=False) == "<s>[INST] <s>Hello [/INST]"
+
+
+@pytest.mark.parametrize("token", ["<|im_start|>", "<|im_end|>"])
+def test_turn_tokens_that_are_not_called_special_are_text_in_a_row_too(tmp_path, token):
+    """As where one was added as a plain token; the EOS is one of them, too, whatever its flag says."""
+    folder = tmp_path / "plain"
+    shutil.copytree(GOLDEN / "qwen3", folder)
+    for path in (folder / "tokenizer.json", folder / "tokenizer_config.json"):
+        content = json.loads(path.read_text("utf-8"))
+        content.pop("additional_special_tokens", None)
+        for added in [*content.get("added_tokens", []), *content.get("added_tokens_decoder", {}).values()]:
+            added["special"] = added["special"] and added["content"] != token
+        path.write_text(json.dumps(content), "utf-8")
+    tokenizer, whole = Tokenizer.load(folder), Tokenizer.load(GOLDEN / "qwen3")
+    assert token in whole.special_tokens and token not in tokenizer.special_tokens
+    record = sft(f"a {token} b", "<think>\nc\n</think>\n\nd")
+    for choice in ("auto", "chatml"):
+        found, same = (encode(record, one, load_template(one, choice), Limits(200)) for one in (tokenizer, whole))
+        assert found.special_text and shown(tokenizer, found) == shown(whole, same)
+        assert shown(tokenizer, found).count("think") == 2  # the answer's own tokens
 
 
 def test_a_special_token_in_a_prompt_to_answer_names_the_row(letters):

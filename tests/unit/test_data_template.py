@@ -245,7 +245,7 @@ def test_a_typing_mistake_in_a_name(choice, meant):
 
 def test_a_named_template_needs_its_special_tokens():
     llama = Tokenizer.load(GOLDEN / "llama")
-    said = r"chatml writes <\|im_start\|> and <\|im_end\|>, which the tokenizer of .*llama does not have as a special token"
+    said = r"chatml writes <\|im_start\|> and <\|im_end\|>, which the tokenizer of .*llama does not have as a token of its own"
     with pytest.raises(UserError, match=said + r".* Templates that fit this tokenizer: llama2, mistral, vicuna, plain\."):
         load_template(llama, "chatml")
     assert load_template(llama, "vicuna").end_token == load_template(llama, "llama2").end_token == "</s>"
