@@ -110,9 +110,12 @@ def is_objects(window: Window) -> bool:
         _, end = window.value()
     except (ValueError, RecursionError):
         return False
-    many_lines = "\n" in window.text[window.place : end]
-    rest = window.text[end:].partition("\n")[0].strip()
-    return many_lines or rest.startswith("{")
+    if "\n" in window.text[window.place : end]:
+        return True
+    window.go_to(end)
+    while not window.text[window.place :].strip(" \t") and window.more():
+        pass  # the file's block ended between two rows
+    return window.text[window.place :].lstrip(" \t").startswith("{")
 
 
 def stream_pieces(path: Path, window: Window, array: bool) -> Iterator[Piece]:

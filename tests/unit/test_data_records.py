@@ -285,6 +285,13 @@ def test_other_spellings_of_a_file(tmp_path):
     assert len(report.warnings) == 1
 
 
+def test_objects_side_by_side_are_found_wherever_a_block_ends(tmp_path, monkeypatch):
+    rows = write(tmp_path / "rows.json", '{"src": "a", "tgt": "b"}  {"src": "c", "tgt": "d"} {"src": "e", "tgt": "f"}')
+    for size in range(1, 40):
+        monkeypatch.setattr("paddlealign.data.row_bytes.BLOCK", size)
+        assert [record.responses for record in read_records([rows], "sft")[0]] == [("b",), ("d",), ("f",)], size
+
+
 def test_files_that_cannot_be_read(tmp_path):
     empty = write(tmp_path / "empty.json", "")
     with pytest.raises(UserError, match=r"empty\.json: the file is empty"):
