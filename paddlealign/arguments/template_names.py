@@ -15,7 +15,7 @@ TEMPLATE_NAMES: dict[str, tuple[str, ...]] = {
     "vicuna": (),
     "plain": (),
 }
-_OTHER_NAMES = {"qwen2": "qwen", "qwen25": "qwen", "mistralv3": "mistral_v3"}
+_OTHER_NAMES = {"qwen25": "qwen", "mistralv3": "mistral_v3"}
 ALLOWED = f"auto, none, a name ({', '.join(TEMPLATE_NAMES)}) or the path of a .jinja file"
 
 

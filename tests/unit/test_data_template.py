@@ -222,7 +222,7 @@ def test_faults_of_the_chat_template_key(tmp_path):
     [
         ("qwen", "qwen"),
         ("Qwen2.5", "qwen"),
-        ("qwen-2", "qwen"),
+        ("qwen-2.5", "qwen"),
         ("LLaMA-3", "llama3"),
         ("llama_2", "llama2"),
         ("ChatML", "chatml"),
@@ -235,7 +235,9 @@ def test_a_template_by_its_name(choice, name):
 
 
 @pytest.mark.parametrize(
-    ("choice", "meant"), [("vicunna", "vicuna"), ("llama-4", "llama3"), ("chatlm", "chatml"), ("atuo", "auto"), ("xyz", None)]
+    ("choice", "meant"),
+    # Qwen2's own system text is not Qwen2.5's.
+    [("vicunna", "vicuna"), ("llama-4", "llama3"), ("chatlm", "chatml"), ("atuo", "auto"), ("xyz", None), ("qwen2", "qwen")],
 )
 def test_a_typing_mistake_in_a_name(choice, meant):
     said = template_problem(choice)
