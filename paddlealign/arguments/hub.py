@@ -4,6 +4,7 @@ What exists as a path is never looked up. The libraries take seconds to import, 
 """
 
 import functools
+import http.client
 import os
 import re
 import urllib.error
@@ -79,7 +80,7 @@ def say_if_offline() -> None:
         urllib.request.urlopen(endpoint, timeout=10).close()
     except urllib.error.HTTPError:
         return  # it answers
-    except (OSError, ValueError):
+    except (OSError, ValueError, http.client.HTTPException):
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 

@@ -95,6 +95,8 @@ def check_paths(arguments: Arguments) -> None:
         if isinstance(arguments, DpoArguments) and arguments.objective.ref_lora_path:
             folders["ref_lora_path"] = arguments.objective.ref_lora_path
             _check_adapter("ref_lora_path", arguments.objective.ref_lora_path, problems)
+        sources = {key: Path(folder) for key, folder in folders.items() if folder}
+        _check_output(arguments.training, sources, problems)
         try:
             waits = problems and any(map(is_hub_id, arguments.data.dataset_name_or_path or ()))  # a hub may take minutes to answer
             files = DatasetFiles((), ()) if waits else dataset_files(arguments.data, arguments.rows, arguments.training)
@@ -102,7 +104,7 @@ def check_paths(arguments: Arguments) -> None:
             problems.append(str(error))
             files = DatasetFiles((), ())
         problems += _no_rows("train_dataset_path", files.train) + _no_rows("dev_dataset_path", files.dev)
-        _check_output(arguments.training, {key: Path(folder) for key, folder in folders.items() if folder}, files, problems)
+        _check_written(arguments.training, [("the data file", file) for file in (*files.train, *files.dev)], problems)
     if problems:
         problems += [
             f"{key}: there is no folder {name}; a hub is asked for it when the rest is right."
@@ -195,8 +197,8 @@ def _check_template(template: str, problems: list[str]) -> None:
     problems += [problem] if problem else []
 
 
-def _check_output(training: TrainingArguments, folders: Mapping[str, Path], files: DatasetFiles, problems: list[str]) -> None:
-    """Nothing that the run reads, and no model that is not a run's, may lie where the run writes."""
+def _check_output(training: TrainingArguments, folders: Mapping[str, Path], problems: list[str]) -> None:
+    """No folder that the run reads, and no model that is not a run's, may lie where the run writes."""
     output = Path(training.output_dir)
     if output.exists() and not output.is_dir():
         problems.append(f"output_dir: {output} is a file; name a folder.")
@@ -204,12 +206,7 @@ def _check_output(training: TrainingArguments, folders: Mapping[str, Path], file
     for key, folder in folders.items():
         if output.resolve() == folder.resolve():
             problems.append(f"output_dir: {output} is {key} itself, which is never written to. Name another folder.")
-    for key, path in [*folders.items(), *(("the data file", file) for file in (*files.train, *files.dev))]:
-        place = _written_place(output, path)
-        if place:
-            problems.append(
-                f"output_dir: {key} {path} lies in {output} as {place}, which the run writes or removes. Name another output_dir."
-            )
+    _check_written(training, list(folders.items()), problems)
     resume = training.resume_from_checkpoint
     if resume and resume not in ("true", "auto") and not Path(resume).is_dir():
         problems.append(f"resume_from_checkpoint: there is no folder {resume}; in {output} there are: {_checkpoints(output)}.")
@@ -219,6 +216,17 @@ def _check_output(training: TrainingArguments, folders: Mapping[str, Path], file
             problems.append(
                 f"output_dir: {output} holds a model that no run of PaddleAlign made ({found}), which would be replaced. "
                 "Name another folder."
+            )
+
+
+def _check_written(training: TrainingArguments, sources: Sequence[tuple[str, Path]], problems: list[str]) -> None:
+    """Nothing that the run reads, (what it is, where), may lie under a name that it writes."""
+    output = Path(training.output_dir)
+    for key, path in sources:
+        place = _written_place(output, path)
+        if place:
+            problems.append(
+                f"output_dir: {key} {path} lies in {output} as {place}, which the run writes or removes. Name another output_dir."
             )
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from paddlealign.arguments import parse
 from paddlealign.arguments.hub import fetch_checkpoints, is_hub_id, say_if_offline
+from paddlealign.arguments.paths import check_paths
 from paddlealign.data.sources import pieces, row_of
 from paddlealign.errors import UserError
 from tests.unit.test_row_files import found, refused
@@ -112,6 +113,27 @@ def test_the_libraries_are_told_that_a_hub_cannot_be_reached(monkeypatch):
     assert os.environ["HF_HUB_OFFLINE"] == "0"
     say_if_offline()  # nobody listens there any more
     assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+@pytest.mark.parametrize("endpoint", ["https://a b", "a.b", "https://[a"])
+def test_what_is_no_address_of_a_hub_is_one_that_cannot_be_reached(monkeypatch, endpoint):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    say_if_offline()
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+def test_a_hub_is_asked_for_rows_when_the_rest_is_right(hub):
+    Path("m").mkdir()
+    Path("m/config.json").write_text("{}")
+    Path("o").write_text("a file in the way")
+    words = ["--model_name_or_path=m", "--output_dir=o", "--do_train", "--dataset_name_or_path=org/rows-c", "--subset=alpha"]
+    with pytest.raises(UserError, match="output_dir: o is a file"):
+        check_paths(parse("sft", words, {}))
+    assert not hub
+    Path("o").unlink()
+    check_paths(parse("sft", words, {}))
+    assert hub == [("org/rows-c", "alpha")]
 
 
 def test_a_checkpoint_is_fetched_without_what_is_not_read(monkeypatch, tmp_path):
