@@ -296,9 +296,16 @@ def test_the_plain_template_is_what_none_does():
     assert render(load_template(tokenizer, "plain"), record) == render(load_template(tokenizer, "none"), record)
 
 
-def test_two_turns_that_spell_a_special_token_are_refused():
+@pytest.mark.parametrize("choice", ["none", "plain"])
+def test_two_turns_that_spell_a_special_token_are_refused(choice):
+    template = load_template(Tokenizer.load(GOLDEN / "llama"), choice)
     with pytest.raises(RowRefusedError, match="spell a special token"):
-        render(load_template(Tokenizer.load(GOLDEN / "llama"), "none"), talk("a <", "s> b"))
+        render(template, talk("a <", "s> b"))
+    with pytest.raises(RowRefusedError, match="spell a special token"):
+        render_prompt(template, [Message("system", "</"), Message("user", "s>")])
+    for parted in (talk("a <", " s> b"), talk("a <", "b <")):
+        assert render(template, parted)[0].text == parted.messages[0].content + parted.responses[0] + "</s>"
+    assert render(load_template(Tokenizer.load(GOLDEN / "llama"), "vicuna"), talk("a <", "s> b"))
 
 
 @pytest.mark.parametrize(
