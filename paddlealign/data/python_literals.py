@@ -20,7 +20,8 @@ def literal_row(text: str) -> Any:
     if not text.lstrip().startswith("{"):
         return None
     try:
-        return _value(_parsed(text), _lines(text.strip()))
+        body = _parsed(text)
+        return _value(body, _lines(text.strip())) if isinstance(body, ast.Dict) else None  # with a comma behind it, it is a tuple
     except ERRORS:
         return None
 

@@ -64,6 +64,7 @@ LINES = [
     ("a number in a list", GOOD + line(src=["q"], tgt=[1]), "2", "tgt[0] is number 1", (1, 1)),
     ("messages that are none", GOOD + line(messages="q"), "2", "messages is text 'q'", (1, 1)),
     ("a message that is none", GOOD + line(messages=[3]), "2", "messages[0] is number 3", (1, 1)),
+    ("a comma behind", GOOD + line(src="q", tgt="a")[:-1] + b",\n" + GOOD, "2:25", "Extra data, found ','", (2, 1)),
     ("a long line", GOOD + line(src="q" * 10_000_000, tgt=""), "2", "tgt is empty", (1, 1)),
     ("a broken long line", GOOD + line(src="q" * 10_000_000, tgt="a")[:-3] + b"\n" + GOOD, "2:10000020", "Unterminated string", (2, 1)),
 ]  # fmt: skip
