@@ -64,8 +64,9 @@ class TokenModel:
         Raises ValueError where a plain part with an added token stands beside characters of private use (U+F0000 on).
         """
         result = [_tokens(encoding) for encoding in self._model.encode_batch(list(texts), add_special_tokens=False)]
+        added = self.added_tokens() if plain else {}
         for index, spans in enumerate(plain or ()):
-            if any(token in texts[index][start:end] for start, end in spans for token in self.added_tokens()):
+            if any(token in texts[index][start:end] for start, end in spans for token in added):
                 result[index] = self._encode_plain(texts[index], spans)
         return result
 
