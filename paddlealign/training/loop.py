@@ -53,6 +53,8 @@ def fit(
                 _save(task, state, settings, log, carried, progress)
             _stop(task, state, stop)
         window_start = time.perf_counter()
+    if state.step:  # an earlier start may have been killed between a checkpoint and this
+        _let_old_go(task, state, settings, output_dir, progress)
     for step in task.feed.steps(first=state.step):
         if settings.early_stopping_patience and state.stale_evaluations >= settings.early_stopping_patience:
             stale = f"{state.stale_evaluations} evaluations without a better {settings.metric_for_best_model}"
@@ -273,6 +275,11 @@ def _save(task: Task, state: TrainState, settings: TrainingArguments, log: RunLo
         task.run_file,
     )
     progress.say(f"saved {path}")
+    _let_old_go(task, state, settings, output_dir, progress)
+
+
+def _let_old_go(task: Task, state: TrainState, settings: TrainingArguments, output_dir: Path, progress: Progress) -> None:
+    """Keep as many checkpoints as save_total_limit says."""
     if task.topology.is_main:
         best = state.best_step if settings.load_best_model_at_end else None
         failure = prune_checkpoints(output_dir, settings.save_total_limit, best)
