@@ -25,8 +25,8 @@ from paddlealign.arguments.template_names import TEMPLATE_NAMES
 # A ~ at the start of these values is the user's home folder. chat_template and resume_from_checkpoint may be words, which have none.
 PATH_KEYS = frozenset({
     "model_name_or_path", "tokenizer_name_or_path", "dataset_name_or_path", "train_dataset_path", "dev_dataset_path", "chat_template",
-    "output_dir", "resume_from_checkpoint", "ref_model_name_or_path", "reference_cache_dir", "data_file", "output_file", "json",
-    "lora_path", "ref_lora_path",
+    "output_dir", "resume_from_checkpoint", "ref_model_name_or_path", "reference_cache_dir", "dataset_cache_dir", "data_file",
+    "output_file", "json", "lora_path", "ref_lora_path",
     "answers_a", "answers_b", "reward_model_name_or_path", "policy_model_name_or_path", "baseline_model_name_or_path",
     "sample_data_file", "sample_reward_model",
 })  # fmt: skip
@@ -92,6 +92,15 @@ class DataArguments:
         "Pack examples into rows of max_length tokens before they are grouped: batch sizes then count packed rows.", False
     )
     greedy_zero_padding: bool = _key("Like zero_padding, with the best-fitting examples put together: fewer rows, another order.", False)
+    dataset_num_proc: Optional[int] = _key(
+        "Processes that turn the rows into tokens; unset, as many as there are cores. It changes speed alone.", None, metavar="N"
+    )
+    dataset_cache_dir: Optional[str] = _key(
+        "Folder of the rows in tokens, which later runs take from there and which runs may share; unset: output_dir/encoded, where those "
+        "of other settings are removed (under check: nowhere).",
+        None,
+        metavar="DIR",
+    )
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,8 @@ def check_paths(arguments: Arguments) -> None:
         folders["lora_path"] = arguments.adapter.lora_path
         if isinstance(arguments, DpoArguments) and Path(arguments.objective.reference_cache_dir or ".").is_file():
             problems.append(f"reference_cache_dir: {arguments.objective.reference_cache_dir} is a file; name a folder.")
+        if Path(arguments.data.dataset_cache_dir or ".").is_file():
+            problems.append(f"dataset_cache_dir: {arguments.data.dataset_cache_dir} is a file; name a folder.")
         if isinstance(arguments, DpoArguments) and arguments.objective.ref_model_name_or_path:
             folders["ref_model_name_or_path"] = arguments.objective.ref_model_name_or_path
             _check_checkpoint("ref_model_name_or_path", arguments.objective.ref_model_name_or_path, problems)

@@ -36,6 +36,7 @@ _POSITIVE = Range(0, low_included=False)
 RANGES: dict[str, Range] = {
     "src_length": Range(1),
     "max_length": Range(1),
+    "dataset_num_proc": Range(1),
     "num_train_epochs": _POSITIVE,
     "max_steps": Range(-1),
     "per_device_train_batch_size": Range(1),

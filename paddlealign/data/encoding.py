@@ -15,6 +15,7 @@ from tqdm import tqdm
 from paddlealign.data.answer_spans import Rendered, RowRefusedError
 from paddlealign.data.encoding_report import Encoded, EncodingReport, Refusal
 from paddlealign.data.example import Example, Record, Response
+from paddlealign.data.examples import Examples
 from paddlealign.data.literal_text import FramedText
 from paddlealign.data.rendering import render, render_prompt
 from paddlealign.data.template import Template
@@ -45,9 +46,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class EncodedSet:
-    """All examples of a data set. kept: int64 [examples], the index of the record that each comes from."""
+    """All examples of a few rows, in memory. kept: int64 [examples], the index of the record that each comes from."""
 
-    examples: list[Example]
+    examples: Examples
     kept: np.ndarray
     report: EncodingReport
 
@@ -61,7 +62,7 @@ class EncodedPrompt(NamedTuple):
 
 def encode(record: Record, tokenizer: Tokenizer, template: Template, limits: Limits) -> Encoded | Refusal:
     """One record with responses to one example, or the reason why not. Raises UserError if it is too long and truncation is "error"."""
-    return next(_encode_chunk([record], tokenizer, template, limits))
+    return next(encode_records([record], tokenizer, template, limits))
 
 
 def encode_all(records: Sequence[Record], tokenizer: Tokenizer, template: Template, limits: Limits, progress: bool = False) -> EncodedSet:
@@ -72,15 +73,15 @@ def encode_all(records: Sequence[Record], tokenizer: Tokenizer, template: Templa
     with tqdm(total=len(records), desc="encoding", unit="row", disable=not progress, leave=False) as bar:
         for start in range(0, len(records), _CHUNK):
             chunk = records[start : start + _CHUNK]
-            for offset, outcome in enumerate(_encode_chunk(chunk, tokenizer, template, limits)):
+            for offset, outcome in enumerate(encode_records(chunk, tokenizer, template, limits)):
                 report.count(chunk[offset].source, outcome)
                 if isinstance(outcome, Encoded):
                     examples.append(outcome.example)
                     kept.append(start + offset)
             bar.update(len(chunk))
     if not examples:
-        raise UserError(_nothing_left(report, limits))
-    return EncodedSet(examples, np.array(kept, np.int64), report)
+        raise UserError(nothing_left(report, limits))
+    return EncodedSet(Examples.of(examples), np.array(kept, np.int64), report)
 
 
 def encode_prompt(record: Record, tokenizer: Tokenizer, template: Template, src_length: int | None = None) -> EncodedPrompt:
@@ -111,7 +112,7 @@ def examples_hash(examples: Sequence[Example]) -> str:
     return total.hexdigest()
 
 
-def _encode_chunk(records: Sequence[Record], tokenizer: Tokenizer, template: Template, limits: Limits) -> Iterator[Encoded | Refusal]:
+def encode_records(records: Sequence[Record], tokenizer: Tokenizer, template: Template, limits: Limits) -> Iterator[Encoded | Refusal]:
     """Render all, tokenise all at once (that is where the time goes), then lay out each."""
     rendered: list[tuple[Rendered, ...] | Refusal] = []
     for record in records:
@@ -238,7 +239,8 @@ def _refuse_useless(encoded: Encoded, branches: Sequence[Rendered]) -> Encoded |
     return replace(encoded, altered_turns=branches[0].altered_turns, special_text=special_text)
 
 
-def _nothing_left(report: EncodingReport, limits: Limits) -> str:
+def nothing_left(report: EncodingReport, limits: Limits) -> str:
+    """Why no example is left, for an error."""
     reasons = [f"{count} refused: {reason} (first: {report.refused_at[reason]})" for reason, count in report.refused.items()]
     if report.dropped_too_long:
         long = f"{report.dropped_too_long} too long for src_length {limits.src_length} and max_length {limits.max_length}"

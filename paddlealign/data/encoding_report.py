@@ -1,7 +1,8 @@
 """What became of the rows on their way to tokens, and the counts that are told to the user."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from operator import add
 
 from paddlealign.data.example import Example
 
@@ -75,3 +76,15 @@ class EncodingReport:
         else:
             self.refused[outcome.reason] += 1
             self.refused_at.setdefault(outcome.reason, source)
+
+    def add(self, other: "EncodingReport", path: str) -> None:
+        """Take in the counts of a part of a file, whose ``refused_at`` and ``special_text_at`` are lines of it."""
+        for item in fields(self):
+            if item.type == "int" or item.type is int:
+                join = max if item.name.startswith("longest") else add
+                setattr(self, item.name, join(getattr(self, item.name), getattr(other, item.name)))
+        if other.special_text_at:
+            self.special_text_at = self.special_text_at or f"{path}:{other.special_text_at}"
+        self.refused.update(other.refused)
+        for reason, line in other.refused_at.items():
+            self.refused_at.setdefault(reason, f"{path}:{line}")

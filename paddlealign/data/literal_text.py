@@ -30,6 +30,7 @@ class Masks:
         self.mask_of = {text: chr(_FIRST + number) * len(text) for number, text in enumerate(dict.fromkeys(texts))}
         self._text_of = {mask: text for text, mask in self.mask_of.items()}
         self.texts, self._masks = any_of(list(self.mask_of)), any_of(list(self._text_of))
+        self._beginnings = tuple({text[:length] for text in self.mask_of for length in range(1, len(text))})
 
     def mask(self, value: Any) -> Any:
         """A text, or JSON's value of texts, with all of the texts in it masked."""
@@ -44,6 +45,10 @@ class Masks:
         if not _MASKED.search(text):
             return text
         return self._masks.sub(lambda match: self._text_of[match.group()], text)
+
+    def begins_one(self, text: str) -> bool:
+        """Whether a text, but for white space behind it, ends with the beginning of one of the texts."""
+        return text.rstrip().endswith(self._beginnings)
 
     def framed(self, text: str) -> FramedText:
         """A rendered text, with its masks beside what is meant where it has any."""

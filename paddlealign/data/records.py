@@ -53,7 +53,7 @@ class ReadReport:
     refused_at: dict[str, str]
     forms: dict[str, int]
     warnings: tuple[str, ...]
-    skipped: tuple[RefusedRow, ...] = ()
+    skipped: Sequence[RefusedRow] = ()
 
 
 @dataclass(frozen=True)

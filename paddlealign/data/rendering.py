@@ -17,6 +17,8 @@ from paddlealign.data.template import Template, run
 from paddlealign.data.tool_turns import find_calls, refuse_tools, refuse_unseen_tools
 
 Tools = Sequence[dict[str, Any]] | None
+_GUARD = "\ue002"  # for private use, as the marks of answers
+_SPELLED = "two turns, one behind the other, spell a special token (set chat_template to one that parts them)"
 
 
 def render(template: Template, record: Record) -> tuple[Rendered, ...]:
@@ -47,6 +49,7 @@ def render_prompt(template: Template, messages: Sequence[Message], tools: Tools 
         refuse_unseen_tools(template, shown, masked_tools)
         text = run(template, shown, masked_tools, add_generation_prompt=True)
         _hold(template, (plain, tools), shown, text, add_generation_prompt=True)
+        _refuse_spelled(template, shown, masked_tools, text, add_generation_prompt=True)
     except RowRefusedError as error:
         raise RowRefusedError(template.masks.unmask(str(error))) from None
     return template.masks.framed(text)
@@ -67,6 +70,18 @@ def _hold(
         raise RowRefusedError("the chat template alters the text of a special token that stands in the row (remove it from the row)")
 
 
+def _refuse_spelled(
+    template: Template, messages: list[dict[str, Any]], tools: Tools, text: str, add_generation_prompt: bool = False
+) -> None:
+    """No turn may spell a special token together with what the template puts behind it, as those do that only join the turns."""
+    if not any(template.masks.begins_one(message.get("content") or "") for message in messages):
+        return
+    parted = [{**message, "content": message["content"] + _GUARD} if message.get("content") else message for message in messages]
+    count = len(template.masks.texts.findall(run(template, parted, tools, add_generation_prompt)))
+    if len(template.masks.texts.findall(text)) != count:
+        raise RowRefusedError(_SPELLED)
+
+
 def _frame(template: Template, record: Record, answer: Message) -> Rendered:
     """The conversation with one response in the template's frames."""
     everyone = [*record.messages, answer]
@@ -78,6 +93,7 @@ def _frame(template: Template, record: Record, answer: Message) -> Rendered:
     speaking = [i for i in earlier if not everyone[i].tool_calls]
     whole = run(template, messages, tools)
     _hold(template, (plain, record.tools), messages, whole)
+    _refuse_spelled(template, messages, tools, whole)
     calls = find_calls(template, messages, tools, whole)
     hidden = speaking if answer.tool_calls else [*speaking, last]
     frame = split_at_marks(run(template, [{**m, "content": mark(i)} if i in hidden else m for i, m in enumerate(messages)], tools))
@@ -141,7 +157,7 @@ def _join_turns(template: Template, messages: Sequence[Message]) -> tuple[str, l
             answers.append((start, len(text)))
     spelt = template.masks.texts.findall(text)
     if len(spelt) != len(answers) + (bool(bos) and text.startswith(bos)):
-        raise RowRefusedError("two turns, one behind the other, spell a special token (set chat_template to one that parts them)")
+        raise RowRefusedError(_SPELLED)
     return text, answers
 
 

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,8 @@ def _whole_texts(model: tokenizers.Tokenizer) -> None:
 
 
 def _tokens(encoding: tokenizers.Encoding) -> Tokens:
-    offsets = np.array(encoding.offsets, np.int32).reshape(-1, 2)
+    # twice as fast as np.array of pairs, which is a tenth of all that is done to a row
+    offsets = np.fromiter(chain.from_iterable(encoding.offsets), np.int32, 2 * len(encoding)).reshape(-1, 2)
     return Tokens(np.array(encoding.ids, np.int32), offsets[:, 0], offsets[:, 1])
 
 

@@ -17,6 +17,7 @@ from paddlealign.arguments.row_fields import AnswerRowArguments
 from paddlealign.data.describe import describe, legend
 from paddlealign.data.encoding import Limits
 from paddlealign.data.example import Example, Record
+from paddlealign.data.examples import Examples
 from paddlealign.data.records import ReadReport, read_rows
 from paddlealign.data.refusals import RefusedRow, describe_refusals
 from paddlealign.data.tokenizer import Tokenizer
@@ -148,7 +149,7 @@ def judge_by_models(judging: JudgeArguments, duels: list[Duel]) -> list[Judged]:
     return judged
 
 
-def encode_duels(judging: JudgeArguments, duels: list[Duel], tokenizer: Tokenizer) -> tuple[list[Duel], list[Example]]:
+def encode_duels(judging: JudgeArguments, duels: list[Duel], tokenizer: Tokenizer) -> tuple[list[Duel], Examples]:
     """The duels of which both answers can be scored, and their examples, A's and B's in turn; what is left out is told."""
     records = [record for duel in duels for record in (duel.first, duel.second)]
     limits = Limits(judging.max_length, judging.src_length, judging.truncation)
@@ -160,10 +161,10 @@ def encode_duels(judging: JudgeArguments, duels: list[Duel], tokenizer: Tokenize
         raise UserError("no prompt is left of which both answers can be scored. Raise max_length or src_length, or set truncation.")
     if len(whole) < len(duels):
         say(f"note: {len(duels) - len(whole):,} of {len(duels):,} prompts are not judged, since an answer was left out")
-    return [duels[index] for index in whole], [place[index] for pair in whole for index in (2 * pair, 2 * pair + 1)]
+    return [duels[index] for index in whole], Examples.of([place[index] for pair in whole for index in (2 * pair, 2 * pair + 1)])
 
 
-def duel_scores(judging: JudgeArguments, scorers: list[Scorer], examples: list[Example], pad_id: int) -> np.ndarray:
+def duel_scores(judging: JudgeArguments, scorers: list[Scorer], examples: Examples, pad_id: int) -> np.ndarray:
     """The score of each example, float64 [examples]: the reward, or beta (log pi - log ref). One model at a time is in memory."""
     pace = Pace(pad_id, 2 * judging.batch_size)
     if judging.reward_model_name_or_path:

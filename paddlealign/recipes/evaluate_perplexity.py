@@ -7,7 +7,8 @@ from typing import Any
 from paddlealign.arguments.results import EvaluatePerplexityArguments
 from paddlealign.data.describe import describe, legend, telling
 from paddlealign.data.encoding import Limits
-from paddlealign.data.example import Example, Record, scored_as
+from paddlealign.data.example import Record, scored_as
+from paddlealign.data.examples import Examples
 from paddlealign.data.records import read_rows
 from paddlealign.data.refusals import RefusedRow
 from paddlealign.data.tokenizer import Tokenizer
@@ -62,7 +63,7 @@ def run(arguments: EvaluatePerplexityArguments) -> None:
 
 def read_held_out(
     arguments: EvaluatePerplexityArguments, tokenizer: Tokenizer
-) -> tuple[list[tuple[dict[str, Any], Record]], list[Example], Sequence[RefusedRow]]:
+) -> tuple[list[tuple[dict[str, Any], Record]], Examples, Sequence[RefusedRow]]:
     """The rows of data_file that can be scored, each as its row, its record and its tokens; and the rows that were skipped.
 
     What is left out is told.

@@ -13,7 +13,8 @@ from paddlealign.arguments.results import EvaluateRewardsArguments
 from paddlealign.arguments.row_fields import read_columns
 from paddlealign.data.describe import describe, legend
 from paddlealign.data.encoding import Limits
-from paddlealign.data.example import Example, Record
+from paddlealign.data.example import Record
+from paddlealign.data.examples import Examples
 from paddlealign.data.records import read_rows
 from paddlealign.data.refusals import RefusedRow
 from paddlealign.data.tokenizer import Tokenizer
@@ -58,7 +59,7 @@ def run(arguments: EvaluateRewardsArguments) -> None:
 
 def read_answers(
     arguments: EvaluateRewardsArguments, tokenizer: Tokenizer
-) -> tuple[list[tuple[dict[str, Any], Record]], list[Example], Sequence[RefusedRow]]:
+) -> tuple[list[tuple[dict[str, Any], Record]], Examples, Sequence[RefusedRow]]:
     """The pairs and answers of data_file that can be scored, each as its row, its record and its tokens; and the rows that were skipped.
 
     What is left out is told.

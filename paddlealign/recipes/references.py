@@ -190,7 +190,7 @@ def cached_references(arguments: DpoArguments, start: Start, rows: Rows, chosen:
     model: Decoder | None = None
     tables: list[np.ndarray] = []
     for split, examples in (("train", rows.train), ("dev", rows.dev)):
-        name = fingerprint(examples, chosen.weights, dtype, ld_alpha)
+        name = fingerprint(rows.tokens_hashes[split], chosen.weights, dtype, ld_alpha)
         table = _known(start, folder, name, len(examples))
         done = len(examples) - int(np.isnan(table).any(1).sum())
         if done < len(examples):
@@ -203,7 +203,7 @@ def cached_references(arguments: DpoArguments, start: Start, rows: Rows, chosen:
             if start.topology.is_main:
                 write_cache(folder, name, table)
             say(f"reference: log-probs of {len(examples)} {split} rows computed with {chosen.folder}{beside}, kept in {folder}")
-        elif examples:
+        elif len(examples):
             if start.topology.is_main:
                 remove_leftovers(folder, name)
             say(f"reference: log-probs of {len(examples)} {split} rows read from {folder}")

@@ -2,13 +2,11 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from paddlealign.arguments.results import RewardArguments
-from paddlealign.data.example import Example
 from paddlealign.models.config import DecoderConfig, read_config
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.score_head import initialise_score, with_score_head
@@ -34,7 +32,7 @@ def run(arguments: RewardArguments, request: StopRequest, lock: FolderLock) -> N
         need_score_head(with_adapter(stored, arguments.adapter.lora_path), "model_name_or_path")
     rows = prepare_rows(arguments, "preference")
     check_shared_prompts(rows, stored, "model_name_or_path")
-    margins = {split: margins_of(examples) for split, examples in (("train", rows.train), ("dev", rows.dev))}
+    margins = {split: examples.margins.astype(np.float32) for split, examples in (("train", rows.train), ("dev", rows.dev))}
     for split, of_pairs in margins.items():
         if of_pairs.any():
             given = np.count_nonzero(of_pairs)
@@ -53,11 +51,6 @@ def run(arguments: RewardArguments, request: StopRequest, lock: FolderLock) -> N
         check_run(arguments, task, rows.train or rows.dev, rows.tokenizer, reference=None)
         return
     train(arguments, start, task, hashes, rows.refused)
-
-
-def margins_of(examples: Sequence[Example]) -> np.ndarray:
-    """The pairs' margins: float32 [examples]."""
-    return np.array([example.margin for example in examples], np.float32)
 
 
 def load_reward_policy(

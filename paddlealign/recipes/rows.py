@@ -1,27 +1,22 @@
 """The rows of a training run: read, encoded, told, and held against the model."""
 
 import hashlib
-import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from paddlealign.arguments.results import TrainArguments
-from paddlealign.arguments.row_fields import column_names, numbers, shares
-from paddlealign.arguments.row_files import dataset_files, train_sources
-from paddlealign.data.encoding import Limits, encode_all, examples_hash
+from paddlealign.arguments.row_fields import numbers
+from paddlealign.arguments.row_files import train_sources
+from paddlealign.data.encoding import examples_hash
 from paddlealign.data.encoding_report import EncodingReport
-from paddlealign.data.example import Batch, Example, Record, scored_as
-from paddlealign.data.mismatched import with_mismatched
+from paddlealign.data.example import Batch, Record
+from paddlealign.data.examples import Examples
 from paddlealign.data.order import Mixture, evaluation_plan
-from paddlealign.data.packing import lay, lengths_of
-from paddlealign.data.records import ReadReport, RowReading, read_records
-from paddlealign.data.refusals import RefusedRow, describe_refusals
-from paddlealign.data.repeats import describe_leaks, describe_repeats
-from paddlealign.data.shares import in_share
-from paddlealign.data.sources import data_hash
+from paddlealign.data.packing import lay
+from paddlealign.data.records import ReadReport
+from paddlealign.data.refusals import RefusedRow, describe_refusals, kept_refusals
 from paddlealign.data.template import load_template
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.errors import UserError
@@ -29,6 +24,7 @@ from paddlealign.models.config import DecoderConfig
 from paddlealign.parallel.topology import Axis
 from paddlealign.recipes.adapter import load_tokenizer
 from paddlealign.recipes.device import say
+from paddlealign.recipes.splits import Split, leaks, open_splits, repeats_in
 from paddlealign.training.feed import Feed
 
 
@@ -38,92 +34,79 @@ class Rows:
 
     end_id: the token that ends an answer.
     hashes: for run.json, by what they are of: the files of each split, and the training examples' tokens. train_labels, dev_labels: bool
-    [examples] of labelled rows, which are desirable; None for other kinds. dev_records: what the dev examples were made of.
-    refused: rows of both that were skipped. mixture: how many of the training examples come from each path, and how much of them an epoch
-    takes. train_sources: "file:line" of each training example.
+    [examples] of labelled rows, which are desirable; None for other kinds. mixture: how many of the training examples come from each path,
+    and how much of them an epoch takes. highest_id: of all tokens. tokens_hashes: of each split, see ``examples_hash``.
+    dev_records: reads what the dev examples were made of. refused: rows of both splits that were skipped.
+    train_source: tells where a training example stands, "file:line".
     """
 
     tokenizer: Tokenizer
     end_id: int
-    train: list[Example]
-    dev: list[Example]
+    train: Examples
+    dev: Examples
     hashes: dict[str, str]
     train_labels: np.ndarray | None = None
     dev_labels: np.ndarray | None = None
-    dev_records: Sequence[Record] = ()
     mixture: Mixture = ()
-    refused: tuple[RefusedRow, ...] = ()
-    train_sources: Sequence[str] = ()
+    highest_id: int = -1
+    tokens_hashes: Mapping[str, str] = field(default_factory=dict)
+    dev_records: Callable[[], Iterator[Record]] = lambda: iter(())
+    refused: Sequence[RefusedRow] = ()
+    train_source: Callable[[int], str] | None = None
+
+
+NO_EXAMPLES = Examples.of([])
 
 
 def prepare_rows(arguments: TrainArguments, kind: str, score_turns: str | None = None) -> Rows:
-    """Read and encode the train and dev rows, and tell what became of them. kind: "sft", "preference" or "labelled".
+    """The train and dev rows in tokens, encoded or taken from where they were; what became of them is told.
 
-    score_turns: which of an SFT row's answers are scored; None in pairs, whose answers always are.
+    kind: "sft", "preference" or "labelled". score_turns: which of an SFT row's answers are scored; None in pairs, whose answers always are.
     """
     data = arguments.data
     tokenizer = load_tokenizer(arguments.model, arguments.adapter.lora_path)
     template = load_template(tokenizer, data.chat_template)
-    limits = Limits(data.max_length, data.src_length, data.truncation)
-    progress = sys.stderr.isatty() and not arguments.training.disable_tqdm
-    sets: dict[str, list[Example]] = {"train": [], "dev": []}
-    labels: dict[str, np.ndarray] = {}
-    dev_records: list[Record] = []
-    hashes = {}
-    mixture: Mixture = ()
-    sources: list[str] = []
-    trained: list[Record] = []
-    refused: tuple[RefusedRow, ...] = ()
-    reading = RowReading(arguments.rows.row_form, arguments.rows.pairs, column_names(arguments.rows, kind), arguments.rows.system_prompt)
-    for split, paths in dataset_files(data, arguments.rows, arguments.training)._asdict().items():
-        if paths:
-            everyone, read = read_records(paths, kind, reading, arguments.rows.on_bad_row)
-            refused += read.skipped
-            records = _share(arguments, everyone) if split == "train" else everyone
-            repeats = describe_repeats(split, records) + (describe_leaks(trained, records) if split == "dev" else [])
-            trained = records if split == "train" else trained
-            if score_turns is not None:
-                records = [scored_as(record, score_turns) for record in records]
-            encoded = encode_all(records, tokenizer, template, limits, progress)
-            sets[split] = encoded.examples
-            if split == "dev":
-                dev_records = [records[index] for index in encoded.kept]
-            if kind == "labelled":
-                sets[split] = with_mismatched(encoded.examples, data.max_length)
-                labels[split] = np.array([bool(records[index].desirable) for index in encoded.kept])
-                hashes[f"{split} labels"] = hashlib.sha256(labels[split].tobytes()).hexdigest()
-            hashes[f"{split} files"] = data_hash(paths)
-            if split == "train":
-                sources = [records[index].source for index in encoded.kept]
-                mixture = _mixture(arguments, sources)
-            for line in [*describe_rows(split, read, encoded.report, len(everyone) - len(records)), *repeats]:
-                say(line)
-    hashes["train tokens"] = examples_hash(sets["train"])
-    end_id = tokenizer.special_tokens.get(template.end_token, tokenizer.eos_id)
-    made = labels.get("train"), labels.get("dev"), dev_records, mixture, refused, sources
-    return Rows(tokenizer, end_id, sets["train"], sets["dev"], hashes, *made)
+    splits = open_splits(arguments, kind, score_turns, tokenizer, template)
+    train, dev = splits.get("train"), splits.get("dev")
+    mixture = _mixture(arguments, train) if train else ()
+    hashes: dict[str, str] = {}
+    for name, split in splits.items():
+        if split.labels is not None:
+            hashes[f"{name} labels"] = hashlib.sha256(split.labels.tobytes()).hexdigest()
+        hashes[f"{name} files"] = split.content
+        lines = describe_rows(name, split.told.read, split.told.encoding, split.told.other_shares)
+        for line in [*lines, *repeats_in(name, split), *(leaks(train, split) if name == "dev" and train else [])]:
+            say(line)
+    nothing = examples_hash(NO_EXAMPLES)
+    tokens_hashes = {name: splits[name].store.tokens_hash if name in splits else nothing for name in ("train", "dev")}
+    hashes["train tokens"] = tokens_hashes["train"]
+    return Rows(
+        tokenizer,
+        tokenizer.special_tokens.get(template.end_token, tokenizer.eos_id),
+        train.examples if train else NO_EXAMPLES,
+        dev.examples if dev else NO_EXAMPLES,
+        hashes,
+        train.labels if train else None,
+        dev.labels if dev else None,
+        mixture,
+        max((split.store.highest_id for split in splits.values()), default=-1),
+        tokens_hashes,
+        dev.records if dev else lambda: iter(()),
+        kept_refusals((split.store.refused, split.encoder.paths) for split in splits.values()),
+        train.example_source if train else None,
+    )
 
 
-def _share(arguments: TrainArguments, records: list[Record]) -> list[Record]:
-    """The training records that data_split gives this command; all of them where it is unset."""
-    part = shares(arguments.rows, arguments.command)
-    if part is None:
-        return records
-    mine = in_share(records, *part)
-    if not mine:
-        raise UserError(f"data_split {arguments.rows.data_split}: none of the {len(records):,} training records lies in this share.")
-    return mine
-
-
-def _mixture(arguments: TrainArguments, sources: Sequence[str]) -> Mixture:
-    """How many examples come from each path of training rows, and its weight, which is told. sources: "file:line" of each example."""
+def _mixture(arguments: TrainArguments, train: Split) -> Mixture:
+    """How many examples come from each path of training rows, and its weight, which is told."""
     if arguments.rows.dataset_weights is None:
         return ()
     files = train_sources(arguments.data, arguments.rows)
     path_of = {str(file): number for number, path in enumerate(files) for file in path}
     if len(path_of) < sum(map(len, files)):
         raise UserError("dataset_weights: a file of training rows stands in two of the paths. Name it once, and weigh it more.")
-    counts = Counter(path_of[source.rpartition(":")[0]] for source in sources)
+    of_file = np.bincount(train.store.records["file"][train.store.kept], minlength=len(train.encoder.paths))
+    counts = [sum(int(of_file[train.encoder.paths.index(file)]) for file in path) for path in files]
     empty = [number for number in range(len(files)) if not counts[number]]
     if empty:
         raise UserError(f"dataset_weights: no row of {files[empty[0]][0]} can be used, so there is nothing to take from that path.")
@@ -169,7 +152,7 @@ def make_feed(arguments: TrainArguments, rows: Rows, axis: Axis) -> Feed:
     limit = training.tokens_per_batch
     if limit is not None:
         packing = "tokens"
-        longer = int((lengths_of(rows.train) > limit).sum())
+        longer = int((rows.train.lengths > limit).sum())
         if longer:
             say(f"note: {longer:,} training examples have more than tokens_per_batch {limit:,} tokens; each is a batch of its own")
     return Feed(
@@ -193,7 +176,7 @@ def dev_batches(arguments: TrainArguments, rows: Rows, axis: Axis) -> Iterator[B
 
     They are shared out by length, and what is left at the end evenly; a process for which none is left gets an idle batch.
     """
-    plan = evaluation_plan(lengths_of(rows.dev), batch_size=arguments.training.per_device_eval_batch_size, ranks=axis.size)
+    plan = evaluation_plan(rows.dev.lengths, batch_size=arguments.training.per_device_eval_batch_size, ranks=axis.size)
     for index in range(plan.steps):
         yield lay(rows.dev, plan.step(index)[axis.rank][0], rows.tokenizer.pad_id)
 
@@ -213,35 +196,32 @@ def vocabulary_size(arguments: TrainArguments, rows: Rows, config: DecoderConfig
 
 def check_vocabulary(rows: Rows, vocab_size: int, key: str) -> None:
     """The rows' tokens must be in a model's vocabulary. key: names the model in the message."""
-    examples = [*rows.train, *rows.dev]
-    arrays = [array for example in examples for array in (example.prompt_ids, *(response.token_ids for response in example.responses))]
-    highest = max(int(array.max()) for array in arrays if len(array))
-    if highest >= vocab_size:
+    if rows.highest_id >= vocab_size:
         raise UserError(
-            f"{key}: the tokenizer in {rows.tokenizer.folder} gives token {highest}, but the model has {vocab_size} tokens; "
+            f"{key}: the tokenizer in {rows.tokenizer.folder} gives token {rows.highest_id}, but the model has {vocab_size} tokens; "
             "use the tokenizer that belongs to the model, or, where tokens were added to it, set resize_vocab to true"
         )
 
 
 def check_shared_prompts(rows: Rows, config: DecoderConfig, key: str) -> None:
     """Dynamic rotary angles depend on the text's length, so beyond the trained length a prompt differs from answer to answer."""
-    longest = longest_text([example for example in [*rows.train, *rows.dev] if len(example.responses) > 1])
-    if config.rope.kind == "dynamic" and longest > config.rope.original_positions:
+    if config.rope.kind != "dynamic":
+        return
+    longest = max(longest_text(examples, several=True) for examples in (rows.train, rows.dev))
+    if longest > config.rope.original_positions:
         raise UserError(
             f"{key}: this model's rope type is dynamic, which turns a prompt otherwise for each of its answers once they are longer than "
             f"{config.rope.original_positions} tokens; the longest pair has {longest}. Set max_length to {config.rope.original_positions}."
         )
 
 
-def longest_text(examples: Sequence[Example]) -> int:
-    """Tokens of the longest prompt with one of its responses; 0 where there are no examples."""
-    return max(
-        (len(example.prompt_ids) + max(len(response.token_ids) for response in example.responses) for example in examples), default=0
-    )
+def longest_text(examples: Examples, several: bool = False) -> int:
+    """Tokens of the longest prompt with one of its responses; 0 where there are no examples. several: of those that have several."""
+    return int(examples.text_lengths[examples.response_counts > several].max(initial=0))
 
 
 def note_length(rows: Rows, config: DecoderConfig) -> None:
     """Say so where a row is longer than what the model was made for."""
-    longest = longest_text([*rows.train, *rows.dev])
+    longest = max(longest_text(rows.train), longest_text(rows.dev))
     if longest > config.max_positions:
         say(f"note: the longest row has {longest} tokens, the model was made for {config.max_positions}; consider a lower max_length")

@@ -191,7 +191,7 @@ def make_task(
         topology=start.topology,
         chain=start.chain,
         sharding=sharding,
-        source_of=rows.train_sources.__getitem__ if rows.train_sources else None,
+        source_of=rows.train_source,
     )
 
 

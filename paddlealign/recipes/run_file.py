@@ -18,12 +18,11 @@ FREE_KEYS = frozenset({
     "dataset_name_or_path", "train_dataset_path", "dev_dataset_path", "output_dir", "overwrite_output_dir", "resume_from_checkpoint",
     "do_train", "do_eval", "check", "num_train_epochs", "max_steps", "per_device_eval_batch_size", "device", "recompute",
     "logging_steps", "report_to", "disable_tqdm", "evaluation_strategy", "eval_steps", "save_strategy", "save_steps",
-    "save_total_limit", "save_on_stop", "preempt_save_seconds", "load_best_model_at_end", "metric_for_best_model", "greater_is_better",
-    "early_stopping_patience", "early_stopping_threshold", "tensor_parallel_degree", "pipeline_parallel_degree", "data_parallel_degree",
-    "sharding", "sharding_parallel_degree", "sequence_parallel", "lora_path", "ref_lora_path", "sample_during_eval", "n_eval_model_samples",
-    "sample_data_file", "sample_max_length", "sample_temperature", "sample_reward_model", "sample_judge", "dev_split",
-    "on_bad_row",
-    "on_bad_numbers", "replay_step",
+    "save_total_limit", "save_on_stop", "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "early_stopping_patience",
+    "early_stopping_threshold", "tensor_parallel_degree", "pipeline_parallel_degree", "data_parallel_degree", "sharding",
+    "sharding_parallel_degree", "sequence_parallel", "lora_path", "ref_lora_path", "sample_during_eval", "n_eval_model_samples",
+    "sample_data_file", "sample_max_length", "sample_temperature", "sample_reward_model", "sample_judge", "dev_split", "dataset_num_proc",
+    "dataset_cache_dir", "on_bad_row", "on_bad_numbers", "replay_step", "preempt_save_seconds",
 })  # fmt: skip
 # Of these only the product counts: it is the number of rows of a step.
 BATCH_KEYS = ("per_device_train_batch_size", "gradient_accumulation_steps", "data_parallel_degree")

@@ -100,7 +100,7 @@ def find_prompts(arguments: SftArguments | DpoArguments, rows: Rows) -> Prompts 
     template = load_template(rows.tokenizer, data.chat_template)
     limit = prompt_limit(data.src_length, samples.sample_max_length, config.max_positions)
     source = samples.sample_data_file or "the dev rows"
-    records = read_records([Path(samples.sample_data_file)], "prompt")[0] if samples.sample_data_file else rows.dev_records
+    records = read_records([Path(samples.sample_data_file)], "prompt")[0] if samples.sample_data_file else rows.dev_records()
     chosen: dict[str, tuple[Record, list[int]]] = {}
     long = 0
     for record in records:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from paddlealign.data.encoding import EncodedSet, Limits, encode_all
 from paddlealign.data.example import Batch, Example, Record
+from paddlealign.data.examples import Examples
 from paddlealign.data.order import evaluation_plan
 from paddlealign.data.packing import lay, lengths_of
 from paddlealign.data.records import ReadReport
@@ -23,7 +24,7 @@ from paddlealign.models.decoder import Decoder
 from paddlealign.models.weights import plan_loading
 from paddlealign.recipes.adapter import load_adapted, read_adapter, with_adapter
 from paddlealign.recipes.device import choose_dtype, say
-from paddlealign.recipes.rows import Rows, check_shared_prompts, check_vocabulary, describe_rows, note_length
+from paddlealign.recipes.rows import NO_EXAMPLES, Rows, check_shared_prompts, check_vocabulary, describe_rows, note_length
 from paddlealign.training.precision import Precision
 from paddlealign.training.score import Scores, score_without_gradient
 
@@ -85,9 +86,9 @@ def encode_told(
     return encoded
 
 
-def hold_to(scorer: Scorer, examples: list[Example], tokenizer: Tokenizer) -> None:
+def hold_to(scorer: Scorer, examples: Examples, tokenizer: Tokenizer) -> None:
     """Raise UserError where the model cannot read the examples, and say where they are longer than it was made for."""
-    rows = Rows(tokenizer, tokenizer.eos_id, [], examples, {})
+    rows = Rows(tokenizer, tokenizer.eos_id, NO_EXAMPLES, examples, {}, highest_id=int(examples.tokens.max(initial=-1)))
     check_vocabulary(rows, scorer.config.vocab_size, scorer.key)
     check_shared_prompts(rows, scorer.config, scorer.key)
     note_length(rows, scorer.config)

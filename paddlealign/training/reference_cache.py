@@ -15,9 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from paddlealign.data.encoding import examples_hash
 from paddlealign.data.example import Example
-from paddlealign.data.packing import idle_batch, make_batch, pack_rows
+from paddlealign.data.packing import idle_batch, lengths_of, make_batch, pack_rows
 from paddlealign.errors import UserError
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.tensor_files import read_tensors, remove_parts, write_tensors
@@ -52,14 +51,15 @@ class Parts:
     keep: Callable[[np.ndarray, np.ndarray], None]
 
 
-def fingerprint(examples: Sequence[Example], weights: str, dtype: str, ld_alpha: float = 1.0) -> str:
+def fingerprint(tokens: str, weights: str, dtype: str, ld_alpha: float = 1.0) -> str:
     """A name for the reference's log-probs of these examples: a hash of all that they depend on, 32 hexadecimal digits.
 
-    The examples' tokens stand for data, tokenizer, template, lengths and truncation at once. weights: of ``reference.weights_hash``, and of
-    an adapter beside them. dtype: of the computation. ld_alpha: see ``objective.weighted_logps``.
+    tokens: ``examples_hash`` of the examples, which stands for data, tokenizer, template, lengths and truncation at once.
+    weights: of ``reference.weights_hash``, and of an adapter beside them. dtype: of the computation.
+    ld_alpha: see ``objective.weighted_logps``.
     """
     weighed = f" ld_alpha {ld_alpha}" if ld_alpha != 1.0 else ""
-    return hashlib.sha256(f"paddlealign reference 2 {dtype}{weighed} {weights} {examples_hash(examples)}".encode()).hexdigest()[:32]
+    return hashlib.sha256(f"paddlealign reference 2 {dtype}{weighed} {weights} {tokens}".encode()).hexdigest()[:32]
 
 
 def compute_logps(
@@ -80,8 +80,8 @@ def compute_logps(
     table. ld_alpha: see ``objective.weighted_logps``. parts: what is known already, and where what is done goes; None: nothing and nowhere.
     Raises UserError where the model gives a number that is not finite.
     """
-    lengths = [example.length for example in examples]
-    rows = pack_rows(lengths, max(ROW_TOKENS, *lengths), best_fit=True)
+    lengths = lengths_of(examples)
+    rows = pack_rows(lengths, int(lengths.max(initial=ROW_TOKENS)), best_fit=True)
     logps = np.full((len(examples), 2), np.nan, "float32") if parts is None else parts.known.copy()
     own, data = np.zeros_like(logps), topology.data
     to_do = [row for row in rows if np.isnan(logps[list(row)]).any()]

@@ -5,12 +5,15 @@ test shows that the comparison sees what does change a run. Several processes ag
 """
 
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from paddlealign.data import build
+from paddlealign.data.store import FILES
 from paddlealign.recipes.entry import main
 from tests.small_runs import make_checkpoint, write_rows
 
@@ -75,6 +78,31 @@ def test_bits_stay(folder: Path, command: str, name: str):
 @pytest.mark.parametrize("command", ["sft", "dpo"])
 def test_the_order_of_keys_changes_no_bit(folder: Path, command: str):
     assert differences(folder, command, run(folder, command, "backwards", {}, backwards=True)) == (0.0, 0.0)
+
+
+def test_a_check_leaves_nothing_behind(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert not run(folder, "sft", "checked", {"check": True}).exists()
+    assert list(tmp_path.iterdir()) == []
+    run(folder, "sft", "checked", {"check": True, "dataset_cache_dir": str(tmp_path / "kept")})
+    assert len(list((tmp_path / "kept").glob("*/store.json"))) == 1
+
+
+@pytest.mark.parametrize(("command", "workers"), [("sft", 2), ("dpo", 4)])
+def test_processes_that_encode_change_no_bit(
+    folder: Path, command: str, workers: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setattr(build, "CHUNK_ROWS", 2)  # so that ten rows are more than one process is given
+    cache = folder / f"encoded {command} {workers}"
+    keys = {"dataset_num_proc": workers, "dataset_cache_dir": str(cache)}
+    assert differences(folder, command, run(folder, command, f"workers {workers}", keys)) == (0.0, 0.0)
+    assert "encoded rows taken from" not in capsys.readouterr().out
+    run(folder, command, f"workers {workers}, again", {**keys, "max_steps": 1})
+    assert f"train: encoded rows taken from {cache}" in capsys.readouterr().out
+    stores = sorted(path.parent for path in cache.rglob("store.json"))
+    assert len(stores) == 1 and len((stores[0] / "journal.jsonl").read_text().splitlines()) == 5
+    plain = next(path.parent for path in (folder / command / "plain").rglob("store.json"))
+    assert [(stores[0] / name).read_bytes() for name in FILES] == [(plain / name).read_bytes() for name in FILES]
 
 
 @pytest.mark.parametrize(("command", "name"), [(c, n) for c in ("sft", "dpo") for n in SAME_SUMS] + [("dpo", n) for n in OF_DPO])

@@ -214,6 +214,15 @@ def test_without_load_best_the_last_weights_stay(run: Callable[..., Run]):
     assert made.saved() == {9: 9}
 
 
+def test_a_resume_lets_the_checkpoints_go_that_a_killed_start_had_left(run: Callable[..., Run]):
+    """The start before was killed behind its last checkpoint, before the oldest ones went; no other checkpoint comes."""
+    made = run([9] * 9)
+    made.start(given=BEST)
+    assert len(made.saved()) == 9
+    made.start(given={**BEST, "load_best_model_at_end": False, "save_total_limit": 2}, resume=9)
+    assert made.saved().keys() == {8, 9}
+
+
 def test_the_best_is_chosen_among_what_was_saved(run: Callable[..., Run]):
     """Step 3 is the best of all evaluations, but it has no checkpoint that the run could end with."""
     made = run([9, 7, 3, 6, 5, 8, 8, 8, 8])

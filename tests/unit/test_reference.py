@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from paddlealign.data.encoding import examples_hash
 from paddlealign.data.example import Example, Response
 from paddlealign.errors import UserError
 from paddlealign.models.tensor_files import read_tensors, write_tensors
@@ -66,13 +67,13 @@ def test_the_name_depends_on_every_token_and_mask(model_dir: Path):
         "chosen and rejected swapped": [*pairs[:-1], replace(last, responses=last.responses[::-1])],
         "another boundary": [*pairs[:-1], moved],
     }
-    names = {what: fingerprint(rows, weights_hash(model_dir), "float32 O1") for what, rows in variants.items()}
+    names = {what: fingerprint(examples_hash(rows), weights_hash(model_dir), "float32 O1") for what, rows in variants.items()}
     assert len(set(names.values())) == len(variants), names
-    assert fingerprint(examples(2), weights_hash(model_dir), "float32 O1") == names["as it is"]
+    assert fingerprint(examples_hash(examples(2)), weights_hash(model_dir), "float32 O1") == names["as it is"]
 
 
 def test_the_name_depends_on_the_model_and_the_dtype_but_not_on_paths(model_dir: Path, tmp_path: Path):
-    pairs = examples(2)
+    pairs = examples_hash(examples(2))
     name = fingerprint(pairs, weights_hash(model_dir), "float32 O1")
     elsewhere = tmp_path / "deep" / "elsewhere"
     shutil.copytree(model_dir, elsewhere)

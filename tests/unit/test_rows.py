@@ -14,13 +14,23 @@ from paddlealign.arguments import parse
 from paddlealign.arguments.row_fields import rows_kind
 from paddlealign.data.encoding_report import EncodingReport
 from paddlealign.data.example import Example, Response
+from paddlealign.data.examples import Examples
 from paddlealign.data.packing import row_length
 from paddlealign.data.records import ReadReport
 from paddlealign.errors import UserError
 from paddlealign.models.config import read_config
 from paddlealign.parallel.topology import Axis
 from paddlealign.recipes.device import in_colour
-from paddlealign.recipes.rows import Rows, check_shared_prompts, describe_rows, dev_batches, longest_text, make_feed, prepare_rows
+from paddlealign.recipes.rows import (
+    NO_EXAMPLES,
+    Rows,
+    check_shared_prompts,
+    describe_rows,
+    dev_batches,
+    longest_text,
+    make_feed,
+    prepare_rows,
+)
 from paddlealign.recipes.side_files import side_files
 from paddlealign.training.feed import Feed
 from tests.small_runs import GOLDEN, ROOT
@@ -29,7 +39,7 @@ from tests.small_runs import GOLDEN, ROOT
 def rows_of(prompt: int, *responses: int) -> Rows:
     """One training example of those lengths."""
     made = tuple(Response(np.zeros(size, "int32"), np.ones(size, bool)) for size in responses)
-    return Rows(SimpleNamespace(folder=Path("x")), 2, [Example(np.zeros(prompt, "int32"), made)], [], {})
+    return Rows(SimpleNamespace(folder=Path("x")), 2, Examples.of([Example(np.zeros(prompt, "int32"), made)]), NO_EXAMPLES, {})
 
 
 def test_dynamic_angles_and_long_pairs_are_refused() -> None:
@@ -40,7 +50,7 @@ def test_dynamic_angles_and_long_pairs_are_refused() -> None:
     with pytest.raises(UserError, match=r"^model_name_or_path: .*dynamic.*32 tokens; the longest pair has 33\. Set max_length to 32\.$"):
         check_shared_prompts(rows_of(20, 3, 13), config, "model_name_or_path")
     check_shared_prompts(rows_of(20, 40, 3), replace(config, rope=replace(config.rope, kind="yarn")), "model_name_or_path")
-    assert longest_text([]) == 0 and longest_text(rows_of(20, 3, 13).train) == 33
+    assert longest_text(NO_EXAMPLES) == 0 and longest_text(rows_of(20, 3, 13).train) == 33
 
 
 @pytest.mark.parametrize("said_in", ["generation_config.json", "config.json", "nowhere"])
@@ -106,7 +116,7 @@ def test_dev_rows_are_read_once_by_all_processes() -> None:
     """11 examples in batches of 2 on 3 processes: each once, the same number of batches everywhere, and what is left is spread."""
     examples = [Example(np.full(size, size, "int32"), (Response(np.ones(1, "int32"), np.ones(1, bool)),)) for size in range(1, 12)]
     arguments = SimpleNamespace(training=SimpleNamespace(per_device_eval_batch_size=2))
-    rows = Rows(SimpleNamespace(pad_id=0), 2, [], examples, {})
+    rows = Rows(SimpleNamespace(pad_id=0), 2, NO_EXAMPLES, Examples.of(examples), {})
     read = [[batch.example_ids.tolist() for batch in dev_batches(arguments, rows, Axis(3, rank, None, (0, 1, 2)))] for rank in range(3)]
     assert sorted(index for of_rank in read for ids in of_rank for index in ids) == list(range(11))
     assert [[len(ids) for ids in of_rank] for of_rank in read] == [[2, 2], [2, 2], [2, 1]]
