@@ -80,7 +80,8 @@ def plan_blocks(visible_until: np.ndarray, position_ids: np.ndarray, window: int
             queries = np.arange(start, stop)[:, None]
             seen = until[:stop] > start
             if window is not None:
-                seen = _visible(until, positions, window, queries, np.arange(stop)).any(axis=0)
+                columns = np.flatnonzero(seen)  # of all columns the work would grow with the square of the row
+                seen[columns] = _visible(until, positions, window, queries, columns).any(axis=0)
             runs = _key_runs(seen)
             keys = np.concatenate([np.arange(first, last) for first, last in runs])
             visible = _visible(until, positions, window, queries, keys)

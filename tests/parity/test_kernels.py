@@ -169,6 +169,15 @@ def test_backward_of_a_long_row_writes_as_much_as_of_its_examples(monkeypatch: p
     assert backward(64) < 4.5 * few
 
 
+def test_a_window_is_looked_for_in_the_queries_own_examples(monkeypatch: pytest.MonkeyPatch):
+    visible, looked = attention._visible, []
+    monkeypatch.setattr(attention, "_visible", lambda *given: [looked.append(given[-1].size), visible(*given)][1])
+    until, positions = np.repeat(np.arange(1, 33) * 64, 64).astype(np.int32)[None], np.tile(np.arange(64), 32)[None]
+    blocks = attention.plan_blocks(until, positions, 8)
+    assert [block.runs for block in blocks] == [((start, start + 256),) for start in range(0, 2048, 256)]
+    assert max(looked) == 256
+
+
 def test_block_attention_keeps_no_mask_of_what_all_see(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(attention, "QUERY_BLOCK", 4)
     monkeypatch.setattr(attention, "KEY_BLOCK", 4)
