@@ -25,6 +25,8 @@ Attend = Callable[[int, Tensor, Tensor, Tensor, int | None], Tensor]
 
 QUERY_BLOCK = 256
 KEY_BLOCK = 64
+# Columns of a row whose gradients of keys and values are added up in a tensor of their own.
+STRIP = 256
 HIDDEN_SCORE = -1e30
 
 
@@ -78,7 +80,8 @@ def plan_blocks(visible_until: np.ndarray, position_ids: np.ndarray, window: int
             queries = np.arange(start, stop)[:, None]
             seen = until[:stop] > start
             if window is not None:
-                seen = _visible(until, positions, window, queries, np.arange(stop)).any(axis=0)
+                columns = np.flatnonzero(seen)  # of all columns the work would grow with the square of the row
+                seen[columns] = _visible(until, positions, window, queries, columns).any(axis=0)
             runs = _key_runs(seen)
             keys = np.concatenate([np.arange(first, last) for first, last in runs])
             visible = _visible(until, positions, window, queries, keys)
@@ -162,7 +165,7 @@ class _BlockAttention(PyLayer):
         inner = _heads_first((grad.astype("float32") * out.astype("float32")).sum(-1, keepdim=True), kv_heads)
         key, value = k.transpose([0, 2, 1, 3]), v.transpose([0, 2, 1, 3])
         query_parts: list[list[Tensor]] = [[] for _ in range(rows)]
-        grad_key, grad_value = ([paddle.zeros(key.shape[1:], "float32") for _ in range(rows)] for _ in range(2))
+        grad_key, grad_value = ([_strips(*key.shape[1:]) for _ in range(rows)] for _ in range(2))
         for block in ctx.blocks:
             queries, keys = _block_of(query, block), _gather(key, block)
             above = _block_of(upstream, block)
@@ -174,24 +177,36 @@ class _BlockAttention(PyLayer):
             query_parts[block.row].append(paddle.matmul(scores, keys).reshape([heads, block.stop - block.start, head_dim]))
             _scatter(grad_key, block, paddle.matmul(scores, queries, transpose_x=True))
         grad_query = paddle.stack([paddle.concat(row, axis=1) for row in query_parts]).transpose([0, 2, 1, 3])
-        grad_keys, grad_values = (paddle.stack(total).transpose([0, 2, 1, 3]).astype(k.dtype) for total in (grad_key, grad_value))
+        grad_keys, grad_values = (
+            paddle.stack([paddle.concat(row, axis=1) for row in total]).transpose([0, 2, 1, 3]).astype(k.dtype)
+            for total in (grad_key, grad_value)
+        )
         return grad_query, grad_keys, grad_values
 
 
-def _scatter(totals: list[Tensor], block: _Block, part: Tensor) -> None:
-    """Add part [kv_heads, keys, head_dim] to the block's key columns of its row's total, float32 [kv_heads, length, head_dim], in place.
+def _strips(kv_heads: int, length: int, head_dim: int) -> list[Tensor]:
+    """Zeros for a row's gradient, cut into strips of columns: float32 [kv_heads, STRIP or fewer, head_dim] each."""
+    return [paddle.zeros([kv_heads, min(STRIP, length - start), head_dim]) for start in range(0, length, STRIP)]
 
-    Zeros are added elsewhere: Paddle's CPU build takes 20 times as long to add to a slice.
+
+def _scatter(totals: list[list[Tensor]], block: _Block, part: Tensor) -> None:
+    """Add part [kv_heads, keys, head_dim] to the block's key columns of its row's total, which ``_strips`` made, in place.
+
+    Zeros are added to the rest of a strip: Paddle's CPU build takes 20 times as long to add to a slice. Strips that the block does not
+    meet are left alone, or the work would grow with the square of the row.
     """
-    kv_heads, length, head_dim = totals[block.row].shape
-    pieces, done, column = [], 0, 0
-    for start, stop in (*block.runs, (length, length)):
-        if start > column:
-            pieces.append(paddle.zeros([kv_heads, start - column, head_dim]))
-        if stop > start:
-            pieces.append(part[:, done : done + stop - start].astype("float32"))
-        done, column = done + stop - start, stop
-    totals[block.row].add_(paddle.concat(pieces, axis=1))
+    strips, done = totals[block.row], 0
+    kv_heads, _, head_dim = part.shape
+    for start, stop in block.runs:
+        for number in range(start // STRIP, (stop - 1) // STRIP + 1):
+            total, begin = strips[number], number * STRIP
+            first, last, end = max(start, begin), min(stop, begin + STRIP), begin + total.shape[1]
+            piece = part[:, done + first - start : done + last - start].astype("float32")
+            if (first, last) != (begin, end):
+                zeros = [paddle.zeros([kv_heads, count, head_dim]) for count in (first - begin, end - last)]
+                piece = paddle.concat([zeros[0], piece, zeros[1]], axis=1)
+            total.add_(piece)
+        done += stop - start
 
 
 def packed_attention(visible_until: np.ndarray, position_ids: np.ndarray) -> Attend:

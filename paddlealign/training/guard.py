@@ -44,7 +44,7 @@ class Guard:
         """state: is kept up to date. scaled: whether a loss scaler looks for its scale. source_of: where an example's row stands."""
         self._settings, self._state, self._topology, self._scaled, self._progress = settings, state, topology, scaled, progress
         self._source_of = source_of
-        self._log = IncidentLog(Path(settings.output_dir) if topology.is_main else None, state.step)
+        self._log = IncidentLog(Path(settings.output_dir) if topology.is_main else None, state.step, progress.say)
         self._overflows = self._spikes = 0
         self.why = ""
 

@@ -119,19 +119,32 @@ def _same_file(path: Path, file: BinaryIO) -> bool:
 class IncidentLog:
     """Writes what went wrong, and in which rows, to ``output_dir/incidents.jsonl``, one JSON object a line; no file where nothing did."""
 
-    def __init__(self, output_dir: Path | None, first_step: int) -> None:
-        """first_step, output_dir: see ``RunLog``."""
+    def __init__(self, output_dir: Path | None, first_step: int, tell: Callable[[str], None] = print) -> None:
+        """first_step, output_dir, tell: see ``RunLog``."""
         self._path = None if output_dir is None else output_dir / INCIDENTS_FILE
+        self._tell, self._told = tell, False
         if self._path is not None and self._path.exists():
             kept = [line for line in _lines(self._path) if line.get("step", 0) <= first_step]
             write_bytes(self._path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept).encode())
 
     def write(self, values: dict[str, Any]) -> None:
-        """Append one line. A number that is not finite becomes a text: JSON has none."""
+        """Append one line. A number that is not finite becomes a text: JSON has none.
+
+        A line that cannot be written, as on a full disk, is lost, which is told once: the checkpoint that may follow it matters more.
+        """
         if self._path is None:
             return
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(plain_numbers(values), ensure_ascii=False) + "\n")
+        line = json.dumps(plain_numbers(values), ensure_ascii=False).encode() + b"\n"
+        try:
+            with self._path.open("ab", buffering=0) as file:
+                end = file.tell()
+                if file.write(line) != len(line):
+                    file.truncate(end)  # no later line may stand behind half of this one
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            if not self._told:
+                self._tell(f"note: {self._path} cannot be written: {error.strerror}; the run goes on without its incidents")
+            self._told = True
 
 
 def plain_numbers(value: Any) -> Any:

@@ -121,6 +121,7 @@ POSITIONS = np.array([[0, 1, 2, 3, 4, 5, 6, 3, 4, 5, 0, 1, 0], list(range(13))])
 def test_block_attention(monkeypatch: pytest.MonkeyPatch, heads: int, kv_heads: int, window: int | None):
     monkeypatch.setattr(attention, "QUERY_BLOCK", 4)
     monkeypatch.setattr(attention, "KEY_BLOCK", 2)
+    monkeypatch.setattr(attention, "STRIP", 5)
     rng = np.random.default_rng(3)
     inputs = [rng.standard_normal((2, 13, count, 4)) for count in (heads, kv_heads, kv_heads)]
     attend = packed_attention(UNTIL[:, None, :, None], POSITIONS)
@@ -148,6 +149,33 @@ def test_block_attention_skips_what_nobody_sees(monkeypatch: pytest.MonkeyPatch)
     assert [(block.clear, block.bias.shape) for block in blocks] == [(1, [4, 3]), (5, [4, 3]), (5, [4, 3])]
     # With a window of 1 every query sees itself alone.
     assert [block.runs for block in attention.plan_blocks(until, positions, 1)] == [((0, 4),), ((4, 8),), ((8, 12),)]
+
+
+def test_backward_of_a_long_row_writes_as_much_as_of_its_examples(monkeypatch: pytest.MonkeyPatch):
+    concat, written = paddle.concat, []
+    monkeypatch.setattr(paddle, "concat", lambda parts, axis=0: [written.append(sum(it.size for it in parts)), concat(parts, axis=axis)][1])
+
+    def backward(examples: int) -> int:
+        until = np.repeat(np.arange(1, examples + 1) * 192, 192).astype(np.int32)[None, None, :, None]
+        attend = packed_attention(until, np.tile(np.arange(192), examples)[None])
+        q, k, v = (paddle.randn([1, examples * 192, 1, 4]) for _ in range(3))
+        q.stop_gradient = k.stop_gradient = v.stop_gradient = False
+        out = attend(0, q, k, v, None)
+        written.clear()
+        out.sum().backward()
+        return sum(written)
+
+    few = backward(16)
+    assert backward(64) < 4.5 * few
+
+
+def test_a_window_is_looked_for_in_the_queries_own_examples(monkeypatch: pytest.MonkeyPatch):
+    visible, looked = attention._visible, []
+    monkeypatch.setattr(attention, "_visible", lambda *given: [looked.append(given[-1].size), visible(*given)][1])
+    until, positions = np.repeat(np.arange(1, 33) * 64, 64).astype(np.int32)[None], np.tile(np.arange(64), 32)[None]
+    blocks = attention.plan_blocks(until, positions, 8)
+    assert [block.runs for block in blocks] == [((start, start + 256),) for start in range(0, 2048, 256)]
+    assert max(looked) == 256
 
 
 def test_block_attention_keeps_no_mask_of_what_all_see(monkeypatch: pytest.MonkeyPatch):

@@ -1,11 +1,14 @@
 """metrics.jsonl: whole lines, cut back where a run goes on from an earlier checkpoint."""
 
 import json
+import math
+import resource
+import signal
 from pathlib import Path
 
 import pytest
 
-from paddlealign.training.run_log import METRICS_FILE, RunLog, read_metrics
+from paddlealign.training.run_log import METRICS_FILE, IncidentLog, RunLog, read_incidents, read_metrics
 
 
 def write(folder: Path, first_step: int, steps: range) -> None:
@@ -90,3 +93,29 @@ def test_a_number_that_is_not_finite_is_null(tmp_path: Path):
     log.write({"step": 1, "loss": float("nan"), "grad_norm": float("inf")})
     log.close()
     assert read_metrics(tmp_path) == [{"step": 1, "loss": None, "grad_norm": None}]
+
+
+def test_incidents_that_cannot_be_written_end_no_run(tmp_path: Path):
+    told: list[str] = []
+    log = IncidentLog(tmp_path / "gone", 0, told.append)
+    log.write({"step": 1, "loss": math.nan})
+    log.write({"step": 2, "loss": math.nan})
+    assert len(told) == 1 and "incidents.jsonl cannot be written: No such file or directory" in told[0]
+    (tmp_path / "gone").mkdir()
+    log.write({"step": 3, "loss": math.nan})
+    assert read_incidents(tmp_path / "gone") == [{"step": 3, "loss": "nan"}]
+
+
+def test_half_an_incident_is_taken_back(tmp_path: Path):
+    log = IncidentLog(tmp_path, 0, lambda text: None)
+    log.write({"step": 1})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))
+    try:
+        log.write({"step": 2, "rows": ["data/train.jsonl:1"]})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    log.write({"step": 3})
+    assert read_incidents(tmp_path) == [{"step": 1}, {"step": 3}]
