@@ -51,7 +51,9 @@ class ChunkCounts:
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values, for ``from_json``."""
-        return asdict(self)
+        values = asdict(self)
+        values["encoding"]["refused"] = dict(self.encoding.refused)  # asdict makes a Counter of its pairs, each counted once
+        return values
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> "ChunkCounts":

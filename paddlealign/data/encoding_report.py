@@ -39,6 +39,7 @@ class EncodingReport:
     responses. altered_turns: earlier answers that the chat template changes and that are therefore not scored.
     special_text_rows: rows whose own texts hold the text of a special token, kept as text; special_text_at: the first of them.
     longest_prompt, longest_row: tokens of the longest prompt and of the longest prompt and response among the rows dropped as too long.
+    too_long_at: the first of these.
     tokens: prompts once, responses each. scored_tokens: those that the loss counts.
     """
 
@@ -54,6 +55,7 @@ class EncodingReport:
     special_text_at: str = ""
     refused: Counter[str] = field(default_factory=Counter)
     refused_at: dict[str, str] = field(default_factory=dict)
+    too_long_at: str = ""
     tokens: int = 0
     scored_tokens: int = 0
 
@@ -71,6 +73,7 @@ class EncodingReport:
             self.scored_tokens += outcome.example.scored_count
         elif outcome.too_long:
             self.dropped_too_long += 1
+            self.too_long_at = self.too_long_at or source
             self.longest_prompt = max(self.longest_prompt, outcome.prompt)
             self.longest_row = max(self.longest_row, outcome.longest)
         else:
@@ -85,6 +88,8 @@ class EncodingReport:
                 setattr(self, item.name, join(getattr(self, item.name), getattr(other, item.name)))
         if other.special_text_at:
             self.special_text_at = self.special_text_at or f"{path}:{other.special_text_at}"
+        if other.too_long_at:
+            self.too_long_at = self.too_long_at or f"{path}:{other.too_long_at}"
         self.refused.update(other.refused)
         for reason, line in other.refused_at.items():
             self.refused_at.setdefault(reason, f"{path}:{line}")

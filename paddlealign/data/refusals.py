@@ -35,8 +35,8 @@ def raise_refusals(first: Sequence[RefusedRow], count: int, rows: int, allowed: 
     noun, them = ("row is", "it") if count == 1 else ("rows are", "them")
     raise UserError(
         f"{count:,} data {noun} wrong (of {rows:,}):\n  {listed}{more}\n"
-        f"Allowed rows: {allowed}. Mend or remove {them}, or set on_bad_row to skip: then bad rows are left out, counted, and kept in a "
-        "file of refused rows."
+        f"Allowed rows: {allowed}. Columns of other names are named by prompt_key, chosen_key and their kin. Mend or remove {them}, or set "
+        "on_bad_row to skip: then bad rows are left out, counted, and kept in a file of refused rows."
     )
 
 

@@ -128,7 +128,8 @@ def describe_rows(split: str, read: ReadReport, encoded: EncodingReport, other_s
     if read.forms:
         lines.append(f"{split}: rows: {forms} form{'s' if len(read.forms) > 1 else ''}")
     left_out = [(other_shares, "in the other shares of data_split")]
-    left_out += [(encoded.dropped_too_long, "too long (dropped; raise src_length or max_length, or set truncation)")]
+    longest = f"the longest has {encoded.longest_row:,} tokens; raise src_length or max_length, or set truncation"
+    left_out += [(encoded.dropped_too_long, f"too long ({longest}; first: {encoded.too_long_at})")]
     left_out += [(count, f"{reason} (first: {read.refused_at[reason]})") for reason, count in read.refused.items()]
     left_out += [(count, f"{reason} (first: {encoded.refused_at[reason]})") for reason, count in encoded.refused.items()]
     lines += [f"{split}: left out {count:,}: {reason}" for count, reason in left_out if count]

@@ -74,8 +74,8 @@ class Guard:
         self._state.skipped_in_a_row = 0
         self.why = (
             f"error: {told}{many}; the weights were left as they were. {of_rows}. --replay_step {step} shows where in the model it begins. "
-            f"To go on from before it: --resume_from_checkpoint true, with a lower learning_rate ({self._settings.learning_rate:g}), "
-            "without the rows at fault, or with --on_bad_numbers skip"
+            "To go on without this step: --resume_from_checkpoint true --on_bad_numbers skip. With a lower learning_rate "
+            f"({self._settings.learning_rate:g}) or other rows it is a new run, whose model_name_or_path may be that checkpoint"
         )
         return "stop"
 

@@ -280,6 +280,23 @@ def test_rows_that_stop_the_run_are_told_alike_and_leave_nothing(tmp_path: Path,
     assert sum(it.bad for it in skipped.store.counts) == 3
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_rows_that_encoding_leaves_out_are_counted_with_their_places(tmp_path: Path, workers: int) -> None:
+    rows = []
+    for number in range(40):
+        text = "long " * 200 if number in (9, 30) else "b"
+        weight = {"weight": 0} if number % 8 == 3 else {}
+        rows.append({"messages": [{"role": "user", "content": f"q{number}"}, {"role": "assistant", "content": text, **weight}]})
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    encoder = encoder_of(tmp_path / "rows.jsonl", kind="sft", score_turns="all", limits=Limits(40))
+    for _ in range(2):  # built, then opened
+        store = opened(encoder, tmp_path / "c", workers).store
+        report = tell(store.counts, encoder.paths).encoding
+        [(reason, count)] = report.refused.items()
+        assert (len(store.examples), report.kept, count, report.dropped_too_long) == (33, 33, 5, 2) and "marks every answer" in reason
+        assert (report.refused_at[reason], report.too_long_at) == (f"{tmp_path}/rows.jsonl:4", f"{tmp_path}/rows.jsonl:10")
+
+
 def test_no_row_left_is_an_error(tmp_path: Path, pairs: Path) -> None:
     for changes, message in (
         ({"limits": Limits(3)}, "^none of 75 rows can be used: 75 too long for src_length None and max_length 3"),
