@@ -80,6 +80,12 @@ def test_the_saved_model_names_the_end_token_that_it_was_taught(tmp_path: Path, 
     assert "answers end with token 7" in capsys.readouterr().out
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is encoded lies under output_dir, which these tests name by a relative path."""
+    monkeypatch.chdir(tmp_path)
+
+
 def prepared(capsys: pytest.CaptureFixture, command: str, *words: str) -> tuple[Rows, Feed, str]:
     """The rows and the first plan of a training command on a small tokenizer, and what was said."""
     arguments = parse(command, [f"--model_name_or_path={ROOT / 'data' / 'base_model'}", "--output_dir=o", "--do_train", *words], {})
