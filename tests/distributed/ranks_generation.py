@@ -63,7 +63,7 @@ def predict_all(topology: Topology, chain: Chain, folder: Path) -> None:
         for title, settings, prompts in ways(name):
             output_file = str(folder / f"{name}, {title}.jsonl")
             generation = GenerationArguments(output_file=output_file, batch_size=3, num_return_sequences=settings.num_return_sequences)
-            rows = [PromptRow({"row": number}, prompt, False) for number, prompt in enumerate(prompts)]
+            rows = [PromptRow({"row": number}, prompt, False, f"prompts:{number + 1}") for number, prompt in enumerate(prompts)]
             predict_rows(generation, model, rows, 0, settings, Ids(), topology, forward)
         batch = RunningBatch(model, [[5, 6, 7], [8]], forward)
         found = [*batch.read_prompts(), *batch.read_tokens([1, 2])]
