@@ -68,7 +68,7 @@ def run(arguments: DpoArguments, request: StopRequest, lock: FolderLock) -> None
         kept = chosen if chosen is not None and chosen.apart and keys.reference_mode == "frozen" else None
         check_run(arguments, task, rows.train or rows.dev, rows.tokenizer, kept)
         return
-    train(arguments, start, task, hashes, rows.refused)
+    train(arguments, start, task, hashes, rows)
 
 
 def no_answers(arguments: DpoArguments, chosen: ReferenceModel | None, in_memory: bool) -> str | None:

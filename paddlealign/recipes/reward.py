@@ -50,7 +50,7 @@ def run(arguments: RewardArguments, request: StopRequest, lock: FolderLock) -> N
         check_resume(arguments, start, hashes)
         check_run(arguments, task, rows.train or rows.dev, rows.tokenizer, reference=None)
         return
-    train(arguments, start, task, hashes, rows.refused)
+    train(arguments, start, task, hashes, rows)
 
 
 def load_reward_policy(

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class Rows:
     [examples] of labelled rows, which are desirable; None for other kinds. mixture: how many of the training examples come from each path,
     and how much of them an epoch takes. highest_id: of all tokens. tokens_hashes: of each split, see ``examples_hash``.
     dev_records: reads what the dev examples were made of. refused: rows of both splits that were skipped.
-    train_source: tells where a training example stands, "file:line".
+    train_source: tells where a training example stands, "file:line". folders: of the stores that all this is read from.
     """
 
     tokenizer: Tokenizer
@@ -53,6 +54,7 @@ class Rows:
     dev_records: Callable[[], Iterator[Record]] = lambda: iter(())
     refused: Sequence[RefusedRow] = ()
     train_source: Callable[[int], str] | None = None
+    folders: Sequence[Path] = ()
 
 
 NO_EXAMPLES = Examples.of([])
@@ -94,6 +96,7 @@ def prepare_rows(arguments: TrainArguments, kind: str, score_turns: str | None =
         dev.records if dev else lambda: iter(()),
         kept_refusals((split.store.refused, split.encoder.paths) for split in splits.values()),
         train.example_source if train else None,
+        [split.folder for split in splits.values()],
     )
 
 

@@ -1,7 +1,6 @@
 """What the training recipes share: what is settled at the start, and the way from a prepared task to a finished run."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import numpy as np
 from paddlealign.arguments.paths import CURVES_FILE, INCIDENTS_FILE, REFUSED_FILE, RUN_FILE
 from paddlealign.arguments.results import TrainArguments
 from paddlealign.arguments.show import render
-from paddlealign.data.refusals import RefusedRow
 from paddlealign.errors import UserError
 from paddlealign.evaluation.samples import drop_samples
 from paddlealign.models.config import DecoderConfig, read_config
@@ -35,6 +33,7 @@ from paddlealign.recipes.rows import Rows, check_vocabulary, dev_batches, make_f
 from paddlealign.recipes.run_file import argument_values, describe_run, refuse_other_run
 from paddlealign.recipes.run_words import start_log, tell_end
 from paddlealign.recipes.side_files import side_files
+from paddlealign.recipes.splits import forget_others
 from paddlealign.recipes.told_table import told_table
 from paddlealign.report.curves import draw_curves
 from paddlealign.report.remedies import Run
@@ -195,10 +194,10 @@ def make_task(
     )
 
 
-def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str, str], refused: Sequence[RefusedRow]) -> None:
+def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str, str], rows: Rows) -> None:
     """Resume or start, fit, and leave the final model, the run log and the curves in output_dir.
 
-    hashes: see ``describe_run``. refused: the rows that were skipped, which are kept there too.
+    hashes: see ``describe_run``. rows: those of the run; what was skipped of them is kept there too.
     """
     settings = arguments.training
     output_dir = Path(settings.output_dir)
@@ -212,7 +211,9 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
     if is_main and task.run_file is not None:
         drop_samples(output_dir, after=state.step)
         write_bytes(output_dir / RUN_FILE, task.run_file)
-        keep_refusals(output_dir / REFUSED_FILE, refused)
+        keep_refusals(output_dir / REFUSED_FILE, rows.refused)
+        if settings.do_train:
+            forget_others(arguments, rows.folders)
     if settings.evaluation_strategy == "steps" and (settings.eval_steps or settings.logging_steps) > task.feed.total_steps:
         say(f"note: nothing will be evaluated: eval_steps is above the run's {task.feed.total_steps} steps")
     if settings.do_train:

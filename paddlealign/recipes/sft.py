@@ -32,4 +32,4 @@ def run(arguments: SftArguments, request: StopRequest, lock: FolderLock) -> None
         check_resume(arguments, start, hashes)
         check_run(arguments, task, rows.train or rows.dev, rows.tokenizer, reference=None)
         return
-    train(arguments, start, task, hashes, rows.refused)
+    train(arguments, start, task, hashes, rows)

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,10 @@ from paddlealign.recipes.device import say
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of a split in tokens. content: a hash of its files. labels: bool [examples], which are desirable; None for other kinds."""
+    """The rows of a split in tokens.
+
+    content: a hash of its files. labels: bool [examples], which are desirable; None for other kinds. folder: of the store.
+    """
 
     encoder: Encoder
     store: Store
@@ -39,6 +42,7 @@ class Split:
     content: str
     told: Told
     labels: np.ndarray | None
+    folder: Path
 
     def source(self, record: int) -> str:
         """Where a record stands, "file:line"."""
@@ -59,12 +63,10 @@ def open_splits(
 ) -> dict[str, Split]:
     """The stores of the splits that the run reads, by name. kind: as in ``prepare_rows``. Raises UserError."""
     data, training = arguments.data, arguments.training
-    own = Path(training.output_dir) / "encoded"
     hidden = training.check and not data.dataset_cache_dir
     found: dict[str, Split] = {}
-    kept: list[Opened] = []
     # A check leaves nothing behind: what is mapped may be read when its file has no name any more.
-    with TemporaryDirectory(prefix="paddlealign-") if hidden else _made(Path(data.dataset_cache_dir or own)) as cache:
+    with TemporaryDirectory(prefix="paddlealign-") if hidden else _made(Path(data.dataset_cache_dir or _own_cache(arguments))) as cache:
         # Of the processes of a run one encodes and the others wait, so it may use all cores; in a check each encodes for itself.
         workers = data.dataset_num_proc or max(1, available_cores() // (ranks_here(os.environ) if hidden else 1))
         building = Building(Path(cache), workers, sys.stderr.isatty() and not training.disable_tqdm, say)
@@ -75,13 +77,23 @@ def open_splits(
                 encoder = Encoder(settings, tokenizer, template, tuple(paths))
                 content = data_hash(paths)
                 opened = open_or_build(name, encoder, content, building)
-                kept.append(opened)
                 if opened.reused:
                     say(f"{name}: encoded rows taken from {opened.folder}")
-                found[name] = _split(encoder, opened.store, content)
-    if training.do_train and not training.check and not data.dataset_cache_dir:
-        remove_others(own, [opened.folder for opened in kept])
+                found[name] = _split(encoder, opened, content)
     return found
+
+
+def forget_others(arguments: TrainArguments, folders: Sequence[Path]) -> None:
+    """Take away what earlier starts in output_dir encoded and this run does not read; dataset_cache_dir is left alone, others share it.
+
+    folders: of the stores that the run reads. Called once the run is settled: a start that is refused takes nothing away.
+    """
+    if not arguments.data.dataset_cache_dir:
+        remove_others(_own_cache(arguments), folders)
+
+
+def _own_cache(arguments: TrainArguments) -> Path:
+    return Path(arguments.training.output_dir) / "encoded"
 
 
 @contextmanager
@@ -103,9 +115,10 @@ def _settings(arguments: TrainArguments, kind: str, score_turns: str | None, sha
     return EncodingSettings(kind, reading, limits, share, score_turns, data.chat_template, rows.on_bad_row)
 
 
-def _split(encoder: Encoder, store: Store, content: str) -> Split:
+def _split(encoder: Encoder, opened: Opened, content: str) -> Split:
+    store = opened.store
     labels = store.records["desirable"][store.kept] == 1 if encoder.settings.kind == "labelled" else None
-    return Split(encoder, store, trained_on(encoder, store), content, told_of(encoder, store), labels)
+    return Split(encoder, store, trained_on(encoder, store), content, told_of(encoder, store), labels, opened.folder)
 
 
 def repeats_in(name: str, split: Split) -> list[str]:

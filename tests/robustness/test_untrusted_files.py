@@ -291,8 +291,8 @@ def test_a_tokenizer_with_more_tokens_than_the_embedding_is_refused() -> None:
     from paddlealign.recipes.rows import check_vocabulary
     from tests.small_runs import examples
 
-    rows: Any = SimpleNamespace(train=examples(1), dev=[], tokenizer=SimpleNamespace(folder=TOKENIZER))
-    highest = max(int(ids.max()) for it in rows.train for ids in (it.prompt_ids, it.responses[0].token_ids))
+    highest = max(int(ids.max()) for it in examples(1) for ids in (it.prompt_ids, it.responses[0].token_ids))
+    rows: Any = SimpleNamespace(highest_id=highest, tokenizer=SimpleNamespace(folder=TOKENIZER))
     check_vocabulary(rows, highest + 1, "model_name_or_path")
     message = refusal(lambda: check_vocabulary(rows, highest, "model_name_or_path"))
     assert f"gives token {highest}, but the model has {highest} tokens" in message and "resize_vocab" in message
