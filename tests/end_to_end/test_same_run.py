@@ -68,6 +68,8 @@ def test_a_moved_checkpoint_knows_its_run(words: Callable[..., list[str]], tmp_p
     moved = shutil.move(tmp_path / "a" / "checkpoint-2", tmp_path / "moved")
     assert "seed was 42, is 7" in refusal("sft", words("sft", "b", "--resume_from_checkpoint", moved, "--seed", 7), capsys)
     (Path(moved) / "run.json").unlink()
+    assert "is damaged: run.json is missing" in refusal("sft", words("sft", "b", "--resume_from_checkpoint", moved), capsys)
+    (Path(moved) / "manifest.json").unlink()  # as checkpoints of earlier versions have none
     assert "is missing or damaged" in refusal("sft", words("sft", "b", "--resume_from_checkpoint", moved), capsys)
 
 
