@@ -33,7 +33,7 @@ from paddlealign.training.reference_cache import (
     compute_logps,
     fingerprint,
     read_cache,
-    remove_leftovers,
+    settle_cache,
     write_cache,
     write_part,
 )
@@ -205,7 +205,7 @@ def cached_references(arguments: DpoArguments, start: Start, rows: Rows, chosen:
             say(f"reference: log-probs of {len(examples)} {split} rows computed with {chosen.folder}{beside}, kept in {folder}")
         elif len(examples):
             if start.topology.is_main:
-                remove_leftovers(folder, name)
+                settle_cache(folder, name, table)
             say(f"reference: log-probs of {len(examples)} {split} rows read from {folder}")
         tables.append(table)
     return table_reference(tables[0]), table_reference(tables[1])

@@ -157,10 +157,21 @@ def _read(path: Path, name: str, examples: int) -> tuple[np.ndarray, np.ndarray]
 def write_cache(folder: Path, name: str, logps: np.ndarray) -> None:
     """Keep a whole table under its fingerprint, and let its parts go. logps: float32 [examples, 2]."""
     _write(folder / f"{name}.safetensors", name, np.arange(len(logps)), logps)
-    remove_leftovers(folder, name)
+    _remove_leftovers(folder, name)
 
 
-def remove_leftovers(folder: Path, name: str) -> None:
+def settle_cache(folder: Path, name: str, logps: np.ndarray) -> None:
+    """Let the parts of a known table go; where a build was killed behind its last part, the whole table is written first.
+
+    logps: float32 [examples, 2].
+    """
+    if (folder / f"{name}.safetensors").exists():
+        _remove_leftovers(folder, name)
+    else:
+        write_cache(folder, name, logps)
+
+
+def _remove_leftovers(folder: Path, name: str) -> None:
     """Take away the parts of a table that is whole, and what writes that were killed left in the folder."""
     for path in _parts(folder, name):
         with suppress(OSError):  # another run that has the same table may have done it

@@ -29,7 +29,7 @@ from paddlealign.training import loop, run_folder
 from paddlealign.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from paddlealign.training.folder_lock import LOCK_FILE, FolderLock
 from paddlealign.training.manifest import MANIFEST_FILE, find_damage
-from paddlealign.training.reference_cache import read_cache, remove_leftovers, write_cache, write_part
+from paddlealign.training.reference_cache import read_cache, settle_cache, write_cache, write_part
 from paddlealign.training.run_folder import choose_resume, list_checkpoints, prune_checkpoints
 from paddlealign.training.run_log import RunLog, read_metrics
 from tests.small_runs import FLOAT32, MODEL, ROOT, character_checkpoint, optimizer_of, train
@@ -250,7 +250,7 @@ def test_parts_of_a_table_that_is_whole_are_taken_away(tmp_path: Path):
     write_part(tmp_path, "name", np.array([0, 1]), logps[:2])  # as where a kill came between the table and the end of its parts
     write_part(tmp_path, "other", np.array([0, 1]), logps[:2])
     (tmp_path / f".name.safetensors.{'0' * 16}.part").write_text("half")
-    remove_leftovers(tmp_path, "name")
+    settle_cache(tmp_path, "name", np.zeros((4, 2), "float32"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["name.safetensors", "other.part-000000000.safetensors"]
     assert (read_cache(tmp_path, "name", 4).logps == logps).all()
 

@@ -12,7 +12,7 @@ from paddlealign.errors import UserError
 from paddlealign.models.tensor_files import read_tensors, write_tensors
 from paddlealign.models.weights import load_model
 from paddlealign.training import reference_cache
-from paddlealign.training.reference_cache import Parts, compute_logps, fingerprint, read_cache, write_cache, write_part
+from paddlealign.training.reference_cache import Parts, compute_logps, fingerprint, read_cache, settle_cache, write_cache, write_part
 from tests.small_runs import FLOAT32, MODEL, examples
 
 COUNT = 11
@@ -175,6 +175,16 @@ def test_numbers_that_are_not_finite_are_never_kept(model, tmp_path: Path):
     with pytest.raises(UserError, match="are NaN or infinite"):
         table(broken, parts_in(tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_table_of_which_only_parts_are_there_is_written_whole(tmp_path: Path):
+    """A build that was killed behind its last part: nothing is left to compute, and the parts go."""
+    logps = np.arange(12, dtype="float32").reshape(6, 2)
+    for numbers in (np.arange(4), np.arange(4, 6)):
+        write_part(tmp_path, "t", numbers, logps[numbers])
+    settle_cache(tmp_path, "t", read_cache(tmp_path, "t", 6)[0])
+    assert [path.name for path in tmp_path.iterdir()] == ["t.safetensors"]
+    assert (read_cache(tmp_path, "t", 6)[0] == logps).all()
 
 
 def test_the_name_depends_on_ld_alpha_and_on_an_adapter():
