@@ -48,7 +48,7 @@ def resolve_data(data: DataArguments, training: TrainingArguments, sources: Mapp
         if sources["zero_padding"] != "default":
             found.problems.append("zero_padding false and greedy_zero_padding true contradict each other: both pack rows. Set them alike.")
         found.changes["zero_padding"] = True
-    found.problems.extend(_batch_problems(data, training, sources))
+    found.problems.extend(_batch_problems(data, training))
     evaluates = training.do_eval or training.evaluation_strategy != "no"
     if training.do_train and not data.train_dataset_path and not data.dataset_name_or_path:
         found.problems.append("do_train needs rows: set dataset_name_or_path (a folder or file) or train_dataset_path (files).")
@@ -58,12 +58,13 @@ def resolve_data(data: DataArguments, training: TrainingArguments, sources: Mapp
     return found
 
 
-def _batch_problems(data: DataArguments, training: TrainingArguments, sources: Mapping[str, str]) -> list[str]:
+def _batch_problems(data: DataArguments, training: TrainingArguments) -> list[str]:
     """A micro-batch is counted in rows, in packed rows or in tokens; and what is packed is not sorted by length."""
     packs = "greedy_zero_padding" if data.greedy_zero_padding else "zero_padding" if data.zero_padding else ""
     problems = []
     if training.tokens_per_batch is not None:
-        rows = sources["per_device_train_batch_size"] != "default"
+        # The effective values of a run, used again, name the default.
+        rows = training.per_device_train_batch_size != TrainingArguments.per_device_train_batch_size
         others = [key for key, is_set in (("per_device_train_batch_size", rows), (packs, bool(packs))) if is_set]
         problems += [
             f"tokens_per_batch {training.tokens_per_batch} and {key} both say what a micro-batch holds. Keep one: unset the other (null)."
@@ -171,6 +172,7 @@ def unread_keys(command: str, sections: Mapping[str, Any], sources: Mapping[str,
         rules += [
             (training.evaluation_strategy != "steps", "eval_steps", f"evaluation_strategy is {training.evaluation_strategy}"),
             (training.save_strategy != "steps", "save_steps", f"save_strategy is {training.save_strategy}"),
+            (training.tokens_per_batch is not None, "per_device_train_batch_size", f"tokens_per_batch is {training.tokens_per_batch}"),
             (training.max_steps > 0, "num_train_epochs", f"max_steps is {training.max_steps}"),
             (training.lr_scheduler_type.startswith("constant"), "min_learning_rate", f"lr_scheduler_type is {training.lr_scheduler_type}"),
             (training.warmup_steps > 0, "warmup_ratio", f"warmup_steps is {training.warmup_steps}"),

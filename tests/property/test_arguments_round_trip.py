@@ -79,10 +79,21 @@ def test_a_round_trip_keeps_every_value(command, data, folder):
             found = getattr(results[0][fields[key].section], key)
             derived = key in ("do_eval", "load_best_model_at_end", *Degrees._fields)  # every degree is 1 in one process
             assert found == value or derived or (key == "resume_from_checkpoint") or value in ("", [])
-        # the effective values, written out again, give the same run
-        effective = {key: getattr(results[0][item.section], key) for key, item in fields.items()}
-        path.write_text(json.dumps(effective), encoding="utf-8")
-        assert sections_of(parse(command, [str(path)], {}), command) == results[0]
+        assert used_again(results[0], fields, path, command) == results[0]
+
+
+def used_again(sections, fields, path, command):
+    """The sections of a run that is given another's effective values as its argument file."""
+    path.write_text(json.dumps({key: getattr(sections[item.section], key) for key, item in fields.items()}), encoding="utf-8")
+    return sections_of(parse(command, [str(path)], {}), command)
+
+
+@pytest.mark.parametrize("command", ["sft", "reward", "dpo"])
+def test_a_run_that_counts_tokens_can_be_asked_for_again(command, tmp_path):
+    words = ["--model_name_or_path", "m", "--output_dir", "o", "--do_train", "--dataset_name_or_path", "d", "--tokens_per_batch", "9"]
+    first = sections_of(parse(command, words, {}), command)
+    assert first["training"].tokens_per_batch == 9
+    assert used_again(first, known_fields(command), tmp_path / "args.json", command) == first
 
 
 @settings(max_examples=150, deadline=None)

@@ -149,7 +149,7 @@ def test_an_unknown_sharding_stage_is_refused(tmp_path):
         ("sft", {"lr_scheduler_type": "constant", "warmup_steps": 3}, "warmup_steps asks for one"),
         ("sft", {"min_learning_rate": 1e-3, "learning_rate": 1e-4}, "min_learning_rate 0.001 is above learning_rate 0.0001"),
         ("sft", {"zero_padding": False, "greedy_zero_padding": True}, "contradict each other"),
-        ("sft", {"tokens_per_batch": 9, "per_device_train_batch_size": 8}, "tokens_per_batch 9 and per_device_train_batch_size both say"),
+        ("sft", {"tokens_per_batch": 9, "per_device_train_batch_size": 4}, "tokens_per_batch 9 and per_device_train_batch_size both say"),
         ("dpo", {"tokens_per_batch": 9, "zero_padding": True}, "tokens_per_batch 9 and zero_padding both say"),
         ("dpo", {"tokens_per_batch": 9, "greedy_zero_padding": True}, "tokens_per_batch 9 and greedy_zero_padding both say"),
         ("sft", {"group_by_length": True, "zero_padding": True}, "group_by_length puts rows of like length together, zero_padding"),
