@@ -11,11 +11,13 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
+from paddlealign.errors import UserError
+
 THREAD_VARIABLES = ("MKL_NUM_THREADS", "OMP_NUM_THREADS", "FLAGS_paddle_num_threads")
 MALLOC_VARIABLES = ("GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
 
 # From glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
 
 
 def prepare() -> str:
@@ -23,6 +25,8 @@ def prepare() -> str:
     if "paddle" in sys.modules:
         return "machine: left as it is, Paddle was imported before"
     warnings.filterwarnings("ignore", message="No ccache found", category=UserWarning)
+    if os.environ.get("FLAGS_use_stride_kernel", "1").lower() in ("0", "false"):
+        raise UserError("FLAGS_use_stride_kernel is off, and gradients are added up through views of tensors, which need it. Unset it.")
     chosen = settings(os.environ, available_cores(), fast_path_is_locked(_text_of("/proc/cpuinfo")))
     os.environ.update(chosen)
     kept = keep_freed_memory(os.environ)
@@ -39,11 +43,18 @@ def settings(environ: Mapping[str, str], cores: int, locked: bool) -> dict[str, 
     speed, and Paddle answers the latter with two lines of warning. An environment that names any number of threads keeps it.
     """
     chosen = {"GLOG_v": "0", "GLOG_minloglevel": "2"}  # errors only; Paddle's C++ part logs to stderr
+    chosen["KMP_BLOCKTIME"] = "0"  # else MKL's threads spin for 0.2 s after each product, on the cores of ``models.threads``
     if not any(name in environ for name in THREAD_VARIABLES):
         chosen["MKL_NUM_THREADS"] = str(max(1, cores // ranks_here(environ)))
     if locked:
         chosen["MKL_DEBUG_CPU_TYPE"] = "5"
     return {name: value for name, value in chosen.items() if name not in environ}
+
+
+def product_threads(environ: Mapping[str, str]) -> int:
+    """How many threads MKL uses for a product of matrices under this environment: what the first variable says that it heeds."""
+    told = (environ.get(name, "") for name in THREAD_VARIABLES[:2])
+    return next((max(1, int(value)) for value in told if value.isdecimal()), available_cores())
 
 
 def ranks_here(environ: Mapping[str, str]) -> int:
@@ -81,7 +92,8 @@ def keep_freed_memory(environ: Mapping[str, str]) -> bool:
         return False
     # glibc before 2.35 refuses thresholds above 32 MB; there no block at all is mapped on its own.
     reused = mallopt(_M_MMAP_THRESHOLD, 1 << 30) or mallopt(_M_MMAP_MAX, 0)
-    return bool(reused and mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1))
+    # One heap for all threads: in those of their own, large blocks are fresh memory again.
+    return bool(reused and mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1) and mallopt(_M_ARENA_MAX, 1))
 
 
 def _text_of(path: str) -> str:

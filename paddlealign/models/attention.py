@@ -2,16 +2,17 @@
 
 A key at column j may be seen by the queries in rows j .. visible_until[j] - 1 of its packed row: causal, and cut off where its
 example or its branch ends (FlashMask, Wang et al. 2024, the causal one-column form). On a GPU in half precision Paddle's own
-kernel takes these indices. Everywhere else the same is computed here in blocks of queries, each against those runs of
-keys that at least one of its queries may see. No [length, length] matrix exists: scores live as long as their block, and what is kept
-is a mask for each block from its first key that not every query sees, which is at the diagonal or at an example's start.
+kernel takes these indices. Everywhere else the same is computed here, head by head, in blocks of queries, each against those runs of
+keys that at least one of its queries may see. No [length, length] matrix exists: scores live as long as their block of one head, which
+a core's cache holds, and what is kept is a mask for each block from its first key that not every query sees, which is at the diagonal or
+at an example's start.
 
 A layer with a sliding window sees in addition only keys fewer than ``window`` positions back. Positions, not columns, count: a response
 that lies behind another one is as near to the prompt as the first.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +22,12 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 from paddle.nn.functional.flash_attention import flashmask_attention
 
+from paddlealign.models.threads import in_threads
+
 Attend = Callable[[int, Tensor, Tensor, Tensor, int | None], Tensor]
 
 QUERY_BLOCK = 256
 KEY_BLOCK = 64
-# Columns of a row whose gradients of keys and values are added up in a tensor of their own.
-STRIP = 256
 HIDDEN_SCORE = -1e30
 
 
@@ -60,6 +61,24 @@ def _key_runs(seen: np.ndarray) -> tuple[tuple[int, int], ...]:
     return tuple(runs)
 
 
+def _query_ranges(until: np.ndarray) -> list[tuple[int, int]]:
+    """Cut a row, int32 [length], into ranges of at most QUERY_BLOCK queries: whole examples where they fit, equal parts of longer ones."""
+    length = len(until)
+    ends = np.flatnonzero(np.maximum.accumulate(until) <= np.arange(1, length + 1)) + 1  # nothing so far is seen from there on
+    ranges: list[tuple[int, int]] = []
+    start = last = 0
+    for end in [*ends.tolist(), length]:
+        if end - start > QUERY_BLOCK:
+            if last > start:
+                ranges.append((start, last))
+            parts = -(-(end - last) // QUERY_BLOCK)
+            cuts = [last + (end - last) * part // parts for part in range(parts + 1)]
+            ranges += list(zip(cuts[:-2], cuts[1:-1], strict=True))
+            start = cuts[-2]
+        last = end
+    return [*ranges, (start, length)]
+
+
 def _visible(until: np.ndarray, positions: np.ndarray, window: int | None, queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """Which queries [q, 1] of a row see which keys [k]: bool [q, k]. until, positions: the row's, [length]."""
     seen = (keys <= queries) & (until[keys] > queries)
@@ -73,10 +92,8 @@ def plan_blocks(visible_until: np.ndarray, position_ids: np.ndarray, window: int
     included; None: all. Every query sees itself at least, so no block is without keys.
     """
     blocks = []
-    length = visible_until.shape[1]
     for row, (until, positions) in enumerate(zip(visible_until, position_ids, strict=True)):
-        for start in range(0, length, QUERY_BLOCK):
-            stop = min(start + QUERY_BLOCK, length)
+        for start, stop in _query_ranges(until):
             queries = np.arange(start, stop)[:, None]
             seen = until[:stop] > start
             if window is not None:
@@ -107,51 +124,54 @@ def window_indices(visible_until: np.ndarray, position_ids: np.ndarray, window: 
     return np.minimum(visible_until, columns + window).astype(np.int32)
 
 
-def _gather(x: Tensor, block: _Block) -> Tensor:
-    """Take the block's key columns of x [rows, kv_heads, length, head_dim]: [kv_heads, keys, head_dim]."""
-    parts = [x[block.row, :, start:stop] for start, stop in block.runs]
-    return parts[0] if len(parts) == 1 else paddle.concat(parts, axis=1)
+def _rows_of(x: Tensor, block: _Block) -> Tensor:
+    """The block's key columns of one head, x [length, size]: [keys, size]."""
+    parts = [x[start:stop] for start, stop in block.runs]
+    return parts[0] if len(parts) == 1 else paddle.concat(parts)
 
 
-def _probabilities(query: Tensor, key: Tensor, block: _Block, scale: float) -> Tensor:
-    """Softmax of the block's scores. query: [kv_heads, group * queries, head_dim]; returns float32 [kv_heads, group * queries, keys]."""
-    scores = paddle.matmul(query, key, transpose_y=True).astype("float32").scale_(scale)
-    if block.bias is not None:
-        kv_heads, rows, keys = scores.shape
-        queries = block.stop - block.start
-        # Added to whole rows of scores: adding to a slice of them in place is slower.
-        bias = paddle.concat([paddle.zeros([queries, block.clear]), block.bias], axis=1) if block.clear else block.bias
-        scores = scores.reshape([kv_heads, rows // queries, queries, keys]).add_(bias).reshape([kv_heads, rows, keys])
-    return paddle.nn.functional.softmax(scores, axis=-1)
+def _whole_bias(block: _Block) -> Tensor | None:
+    """The block's bias for all its keys: float32 [queries, keys]."""
+    if block.bias is None or not block.clear:
+        return block.bias
+    return paddle.concat([paddle.zeros([block.stop - block.start, block.clear]), block.bias], axis=1)
 
 
-def _heads_first(x: Tensor, kv_heads: int) -> Tensor:
-    """[rows, length, heads, head_dim] to [rows, kv_heads, group, length, head_dim]: query heads stand with the key head they share."""
-    rows, length, heads, head_dim = x.shape
-    return x.reshape([rows, length, kv_heads, heads // kv_heads, head_dim]).transpose([0, 2, 3, 1, 4])
+def _probabilities(query: Tensor, key: Tensor, bias: Tensor | None) -> Tensor:
+    """Softmax of a block's scores. query: scaled, [queries, head_dim]; key: [keys, head_dim]. Returns float32 [queries, keys]."""
+    scores = paddle.matmul(query, key, transpose_y=True).astype("float32")
+    return paddle.nn.functional.softmax(scores if bias is None else scores.add_(bias), axis=-1)
 
 
-def _block_of(x: Tensor, block: _Block) -> Tensor:
-    """Take the block's queries of x [rows, kv_heads, group, length, head_dim]: [kv_heads, group * queries, head_dim]."""
-    part = x[block.row, :, :, block.start : block.stop]
-    return part.reshape([part.shape[0], -1, part.shape[-1]])
+def _by_head(x: Tensor) -> Tensor:
+    """[rows, length, heads, size] to [rows, heads, length, size], in which a head's columns lie together."""
+    return x.transpose([0, 2, 1, 3]).contiguous()
 
 
 class _BlockAttention(PyLayer):
-    """Keeps q, k, v and the output; probabilities are computed again in backward."""
+    """Keeps q, k, v and the output; probabilities are computed again in backward. Products are made in q's dtype, the rest in float32."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, blocks: list[_Block], scale: float) -> Tensor:
-        rows, _, heads, head_dim = q.shape
-        kv_heads = k.shape[2]
-        query = _heads_first(q, kv_heads)
-        key, value = k.transpose([0, 2, 1, 3]), v.transpose([0, 2, 1, 3])
-        parts: list[list[Tensor]] = [[] for _ in range(rows)]
-        for block in blocks:
-            weights = _probabilities(_block_of(query, block), _gather(key, block), block, scale)
-            mixed = paddle.matmul(weights.astype(v.dtype), _gather(value, block))
-            parts[block.row].append(mixed.reshape([heads, block.stop - block.start, head_dim]))
-        out = paddle.stack([paddle.concat(row, axis=1) for row in parts]).transpose([0, 2, 1, 3]).contiguous()
+        rows, heads, group = q.shape[0], q.shape[2], q.shape[2] // k.shape[2]
+        query, key, value = _by_head(q * scale), _by_head(k), _by_head(v)
+
+        def mix(kv_heads: Sequence[int]) -> list[list[Tensor]]:
+            """For each row the outputs of the query heads that share these key heads, each [length, head_dim]."""
+            parts: list[list[list[Tensor]]] = [[[] for _ in range(len(kv_heads) * group)] for _ in range(rows)]
+            for block in blocks:
+                bias = _whole_bias(block)
+                for place, kv_head in enumerate(kv_heads):
+                    keys, values = (_rows_of(x[block.row, kv_head], block) for x in (key, value))
+                    for member in range(group):
+                        queries = query[block.row, kv_head * group + member, block.start : block.stop]
+                        mixed = paddle.matmul(_probabilities(queries, keys, bias).astype(q.dtype), values)
+                        parts[block.row][place * group + member].append(mixed)
+            return [[paddle.concat(head) for head in row] for row in parts]
+
+        found = in_threads(mix, key.shape[1], q.place)
+        by_row = [[head for part in found for head in part[row]] for row in range(rows)]
+        out = paddle.stack([paddle.concat(row, axis=1) for row in by_row]).reshape([rows, -1, heads, q.shape[3]])
         ctx.save_for_backward(q, k, v, out)
         ctx.blocks, ctx.scale = blocks, scale
         return out
@@ -159,53 +179,53 @@ class _BlockAttention(PyLayer):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v, out = ctx.saved_tensor()
-        rows, _, heads, head_dim = q.shape
-        kv_heads = k.shape[2]
-        query, upstream = _heads_first(q, kv_heads), _heads_first(grad, kv_heads)
-        inner = _heads_first((grad.astype("float32") * out.astype("float32")).sum(-1, keepdim=True), kv_heads)
-        key, value = k.transpose([0, 2, 1, 3]), v.transpose([0, 2, 1, 3])
-        query_parts: list[list[Tensor]] = [[] for _ in range(rows)]
-        grad_key, grad_value = ([_strips(*key.shape[1:]) for _ in range(rows)] for _ in range(2))
-        for block in ctx.blocks:
-            queries, keys = _block_of(query, block), _gather(key, block)
-            above = _block_of(upstream, block)
-            weights = _probabilities(queries, keys, block, ctx.scale)
-            _scatter(grad_value, block, paddle.matmul(weights.astype(v.dtype), above, transpose_x=True))
-            # softmax backward: P * (dP - sum(dP * P)), and sum(dP * P) = sum(dO * O)
-            scores = paddle.matmul(above, _gather(value, block), transpose_y=True).astype("float32")
-            scores = scores.subtract_(_block_of(inner, block)).multiply_(weights).scale_(ctx.scale).astype(q.dtype)
-            query_parts[block.row].append(paddle.matmul(scores, keys).reshape([heads, block.stop - block.start, head_dim]))
-            _scatter(grad_key, block, paddle.matmul(scores, queries, transpose_x=True))
-        grad_query = paddle.stack([paddle.concat(row, axis=1) for row in query_parts]).transpose([0, 2, 1, 3])
-        grad_keys, grad_values = (
-            paddle.stack([paddle.concat(row, axis=1) for row in total]).transpose([0, 2, 1, 3]).astype(k.dtype)
-            for total in (grad_key, grad_value)
-        )
-        return grad_query, grad_keys, grad_values
+        scale, group = ctx.scale, q.shape[2] // k.shape[2]
+        query, key = _by_head(q * scale), _by_head(k)
+        # softmax backward: P * (dP - sum(dP * P)) with dP = dO V^T, and sum(dP * P) = sum(dO * O): one more column of the product
+        upstream, value = _by_head(grad), _by_head(v)
+        inner = (grad.astype("float32") * out.astype("float32")).sum(-1, keepdim=True).transpose([0, 2, 1, 3])
+        above = paddle.concat([upstream, -inner.astype(q.dtype)], axis=-1)
+        value = paddle.concat([value, paddle.ones([*value.shape[:3], 1], q.dtype)], axis=-1)
+        grads = [paddle.zeros(x.shape) for x in (query, key, key)]
+
+        def back(kv_heads: Sequence[int]) -> None:
+            for block in ctx.blocks:
+                bias = _whole_bias(block)
+                for kv_head in kv_heads:
+                    keys, values = (_rows_of(x[block.row, kv_head], block) for x in (key, value))
+                    for head in range(kv_head * group, kv_head * group + group):
+                        of_block = [x[block.row, head, block.start : block.stop] for x in (query, upstream, above)]
+                        totals = [x[block.row, own] for x, own in zip(grads, (head, kv_head, kv_head), strict=True)]
+                        _block_back(*of_block, keys, values, bias, block, totals)
+
+        in_threads(back, key.shape[1], q.place)
+        grad_query, grad_key, grad_value = (x.transpose([0, 2, 1, 3]) for x in grads)
+        return (grad_query * scale).astype(q.dtype), grad_key.contiguous().astype(k.dtype), grad_value.contiguous().astype(v.dtype)
 
 
-def _strips(kv_heads: int, length: int, head_dim: int) -> list[Tensor]:
-    """Zeros for a row's gradient, cut into strips of columns: float32 [kv_heads, STRIP or fewer, head_dim] each."""
-    return [paddle.zeros([kv_heads, min(STRIP, length - start), head_dim]) for start in range(0, length, STRIP)]
+def _block_back(
+    queries: Tensor,
+    upstream: Tensor,
+    above: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    bias: Tensor | None,
+    block: _Block,
+    totals: Sequence[Tensor],
+) -> None:
+    """Add a block's gradients of one head to totals: those of its query, key and value, views of [length, head_dim] each.
 
-
-def _scatter(totals: list[list[Tensor]], block: _Block, part: Tensor) -> None:
-    """Add part [kv_heads, keys, head_dim] to the block's key columns of its row's total, which ``_strips`` made, in place.
-
-    Zeros are added to the rest of a strip: Paddle's CPU build takes 20 times as long to add to a slice. Strips that the block does not
-    meet are left alone, or the work would grow with the square of the row.
+    upstream: the output's gradient, [queries, head_dim]. above, values: [queries or keys, head_dim + 1], see ``backward``.
     """
-    strips, done = totals[block.row], 0
-    kv_heads, _, head_dim = part.shape
+    weights = _probabilities(queries, keys, bias)
+    slope = paddle.matmul(above, values, transpose_y=True).astype("float32").multiply_(weights).astype(keys.dtype)
+    grad_value = paddle.matmul(weights.astype(keys.dtype), upstream, transpose_x=True).astype("float32")
+    grad_key = paddle.matmul(slope, queries, transpose_x=True).astype("float32")
+    totals[0][block.start : block.stop].add_(paddle.matmul(slope, keys).astype("float32"))
+    done = 0
     for start, stop in block.runs:
-        for number in range(start // STRIP, (stop - 1) // STRIP + 1):
-            total, begin = strips[number], number * STRIP
-            first, last, end = max(start, begin), min(stop, begin + STRIP), begin + total.shape[1]
-            piece = part[:, done + first - start : done + last - start].astype("float32")
-            if (first, last) != (begin, end):
-                zeros = [paddle.zeros([kv_heads, count, head_dim]) for count in (first - begin, end - last)]
-                piece = paddle.concat([zeros[0], piece, zeros[1]], axis=1)
-            total.add_(piece)
+        totals[1][start:stop].add_(grad_key[done : done + stop - start])
+        totals[2][start:stop].add_(grad_value[done : done + stop - start])
         done += stop - start
 
 

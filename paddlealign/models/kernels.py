@@ -11,27 +11,56 @@ import paddle
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
+from paddlealign.objectives.sums import row_sums
+
+
+def _outer(rows: Tensor, columns: Tensor, like: Tensor) -> Tensor:
+    """The product of rows, float32 [..., 1], and columns, float32 [size], in the shape of ``like`` [..., size].
+
+    Paddle's CPU build is four times slower where it broadcasts than where it multiplies matrices. On a GPU a product of matrices might
+    be rounded to fewer digits (TF32).
+    """
+    if not rows.place.is_cpu_place():
+        return rows * columns
+    return paddle.mm(rows.reshape([-1, 1]), columns.unsqueeze(0)).reshape(like.shape)
+
+
+def _weighted_sum(x: Tensor, factors: Tensor) -> Tensor:
+    """The sum of the rows of x, float32 [rows, size], each with its factor, float32 [rows]: [size]."""
+    if not x.place.is_cpu_place():
+        return (x * factors.unsqueeze(1)).sum(0)
+    return paddle.mm(factors.unsqueeze(0), x).squeeze(0)
+
+
+def _row_means(x: Tensor) -> Tensor:
+    """The mean of each row, float32 [..., size] to [..., 1]."""
+    return row_sums(x.reshape([-1, x.shape[-1]])).reshape([*x.shape[:-1], 1]).scale_(1.0 / x.shape[-1])
+
 
 class _RMSNorm(PyLayer):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        wide = x.astype("float32")
-        inverse = paddle.rsqrt(paddle.square(wide).mean(-1, keepdim=True).scale_(1.0, bias=epsilon))
-        ctx.save_for_backward(x, weight, inverse)
-        ctx.frozen = weight.stop_gradient
-        return (wide * inverse).astype(x.dtype).multiply_(weight.astype(x.dtype))
+        with paddle.amp.auto_cast(enable=False):
+            wide = x.astype("float32")
+            inverse = paddle.rsqrt(_row_means(paddle.square(wide)).scale_(1.0, bias=epsilon))
+            ctx.save_for_backward(x, weight, inverse)
+            ctx.frozen = weight.stop_gradient
+            if x.dtype == weight.dtype == paddle.float32:
+                return _outer(inverse, weight, x).multiply_(x)
+            return (wide * inverse).astype(x.dtype).multiply_(weight.astype(x.dtype))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Any]:
         x, weight, inverse = ctx.saved_tensor()
-        normed = x.astype("float32") * inverse
-        grad = grad.astype("float32")
-        axes = list(range(grad.ndim - 1))
-        product = grad * normed
-        grad_weight = None if ctx.frozen else product.sum(axes).astype(weight.dtype)
+        wide, grad = x.astype("float32"), grad.astype("float32")
+        grad_weight = None
+        if not ctx.frozen:
+            products, factors = (grad * wide).reshape([-1, x.shape[-1]]), inverse.reshape([-1])
+            grad_weight = _weighted_sum(products, factors).astype(weight.dtype)
         # d/dx of x / rms(x): the part of the gradient along the normed vector is taken away.
-        along = product.multiply_(weight.astype("float32")).mean(-1, keepdim=True)
-        grad_x = (grad * weight.astype("float32")).subtract_(normed.multiply_(along)).multiply_(inverse)
+        grad_x = _outer(inverse, weight.astype("float32"), x).multiply_(grad)
+        along = _row_means(grad_x * wide).multiply_(paddle.square(inverse))
+        grad_x.subtract_(_outer(along, paddle.ones([x.shape[-1]]), x).multiply_(wide))
         return grad_x.astype(x.dtype), grad_weight
 
 

@@ -121,7 +121,6 @@ POSITIONS = np.array([[0, 1, 2, 3, 4, 5, 6, 3, 4, 5, 0, 1, 0], list(range(13))])
 def test_block_attention(monkeypatch: pytest.MonkeyPatch, heads: int, kv_heads: int, window: int | None):
     monkeypatch.setattr(attention, "QUERY_BLOCK", 4)
     monkeypatch.setattr(attention, "KEY_BLOCK", 2)
-    monkeypatch.setattr(attention, "STRIP", 5)
     rng = np.random.default_rng(3)
     inputs = [rng.standard_normal((2, 13, count, 4)) for count in (heads, kv_heads, kv_heads)]
     attend = packed_attention(UNTIL[:, None, :, None], POSITIONS)
