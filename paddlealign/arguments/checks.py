@@ -122,6 +122,25 @@ def resolve_training(command: str, training: TrainingArguments, sources: Mapping
     return found
 
 
+def _plain_problems(training: TrainingArguments, parallel: ParallelArguments) -> list[str]:
+    degree = parallel.tensor_parallel_degree
+    if not training.plain_path or degree == 1:
+        return []
+    return [
+        f"plain_path with tensor_parallel_degree {degree} in several processes: each holds a part of the vocabulary, and Paddle has no "
+        "operator for log-probabilities over parts. Start it in one process, which computes the same numbers, or set "
+        "tensor_parallel_degree to 1 and pipeline_parallel_degree or data_parallel_degree higher."
+    ]
+
+
+def _resolve_live_reference(objective: ObjectiveArguments, found: Resolved) -> None:
+    """plain_path keeps no table of the reference's log-probs."""
+    if found.problems or found.changes.get("reference_free", objective.reference_free) or objective.reference_mode == "frozen":
+        return
+    found.changes["reference_mode"] = "frozen"
+    found.notes.append("reference_mode is frozen: plain_path asks the reference anew at each step.")
+
+
 def _resolve_best(training: TrainingArguments, eval_steps: int | None, found: Resolved) -> None:
     """load_best_model_at_end needs a checkpoint at an evaluation to choose from."""
     evaluation, saving = training.evaluation_strategy, training.save_strategy
@@ -214,6 +233,7 @@ def resolve(command: str, sections: Mapping[str, Any], sources: Mapping[str, str
     parts: dict[str, Resolved] = {}
     if "training" in sections:
         parts["training"] = resolve_training(command, sections["training"], sources)
+        parts["training"].problems.extend(_plain_problems(sections["training"], sections["parallel"]))
         parts["data"] = resolve_data(sections["data"], sections["training"], sources)
         paths = sections["data"].train_dataset_path or sections["data"].dataset_name_or_path or []
         parts["rows"] = Resolved(row_problems(sections["rows"], command, len(paths)), {}, [])
@@ -221,6 +241,8 @@ def resolve(command: str, sections: Mapping[str, Any], sources: Mapping[str, str
         parts["rows"] = Resolved(column_problems(sections["rows"]), {}, [])
     if isinstance(sections.get("objective"), ObjectiveArguments):
         parts["objective"] = Resolved(*resolve_objective(sections["objective"], sources))
+        if sections["training"].plain_path:
+            _resolve_live_reference(sections["objective"], parts["objective"])
     if isinstance(sections.get("adapter"), LoraArguments):
         parts["adapter"] = Resolved(*resolve_lora(sections["adapter"], sources), [])
     if "samples" in sections:

@@ -177,6 +177,11 @@ class TrainingArguments:
         "Let the processes of tensor_parallel_degree each hold a part of the positions between the layers' matmuls: less memory.", False
     )
     recompute: bool = _key("Recompute each layer's activations in backward: less memory, about a third more time, same numbers.", False)
+    plain_path: bool = _key(
+        "To check a result: compute every row alone, whole and by Paddle's own differentiated operators, with one response in a row and "
+        "the reference anew at each step. The same training but for rounding; slow.",
+        False,
+    )
     on_bad_numbers: str = _key(
         "At a step whose loss or gradient is NaN or infinite: stop with exit code 3 and a checkpoint of before the step, or skip the "
         "step's update and count it; after 10 skipped in a row the run stops, too.",

@@ -194,13 +194,24 @@ def make_batch(
     )
 
 
-def lay(examples: Sequence[Example], rows: Sequence[Sequence[int]], pad_id: int) -> Batch:
+def lay(
+    examples: Sequence[Example], rows: Sequence[Sequence[int]], pad_id: int, shared_prompt: bool = True, packed_rows: bool = True
+) -> Batch:
     """Lay the examples of a micro-batch behind each other in ONE row, whatever rows they are counted in; no examples: an idle batch.
 
     Attention does no work for what no query sees, so a row may be long, and only its last few positions are padding.
+    shared_prompt false: each response has the prompt laid down before it once more, as an example of its own would. packed_rows false: each
+    example, or each response with a prompt of its own, is a row, padded to the longest.
     """
     ids = [index for row in rows for index in row]
-    return make_batch(examples, [ids], pad_id) if ids else idle_batch(pad_id)
+    if not ids:
+        return idle_batch(pad_id)
+    if shared_prompt:
+        return make_batch(examples, [ids] if packed_rows else [[index] for index in ids], pad_id)
+    texts = [Example(examples[index].prompt_ids, (response,)) for index in ids for response in examples[index].responses]
+    numbers = range(len(texts))
+    batch = make_batch(texts, [numbers] if packed_rows else [[number] for number in numbers], pad_id)
+    return replace(batch, example_ids=np.array(ids, np.int64))
 
 
 def lengths_of(examples: Sequence[Example]) -> np.ndarray:

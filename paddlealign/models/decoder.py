@@ -11,6 +11,7 @@ import paddle
 from paddle import Tensor, nn
 from paddle.distributed.fleet.utils import recompute as recomputed
 
+from paddlealign.models import plain
 from paddlealign.models.attention import Attend
 from paddlealign.models.config import DecoderConfig
 from paddlealign.models.kernels import layer_norm, rms_norm, rotary, rotary_tables, swiglu
@@ -19,6 +20,7 @@ from paddlealign.models.makers import WHOLE_LAYERS, Stage, TensorLayers, Visits
 from paddlealign.models.parameters import adapter_shapes, padded_vocabulary, parameter_shapes
 from paddlealign.models.rope import frequencies, text_lengths
 from paddlealign.models.score_head import ScoreHead
+from paddlealign.models.tricks import ALL_TRICKS, Tricks
 
 _ZEROS = nn.initializer.Constant(0.0)
 
@@ -26,35 +28,37 @@ _ZEROS = nn.initializer.Constant(0.0)
 class RMSNorm(nn.Layer):
     """See ``kernels.rms_norm``. weight: [size]."""
 
-    def __init__(self, size: int, epsilon: float) -> None:
+    def __init__(self, size: int, epsilon: float, fused: bool) -> None:
         super().__init__()
         self.weight = self.create_parameter([size], default_initializer=_ZEROS)
         self.epsilon = epsilon
+        self.norm = rms_norm if fused else plain.rms_norm
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., size] to the same."""
-        return rms_norm(x, self.weight, self.epsilon)
+        return self.norm(x, self.weight, self.epsilon)
 
 
 class LayerNorm(nn.Layer):
     """See ``kernels.layer_norm``. weight, bias: [size]."""
 
-    def __init__(self, size: int, epsilon: float) -> None:
+    def __init__(self, size: int, epsilon: float, fused: bool) -> None:
         super().__init__()
         self.weight = self.create_parameter([size], default_initializer=_ZEROS)
         self.bias = self.create_parameter([size], default_initializer=_ZEROS)
         self.epsilon = epsilon
+        self.norm = layer_norm if fused else plain.layer_norm
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., size] to the same."""
-        return layer_norm(x, self.weight, self.bias, self.epsilon)
+        return self.norm(x, self.weight, self.bias, self.epsilon)
 
 
-def _norm(config: DecoderConfig) -> nn.Layer:
+def _norm(config: DecoderConfig, tricks: Tricks) -> nn.Layer:
     """A norm of the hidden states, as the family has it."""
     if config.norm == "rms":
-        return RMSNorm(config.hidden_size, config.norm_eps)
-    return LayerNorm(config.hidden_size, config.norm_eps)
+        return RMSNorm(config.hidden_size, config.norm_eps, tricks.fused_norm)
+    return LayerNorm(config.hidden_size, config.norm_eps, tricks.fused_norm)
 
 
 class Embedding(nn.Layer):
@@ -73,8 +77,9 @@ class Embedding(nn.Layer):
 class Attention(nn.Layer):
     """Grouped-query attention with rotary positions."""
 
-    def __init__(self, config: DecoderConfig, layer: int, make: TensorLayers) -> None:
+    def __init__(self, config: DecoderConfig, layer: int, make: TensorLayers, tricks: Tricks) -> None:
         super().__init__()
+        self.rotary = rotary if tricks.fused_rotary else plain.rotary
         self.layer, self.head_dim, self.window = layer, config.head_dim, config.windows[layer]
         queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
         self.spread = make.spread
@@ -82,8 +87,8 @@ class Attention(nn.Layer):
         self.k_proj = Linear(config.hidden_size, keys, config.qkv_bias, make, cut_inputs=False)
         self.v_proj = Linear(config.hidden_size, keys, config.qkv_bias, make, cut_inputs=False)
         self.o_proj = Linear(queries, config.hidden_size, config.output_bias, make, cut_inputs=True)
-        self.q_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
-        self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
+        self.q_norm = RMSNorm(config.head_dim, config.norm_eps, tricks.fused_norm) if config.qk_norm else None
+        self.k_norm = RMSNorm(config.head_dim, config.norm_eps, tricks.fused_norm) if config.qk_norm else None
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         """x: [rows, length / positions, hidden]; cos, sin: see ``kernels.rotary_tables``. Returns x's shape."""
@@ -92,15 +97,16 @@ class Attention(nn.Layer):
         q, k = self.q_proj(x).reshape(heads), self.k_proj(x).reshape(heads)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        mixed = attend(self.layer, rotary(q, cos, sin), rotary(k, cos, sin), self.v_proj(x).reshape(heads), self.window)
+        mixed = attend(self.layer, self.rotary(q, cos, sin), self.rotary(k, cos, sin), self.v_proj(x).reshape(heads), self.window)
         return self.o_proj(mixed.reshape([*x.shape[:2], -1]))
 
 
 class MLP(nn.Layer):
     """The feed-forward block, with a gate (swiglu) or without (gelu)."""
 
-    def __init__(self, config: DecoderConfig, make: TensorLayers) -> None:
+    def __init__(self, config: DecoderConfig, make: TensorLayers, tricks: Tricks) -> None:
         super().__init__()
+        self.swiglu = swiglu if tricks.fused_swiglu else plain.swiglu
         self.activation, self.spread = config.activation, make.spread
         if self.activation == "swiglu":
             self.gate_proj = Linear(config.hidden_size, config.intermediate_size, config.mlp_bias, make, cut_inputs=False)
@@ -112,20 +118,20 @@ class MLP(nn.Layer):
         x = self.spread(x)
         up = self.up_proj(x)
         if self.activation == "swiglu":
-            return self.down_proj(swiglu(self.gate_proj(x), up))
+            return self.down_proj(self.swiglu(self.gate_proj(x), up))
         return self.down_proj(nn.functional.gelu(up, approximate=self.activation == "gelu_tanh"))
 
 
 class DecoderLayer(nn.Layer):
     """Attention, then the MLP, each behind a norm and beside a residual; or both side by side."""
 
-    def __init__(self, config: DecoderConfig, layer: int, make: TensorLayers) -> None:
+    def __init__(self, config: DecoderConfig, layer: int, make: TensorLayers, tricks: Tricks) -> None:
         super().__init__()
         self.parallel = config.parallel_residual
-        self.self_attn = Attention(config, layer, make)
-        self.mlp = MLP(config, make)
-        self.input_layernorm = _norm(config)
-        self.post_attention_layernorm = _norm(config)
+        self.self_attn = Attention(config, layer, make, tricks)
+        self.mlp = MLP(config, make, tricks)
+        self.input_layernorm = _norm(config, tricks)
+        self.post_attention_layernorm = _norm(config, tricks)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         """x: [rows, length / positions, hidden]. Returns the same shape."""
@@ -136,7 +142,7 @@ class DecoderLayer(nn.Layer):
 class DecoderBody(nn.Layer):
     """Embedding, layers and the last norm: what HuggingFace's names call ``model``; of these what the stage holds."""
 
-    def __init__(self, config: DecoderConfig, make: TensorLayers, stage: Stage, visits: Visits | None) -> None:
+    def __init__(self, config: DecoderConfig, make: TensorLayers, stage: Stage, visits: Visits | None, tricks: Tricks) -> None:
         super().__init__()
         self.join, self.visits = make.join, visits
         self.adapter: Adapter | None = None
@@ -145,11 +151,11 @@ class DecoderBody(nn.Layer):
             self.embed_tokens = Embedding(padded_vocabulary(config.vocab_size, make.parts), config.hidden_size, make)
         self.layers = nn.LayerDict()
         for number in range(stage.first, stage.last):
-            self.layers[str(number)] = DecoderLayer(config, number, make)
+            self.layers[str(number)] = DecoderLayer(config, number, make, tricks)
             if visits is not None:
                 visits.built(f"model.layers.{number}.", self.layers[str(number)])
         if self.is_last:
-            self.norm = _norm(config)
+            self.norm = _norm(config, tricks)
         self.rope = config.rope
         self.frequencies = paddle.to_tensor(frequencies(config.rope), dtype="float32")
 
@@ -183,13 +189,21 @@ class Decoder(nn.Layer):
     """
 
     def __init__(
-        self, config: DecoderConfig, make: TensorLayers = WHOLE_LAYERS, stage: Stage | None = None, visits: Visits | None = None
+        self,
+        config: DecoderConfig,
+        make: TensorLayers = WHOLE_LAYERS,
+        stage: Stage | None = None,
+        visits: Visits | None = None,
+        tricks: Tricks = ALL_TRICKS,
     ) -> None:
-        """make: how tensor parallelism cuts the layers. stage: the layers that this process holds, None for all. visits: see there."""
+        """make: how tensor parallelism cuts the layers, which needs all tricks. stage: the layers that this process holds, None for all.
+        visits, tricks: see there.
+        """
         super().__init__()
         self.config = config
         self.make = make
-        self.model = DecoderBody(config, make, stage or Stage(0, config.num_layers), visits)
+        self.tricks = tricks
+        self.model = DecoderBody(config, make, stage or Stage(0, config.num_layers), visits, tricks)
         if self.model.is_last and config.head == "score":
             self.score = ScoreHead(config.hidden_size)
         elif self.model.is_last and not config.tie_embeddings:
@@ -239,8 +253,12 @@ class Decoder(nn.Layer):
 
     def token_logps(self, hidden: Tensor, target_ids: Tensor) -> tuple[Tensor, Tensor]:
         """See ``head.token_logps``. hidden: [targets, hidden]. target_ids: int64 [targets]."""
+        if not self.tricks.chunked_head:
+            return plain.token_logps(hidden, self.head, target_ids, self.config.tie_embeddings)
         return self.make.token_logps(hidden, self.head, target_ids, self.config.tie_embeddings, self.config.vocab_size)
 
     def collision_logps(self, hidden: Tensor) -> Tensor:
         """See ``head.collision_logps``. hidden: [targets, hidden]."""
+        if not self.tricks.chunked_head:
+            return plain.collision_logps(hidden, self.head, self.config.tie_embeddings)
         return self.make.collision_logps(hidden, self.head, self.config.tie_embeddings, self.config.vocab_size)

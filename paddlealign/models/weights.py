@@ -26,6 +26,7 @@ from paddlealign.models.parameters import EMBEDDING, HEAD, SCORE, Share, cut_lay
 from paddlealign.models.tensor_files import TensorSpec, Written, write_bytes, write_json
 from paddlealign.models.tensor_memory import converted_rows, copy_rows, count_broken, lies_open, memory_of
 from paddlealign.models.tensor_places import TensorPlace, blocks, read_rows
+from paddlealign.models.tricks import ALL_TRICKS, Tricks
 from paddlealign.models.weight_files import find_tensors, other_tensors, write_weights
 
 # Buffers that old checkpoints carry; they follow from config.json.
@@ -51,6 +52,7 @@ def load_model(
     stage: tuple[int, int] = (1, 0),
     visits: Visits | None = None,
     config: DecoderConfig | None = None,
+    tricks: Tricks = ALL_TRICKS,
 ) -> Decoder:
     """Build the decoder that a model directory describes, in ``dtype`` from the start, and read its weights.
 
@@ -59,7 +61,7 @@ def load_model(
     ``weight_files.find_tensors``. make: the layers that tensor parallelism cuts; of these only this process's share is read. stage: how
     many stages hold the model's layers, and which of them this is; only its layers are read. visits: see ``makers.Visits``; of weights that
     were let go none is read. config: the directory's with a score head in the place of its language head (``score_head.with_score_head``),
-    which stays zero; None: as the directory says.
+    which stays zero; None: as the directory says. tricks: see ``models.tricks``.
     """
     stored = read_config(directory)
     config = replace(config or stored, vocab_size=max(stored.vocab_size, vocab_size or 0))
@@ -67,7 +69,7 @@ def load_model(
     before = paddle.get_default_dtype()
     paddle.set_default_dtype(getattr(paddle, dtype))
     try:
-        model = Decoder(config, make, Stage(*cut_layers(config.num_layers, *stage)), visits)
+        model = Decoder(config, make, Stage(*cut_layers(config.num_layers, *stage)), visits, tricks)
     finally:
         paddle.set_default_dtype(before)
     _follow(plan, model)

@@ -76,6 +76,8 @@ def check_run(
 
 def memory_line(arguments: TrainArguments, task: Task, batches: Sequence[Batch], reference: ReferenceModel | None) -> tuple[float, str]:
     """The estimated peak of a step in this process, in bytes, and a line with what it is made of. See ``planning.memory``."""
+    if arguments.training.plain_path:
+        return 0.0, "memory: not estimated under plain_path, which keeps every intermediate result of every layer"
     recompute, precision = arguments.training.recompute, task.precision
     largest = max(batches, key=lambda batch: batch.input_ids.size)
     targets = len(largest.last_at if task.policy.config.head == "score" else largest.target_ids)

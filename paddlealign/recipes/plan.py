@@ -75,6 +75,8 @@ def describe_job(arguments: Planned) -> Job:
             f"tokens_per_batch {training.tokens_per_batch}: plans count rows, each as long as max_length allows. Unset it and set "
             "per_device_train_batch_size to as many rows as these tokens are"
         )
+    if training.plain_path:
+        raise UserError("plain_path: plans count what training needs without it. Set it to false")
     if training.fp16:
         raise UserError("fp16: plans are made for bf16 and float32. Set bf16 in its place; fp16 takes as much memory and time")
     config, reference, of_reference = read_config(run.model.model_name_or_path), None, None

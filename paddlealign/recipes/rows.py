@@ -22,6 +22,7 @@ from paddlealign.data.template import load_template
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.errors import UserError
 from paddlealign.models.config import DecoderConfig
+from paddlealign.models.tricks import chosen_tricks
 from paddlealign.parallel.topology import Axis
 from paddlealign.recipes.adapter import load_tokenizer
 from paddlealign.recipes.device import say
@@ -159,6 +160,7 @@ def make_feed(arguments: TrainArguments, rows: Rows, axis: Axis) -> Feed:
         longer = int((rows.train.lengths > limit).sum())
         if longer:
             say(f"note: {longer:,} training examples have more than tokens_per_batch {limit:,} tokens; each is a batch of its own")
+    tricks = chosen_tricks(training.plain_path)
     return Feed(
         rows.train,
         pad_id=rows.tokenizer.pad_id,
@@ -172,6 +174,8 @@ def make_feed(arguments: TrainArguments, rows: Rows, axis: Axis) -> Feed:
         rank=axis.rank,
         ranks=axis.size,
         mixture=rows.mixture,
+        shared_prompt=tricks.shared_prompt,
+        packed_rows=tricks.packed_rows,
     )
 
 
@@ -180,9 +184,10 @@ def dev_batches(arguments: TrainArguments, rows: Rows, axis: Axis) -> Iterator[B
 
     They are shared out by length, and what is left at the end evenly; a process for which none is left gets an idle batch.
     """
+    tricks = chosen_tricks(arguments.training.plain_path)
     plan = evaluation_plan(rows.dev.lengths, batch_size=arguments.training.per_device_eval_batch_size, ranks=axis.size)
     for index in range(plan.steps):
-        yield lay(rows.dev, plan.step(index)[axis.rank][0], rows.tokenizer.pad_id)
+        yield lay(rows.dev, plan.step(index)[axis.rank][0], rows.tokenizer.pad_id, tricks.shared_prompt, tricks.packed_rows)
 
 
 def vocabulary_size(arguments: TrainArguments, rows: Rows, config: DecoderConfig) -> int:

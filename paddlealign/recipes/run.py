@@ -16,6 +16,7 @@ from paddlealign.models.decoder import Decoder
 from paddlealign.models.parameters import LoraSettings
 from paddlealign.models.score_head import with_score_head
 from paddlealign.models.tensor_files import json_bytes, write_bytes, write_json
+from paddlealign.models.tricks import chosen_tricks
 from paddlealign.models.weights import plan_loading
 from paddlealign.parallel.collect import everywhere, sum_over
 from paddlealign.parallel.pipeline import Chain
@@ -155,7 +156,8 @@ def read_share(
     settings = arguments.training
     stage = int(settings.sharding.removeprefix("stage") or 0)
     allow_pickle, held = arguments.model.allow_pickle, dtype or start.precision.weights_dtype
-    return load_share(folder, held, vocab_size, allow_pickle, start.topology, stage, settings.sequence_parallel, config, lora)
+    tricks = chosen_tricks(settings.plain_path)
+    return load_share(folder, held, vocab_size, allow_pickle, start.topology, stage, settings.sequence_parallel, config, lora, tricks)
 
 
 def make_task(

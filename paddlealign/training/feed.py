@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from paddlealign.data.example import Batch, Example
-from paddlealign.data.order import EpochPlan, Mixture, Step, epoch_plan, padding_of
+from paddlealign.data.order import EpochPlan, MicroBatch, Mixture, Step, epoch_plan, padding_of
 from paddlealign.data.packing import lay, lengths_of
 
 
@@ -39,9 +39,15 @@ class Feed:
         rank: int = 0,
         ranks: int = 1,
         mixture: Mixture = (),
+        shared_prompt: bool = True,
+        packed_rows: bool = True,
     ) -> None:
-        """packing, mixture: see ``data.order``. max_steps above 0 wins over epochs. rank, ranks: of so many shares of a step."""
+        """packing, mixture: see ``data.order``. max_steps above 0 wins over epochs. rank, ranks: of so many shares of a step.
+
+        shared_prompt, packed_rows: see ``packing.lay``; the examples of each micro-batch are the same.
+        """
         self._rank = rank
+        self._shared_prompt, self._packed_rows = shared_prompt, packed_rows
         self._examples, self._pad_id = examples, pad_id
         self._lengths = lengths_of(examples)
 
@@ -89,6 +95,8 @@ class Feed:
     def describe_epoch(self, most: int) -> str:
         """What the first epoch lays out over all ranks, in words, from at most so many of its steps."""
         plan = self._plan(0)
+        if not (self._shared_prompt and self._packed_rows):
+            return f"an epoch: {plan.steps:,} steps, each response with its prompt in a row of its own"
         found = padding_of(plan, most)
         part = f" of {found.steps:,} of them" if found.steps < plan.steps else ""
         waits = f"; ranks wait {found.waiting:.1%} of the time for the fullest" if plan.ranks > 1 else ""
@@ -96,7 +104,10 @@ class Feed:
 
     def alone(self, example: int) -> Batch:
         """One example as a batch of its own."""
-        return lay(self._examples, ((example,),), self._pad_id)
+        return self._batch(((example,),))
 
     def _lay(self, step: Step) -> tuple[Batch, ...]:
-        return tuple(lay(self._examples, rows, self._pad_id) for rows in step[self._rank])
+        return tuple(self._batch(rows) for rows in step[self._rank])
+
+    def _batch(self, rows: MicroBatch) -> Batch:
+        return lay(self._examples, rows, self._pad_id, self._shared_prompt, self._packed_rows)

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import paddle
 from paddle import Tensor
 
 from paddlealign.data.example import Batch
 from paddlealign.models.attention import packed_attention
 from paddlealign.models.decoder import Decoder
+from paddlealign.models.plain import plain_attention
 from paddlealign.parallel.pipeline import LONE_CHAIN, Chain, run_forward_only
 from paddlealign.training.precision import Precision
 
@@ -35,25 +37,44 @@ def run_layers(model: Decoder, batch: Batch, received: Tensor | None = None, rec
 
     Returns hidden states [rows, length, hidden].
     """
-    attend = packed_attention(batch.visible_until, batch.position_ids)
+    attention = packed_attention if model.tricks.blockwise_attention else plain_attention
+    attend = attention(batch.visible_until, batch.position_ids)
     inputs = paddle.to_tensor(batch.input_ids) if received is None else received
     return model(inputs, paddle.to_tensor(batch.position_ids), attend, recompute)
 
 
 def run_head(model: Decoder, batch: Batch, hidden: Tensor, collisions: bool = False) -> Scores:
-    """The head at the scored tokens only, or at each response's last token.
+    """The head at the scored tokens only, or at each response's last token; without the trick ``scored_head`` at every position.
 
     hidden: of the last layer, [rows, length, hidden]. collisions: see ``Scores``.
     """
     flat = hidden.reshape([-1, hidden.shape[-1]])
     none = paddle.zeros([0])
     if model.config.head == "score":
-        rewards = model.score(flat.index_select(paddle.to_tensor(batch.last_at)))
+        last = paddle.to_tensor(batch.last_at)
+        scored_alone = model.tricks.scored_head
+        rewards = model.score(flat.index_select(last)) if scored_alone else model.score(flat).index_select(last)
         return Scores(none, none.astype("bool"), none.astype("int64"), rewards, batch.response_count)
+    if not model.tricks.scored_head:
+        return _head_everywhere(model, batch, flat, collisions)
     scored = flat.index_select(paddle.to_tensor(batch.score_at))
     logps, correct = model.token_logps(scored, paddle.to_tensor(batch.target_ids))
     seen = model.collision_logps(scored) if collisions else None
     return Scores(logps, correct, paddle.to_tensor(batch.target_owner), none, batch.response_count, seen)
+
+
+def _head_everywhere(model: Decoder, batch: Batch, flat: Tensor, collisions: bool) -> Scores:
+    """``run_head`` of a language head at every position. flat: [rows * length, hidden].
+
+    The scored positions come first, one before two responses twice; behind them the others, with token 0 for a target that nobody reads.
+    """
+    count = len(batch.score_at)
+    others = np.setdiff1d(np.arange(flat.shape[0]), batch.score_at)
+    everywhere = flat.index_select(paddle.to_tensor(np.concatenate([batch.score_at, others])))
+    targets = paddle.to_tensor(np.concatenate([batch.target_ids, np.zeros_like(others)]))
+    logps, correct = model.token_logps(everywhere, targets)
+    seen = model.collision_logps(everywhere)[:count] if collisions else None
+    return Scores(logps[:count], correct[:count], paddle.to_tensor(batch.target_owner), paddle.zeros([0]), batch.response_count, seen)
 
 
 def hidden_shape(model: Decoder, batch: Batch) -> tuple[int, ...]:
