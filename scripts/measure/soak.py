@@ -32,6 +32,7 @@ LIMIT_PERCENT = 1.0  # of resident memory
 LIMIT_CPU_PERCENT = 2.0  # of a step's CPU seconds, which other work on the same cores moves
 JUDGED_STEPS = 5000
 PARTS = 10
+PICTURE = "soak.png"
 SECONDS = 0.2
 BEGIN, END = "<!-- soak: begin -->", "<!-- soak: end -->"
 
@@ -241,7 +242,8 @@ def table_of(parts: Sequence[Part], grown: tuple[float, float], seconds: float, 
     steps, (memory, cpu) = parts[-1].last, grown
     told = f"{steps:,} steps in {seconds / 60:.0f} CPU minutes. metrics.jsonl has each step once, and the last {KEPT} checkpoints are left."
     growth = f"After the first tenth resident memory grows by {memory:+.2f} % in 1,000 steps, a step's CPU time by {cpu:+.2f} %."
-    return [*lines, "", told, growth if steps >= JUDGED_STEPS else "Too few steps to tell growth."]
+    picture = f"![memory, CPU time, open files and disk use over the steps](images/{PICTURE})"
+    return [*lines, "", told, growth if steps >= JUDGED_STEPS else "Too few steps to tell growth.", "", picture]
 
 
 def main() -> int:
@@ -264,7 +266,7 @@ def main() -> int:
     grown = slopes(looks, parts)
     wrong += growth_faults(parts, grown, asked.steps)
     lines = table_of(parts, grown, looks[-1].cpu, wrong)
-    draw(looks, parts, asked.page.parent / "images" / "soak.png", f"{asked.steps:,} steps of DPO, the smallest model")
+    draw(looks, parts, asked.page.parent / "images" / PICTURE, f"{asked.steps:,} steps of DPO, the smallest model")
     head, tail = page.split(BEGIN)[0], page.split(END)[1]
     asked.page.write_text("\n".join([head + BEGIN, *lines, END]) + tail, encoding="utf-8")
     print("\n".join(lines))
