@@ -5,7 +5,6 @@ was killed. Whatever ends first ends all: the switchboard tells everyone what it
 before it is imported and a process is told even while it waits for another inside Paddle.
 """
 
-import json
 import os
 import queue
 import signal
@@ -14,15 +13,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
 from paddlealign.arguments.paths import ERROR_FILE
-from paddlealign.errors import UserError
 from paddlealign.parallel.agreement import disagreement
+from paddlealign.parallel.meeting import answer, call, send, serve, words_of
 from paddlealign.parallel.stopping import (
     HEEDED,
     RESTART_CODE,
@@ -38,7 +37,6 @@ STOPPED = (
     "stopped by the keyboard or a signal; a training run goes on from its last checkpoint with --resume_from_checkpoint true, a prediction "
     "with the same command"
 )
-_MEETING_SECONDS = 900  # for a process on another machine that starts later
 _COLLECTING_SECONDS = 1.0  # in which a killed process is told from those that failed because of it
 
 # Waits for the launcher, so that nothing that it prints comes after; half a minute at most. A zombie has ended.
@@ -89,23 +87,26 @@ class Line:
 
     def _say(self, word: dict[str, Any]) -> None:
         with suppress(OSError):  # the switchboard is gone, which the listener sees as well
-            _send(self.link, word)
+            send(self.link, word)
 
     def _watch_signals(self) -> None:
         """Hear the signals that ask to stop, also while the main thread waits inside Paddle."""
         ours, python = socket.socketpair()
         python.setblocking(False)
         signal.set_wakeup_fd(python.fileno(), warn_on_full_buffer=False)
-        parent = os.getppid()
+        parent, bound = os.getppid(), threading.Event()
 
         def watch(_: socket.socket = python) -> None:  # keeps the other end open
             end_with_parent(parent)
+            bound.set()
             while True:
                 for number in ours.recv(64):
                     if number in STOP_CODES:
                         self._hear(number, launched=os.getppid() == parent)
 
         threading.Thread(target=watch, daemon=True).start()
+        bound.wait()
+        outlive_parent()  # the thread alone is bound, which can also let go
         self.heed_signals()
 
     def _hear(self, number: int, launched: bool) -> None:
@@ -134,7 +135,7 @@ class Line:
 
     def _listen(self, last: int) -> None:
         """Wait for the switchboard's word; for the thread that does so."""
-        word = next(_words(self.link), None) or {"event": "end", "rank": last, "text": None}
+        word = next(words_of(self.link), None) or {"event": "end", "rank": last, "text": None}
         if word["event"] == "over":
             self.over.set()
             return
@@ -154,61 +155,27 @@ def join(environment: Mapping[str, str]) -> Line | None:
         return None
     launcher = work_in_child()
     rank = int(environment["PADDLE_TRAINER_ID"])
-    # Every process is given an address. Paddle uses the first one's for itself, and no other.
-    host, port = environment["PADDLE_TRAINER_ENDPOINTS"].split(",")[-1].rsplit(":", 1)
+    job = environment["PADDLE_TRAINER_ENDPOINTS"]
     if rank == world - 1:
-        try:
-            board = socket.create_server((host, int(port)), backlog=world)
-        except OSError as error:
-            raise UserError(f"{host}:{port}, which Paddle's launcher gave this process, is not free ({error}). Start again.") from error
-        threading.Thread(target=_switchboard, args=(board, world), daemon=True).start()
-    link = _call(host, int(port))
+        threading.Thread(target=_switchboard, args=(serve(job), world, job), daemon=True).start()
+    link = call(job, rank)
     line = Line(rank, int(environment.get("PADDLE_RANK_IN_NODE", rank)), link, launcher)
-    _send(link, {"event": "here", "rank": rank})
     threading.Thread(target=line._listen, args=(world - 1,), daemon=True).start()
     line.request.leave = line.stop
     line._watch_signals()
     return line
 
 
-def _call(host: str, port: int) -> socket.socket:
-    until = time.monotonic() + _MEETING_SECONDS
-    while True:
-        try:
-            link = socket.create_connection((host, port), timeout=10)
-            link.settimeout(None)
-            return link
-        except OSError as error:
-            if time.monotonic() > until:
-                raise UserError(f"the last process, at {host}:{port}, cannot be reached ({error}). Was every launcher started?") from error
-            time.sleep(0.1)
-
-
-def _send(link: socket.socket, word: dict[str, Any]) -> None:
-    link.sendall(json.dumps(word).encode() + b"\n")
-
-
-def _words(link: socket.socket) -> Iterator[dict[str, Any]]:
-    """Each word that comes over a line, until it breaks."""
-    try:
-        with link.makefile(encoding="utf-8") as text:
-            for row in text:
-                yield json.loads(row)
-    except (OSError, ValueError):
-        return
-
-
-def _switchboard(board: socket.socket, world: int) -> None:
+def _switchboard(board: socket.socket, world: int, job: str) -> None:
     """Answer the lines of all processes, for the thread that does so: collect how they end, and tell everyone what ended first."""
     events: queue.Queue[dict[str, Any]] = queue.Queue()
     links: dict[int, socket.socket] = {}
 
     def attend(link: socket.socket) -> None:
-        words = _words(link)
-        hello: dict[str, Any] = next(words, {})
-        if hello.get("event") != "here":
-            return  # a stranger
-        rank = hello["rank"]
+        rank, words = answer(link, job)
+        if rank is None:
+            link.close()
+            return
         links[rank] = link
         for word in words:
             events.put({**word, "rank": rank})
@@ -255,7 +222,7 @@ def cause(events: list[dict[str, Any]]) -> dict[str, Any]:
 def _tell(links: Mapping[int, socket.socket], word: dict[str, Any]) -> None:
     for rank in sorted(links):  # the last one is this very process, and ends with the word
         with suppress(OSError):
-            _send(links[rank], word)
+            send(links[rank], word)
 
 
 def _speaker(first: int, word: Mapping[str, Any]) -> int:

@@ -133,22 +133,55 @@ HEEDED = "stopping after this step, with a checkpoint; another Ctrl-C ends at on
 def work_in_child() -> int:
     """Go on in a child; this process only waits, and ends as the child does. Returns, in the child, the id of the launcher.
 
-    To be called before there are threads. The waiting process ends with the launcher, and the child with it, see ``end_with_parent``.
+    To be called before there are threads. The waiting process ends with the launcher, and the child with it, see ``end_with_parent``; a
+    launcher that has ended before ends both here.
     """
     launcher = os.getppid()
     end_with_parent(launcher)
+    if _launcher_is_gone(launcher):
+        os._exit(1)
+    # Signals wait from before the fork on, so that none is lost, or ends this process without its child.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who ignores it is not told of a child's end
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [*STOP_CODES, signal.SIGCHLD])
+    waiting = os.getpid()
     child = os.fork()
     if child == 0:
+        end_with_parent(waiting)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return launcher
-
-    def pass_on(*_: object) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(child, signal.SIGTERM)
-
-    for number in STOP_CODES:
-        signal.signal(number, pass_on)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    ended = status = 0
+    while not ended:
+        if signal.sigwait([*STOP_CODES, signal.SIGCHLD]) != signal.SIGCHLD:
+            os.kill(child, signal.SIGTERM)  # one that has ended is there until it is waited for
+        ended, status = os.waitpid(child, os.WNOHANG)
+    code = os.waitstatus_to_exitcode(status)
     os._exit(code if code >= 0 else 128 - code)
+
+
+def _launcher_is_gone(parent: int) -> bool:
+    """Whether Paddle's launcher started this process and is no longer its parent: another process has taken it in.
+
+    Either launcher gives each of its processes a session, and a log as its output, which it keeps open itself.
+    """
+    logs = [os.fstat(number) for number in (1, 2) if _name_of(f"/proc/self/fd/{number}").startswith("workerlog.")]
+    if os.getsid(0) != os.getpid() or not logs:
+        return False
+    try:
+        files = os.listdir(f"/proc/{parent}/fd")
+    except OSError:  # another user's
+        return parent == 1
+    for name in files:
+        with suppress(OSError):  # it has just been closed
+            if any(os.path.samestat(os.stat(f"/proc/{parent}/fd/{name}"), log) for log in logs):
+                return False
+    return True
+
+
+def _name_of(link: str) -> str:
+    try:
+        return os.path.basename(os.readlink(link))
+    except OSError:
+        return ""
 
 
 def end_with_parent(parent: int) -> None:

@@ -463,3 +463,62 @@ def test_a_final_model_that_cannot_be_written_says_how_to_get_it(
     assert "all steps are done, but the model was not saved:" in err and "go on from checkpoint-6 with --resume_from_checkpoint true" in err
     assert main("sft", words(output, "--resume_from_checkpoint", "true")) == 0
     assert (output / "model.safetensors").read_bytes() == (output / "checkpoint-6" / "model.safetensors").read_bytes()
+
+
+# Renames that take their time, as on NFS, in a run that is killed meanwhile: the name may be there already, or not.
+
+SLOW_RENAMES = """
+import os, sys, time
+from pathlib import Path
+from paddlealign.recipes.entry import main
+
+end, when, mark, *words = sys.argv[1:]
+
+def slowly(real):
+    def rename(source, to, **keys):
+        for moment in ("before", "after"):
+            if str(to).endswith(end) and when == moment:
+                Path(mark).touch()
+                time.sleep(600)
+            if moment == "before":
+                real(source, to, **keys)
+                time.sleep(0.01)
+    return rename
+
+os.rename, os.replace = slowly(os.rename), slowly(os.replace)
+sys.exit(main("sft", words))
+"""
+SAVES = ("--save_total_limit", "2", "--resume_from_checkpoint", "auto")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(words: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("undisturbed") / "output"
+    assert main("sft", words(output, *SAVES)) == 0
+    return output
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    "renamed",
+    ["checkpoint-4.partial/optimizer.safetensors", "output/checkpoint-4", "output/checkpoint-2.removed", "output/model.safetensors"],
+)
+def test_a_run_that_is_killed_in_a_slow_rename_ends_as_undisturbed(
+    tmp_path: Path, words: Callable[..., list[str]], undisturbed: Path, renamed: str, when: str
+):
+    output, mark = tmp_path / "output", tmp_path / "mark"
+    command = [sys.executable, "-c", SLOW_RENAMES, renamed, when, str(mark), *words(output, *SAVES)]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        while not mark.exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.communicate()
+    assert [text for _, path in list_checkpoints(output) for text in find_damage(path)] == []
+    assert main("sft", words(output, *SAVES)) == 0
+    assert (output / "model.safetensors").read_bytes() == (undisturbed / "model.safetensors").read_bytes()
+    assert [line["step"] for line in read_metrics(output)] == [1, 2, 3, 4, 5, 6]
+    names = [sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) for folder in (output, undisturbed)]
+    assert names[0] == names[1]
