@@ -156,7 +156,7 @@ class DecoderBody(nn.Layer):
                 visits.built(f"model.layers.{number}.", self.layers[str(number)])
         if self.is_last:
             self.norm = _norm(config, tricks)
-        self.rope = config.rope
+        self.rope, self.heads = config.rope, config.num_heads // make.parts
         self.frequencies = paddle.to_tensor(frequencies(config.rope), dtype="float32")
 
     def forward(self, inputs: Tensor, position_ids: Tensor, attend: Attend, recompute: bool) -> Tensor:
@@ -164,7 +164,7 @@ class DecoderBody(nn.Layer):
         turns = self.frequencies
         if self.rope.kind == "dynamic":
             turns = paddle.to_tensor(frequencies(self.rope, text_lengths(position_ids.numpy())), dtype="float32").unsqueeze(2)
-        cos, sin = rotary_tables(position_ids, turns, self.rope.attention_factor)
+        cos, sin = rotary_tables(position_ids, turns, self.rope.attention_factor, self.heads)
         x = self.embed_tokens(inputs) if self.is_first else inputs
         again = paddle.is_grad_enabled() and (recompute or self.visits is not None)
         if self.adapter is not None and paddle.is_grad_enabled():

@@ -81,19 +81,22 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tenso
     return paddle.nn.functional.layer_norm(x, x.shape[-1:], weight, bias, epsilon)
 
 
+def _swap_halves(x: Tensor) -> Tensor:
+    """[..., size] with each vector's halves exchanged. As rows of halves, which Paddle's CPU build copies far faster than slices."""
+    halves = x.reshape([-1, x.shape[-1] // 2])
+    return paddle.gather(halves, paddle.bitwise_xor(paddle.arange(halves.shape[0]), paddle.ones([1], "int64"))).reshape(x.shape)
+
+
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
-    """Rotate the two halves of what is turned by the angle whose cosine and sine are given; ``back`` turns the other way."""
-    half = cos.shape[-1]
-    # Repeated for every head, since Paddle's CPU build is 16 times slower where it has to broadcast in the middle.
-    cos, sin = (paddle.concat([table] * x.shape[2], axis=2) for table in (cos, sin))
-    first, second = x[..., :half].astype("float32"), x[..., half : 2 * half].astype("float32")
-    if back:
-        turned = [(first * cos).add_(second * sin), (second * cos).subtract_(first * sin)]
-    else:
-        turned = [(first * cos).subtract_(second * sin), (second * cos).add_(first * sin)]
-    if 2 * half == x.shape[-1]:
-        return paddle.concat(turned, axis=-1).astype(x.dtype)
-    return paddle.concat([*(part.astype(x.dtype) for part in turned), x[..., 2 * half :]], axis=-1)
+    """Turn what the tables are for by their angles, or the other way: ``x cos + swapped sin``, where swapped has the halves exchanged."""
+    dim = cos.shape[-1]
+    turned = x[..., :dim].astype("float32") if dim < x.shape[-1] else x.astype("float32")
+    # Tables that were repeated for more heads than x has: of all heads they are the same.
+    cos, sin = (table[:, :, : x.shape[2]] if table.shape[2] > x.shape[2] else table for table in (cos, sin))
+    swapped = _swap_halves(turned).multiply_(sin)
+    turned = (turned * cos).subtract_(swapped) if back else (turned * cos).add_(swapped)
+    turned = turned.astype(x.dtype)
+    return turned if dim == x.shape[-1] else paddle.concat([turned, x[..., dim:]], axis=-1)
 
 
 class _Rotary(PyLayer):
@@ -112,21 +115,24 @@ class _Rotary(PyLayer):
 def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary position embedding in HuggingFace's layout: the first half of what is turned against its second half (Su et al. 2021).
 
-    x: [rows, length, heads, head_dim]; cos, sin: float32 [rows, length, 1, dim / 2], from ``rotary_tables``, which must not require a
-    gradient. Elements from ``dim`` on stay as they are. Returns x's shape and dtype; the rotation is done in float32.
+    x: [rows, length, heads, head_dim]; cos, sin: from ``rotary_tables``, for as many heads or more, which must not require a gradient.
+    Elements from ``dim`` on stay as they are. Returns x's shape and dtype; the rotation is done in float32.
     """
     return _Rotary.apply(x, cos, sin)
 
 
-def rotary_tables(position_ids: Tensor, frequencies: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Cosine and sine for each position: two float32 [rows, length, 1, dim / 2].
+def rotary_tables(position_ids: Tensor, frequencies: Tensor, scale: float, heads: int) -> tuple[Tensor, Tensor]:
+    """Cosine, and sine with the sign that it has in each half (minus in the first), for each position: two float32 [rows, length, n, dim].
 
     position_ids: int64 [rows, length]. frequencies: float32 [dim / 2] or [rows, length, 1, dim / 2], radians per position. scale: a factor
-    on both tables (the attention factor of some rope scalings).
+    on both tables (the attention factor of some rope scalings). n: on a CPU the most heads that are turned, ``heads``, elsewhere 1:
+    Paddle's CPU build is 16 times slower where it has to broadcast in the middle.
     """
     angles = position_ids.astype("float32").unsqueeze(-1).unsqueeze(-1) * frequencies
-    cos, sin = paddle.cos(angles), paddle.sin(angles)
-    return (cos, sin) if scale == 1.0 else (cos * scale, sin * scale)
+    cos, sin = paddle.cos(angles) * scale, paddle.sin(angles) * scale
+    times = heads if angles.place.is_cpu_place() else 1
+    shape = [*cos.shape[:2], times, 2 * cos.shape[-1]]
+    return paddle.concat([cos, cos] * times, axis=-1).reshape(shape), paddle.concat([-sin, sin] * times, axis=-1).reshape(shape)
 
 
 class _SwiGLU(PyLayer):

@@ -31,7 +31,8 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tenso
 
 def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """See ``kernels.rotary``."""
-    half = cos.shape[-1]
+    half = cos.shape[-1] // 2
+    cos, sin = cos[:, :, :1, half:], sin[:, :, :1, half:]  # one head's, without the sign of the other half
     first, second = x[..., :half].astype("float32"), x[..., half : 2 * half].astype("float32")
     turned = paddle.concat([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
     return turned if 2 * half == x.shape[-1] else paddle.concat([turned, x[..., 2 * half :]], axis=-1)

@@ -74,7 +74,7 @@ def test_rotary():
         turned = (x[..., :3] + 1j * x[..., 3:]) * np.exp(1j * angles)
         return np.concatenate([turned.real, turned.imag], -1)
 
-    tables = rotary_tables(paddle.to_tensor(positions), paddle.to_tensor(frequencies, dtype="float32"), 1.0)
+    tables = rotary_tables(paddle.to_tensor(positions), paddle.to_tensor(frequencies, dtype="float32"), 1.0, 3)
     check(lambda x: rotary(x, *tables), oracle, [rng.standard_normal((2, 3, 2, 6))], tolerance=1e-5)
 
 
@@ -87,7 +87,7 @@ def test_rotary_of_a_part_scaled():
         turned = 1.3 * (x[..., :2] + 1j * x[..., 2:4]) * np.exp(1j * angles)
         return np.concatenate([turned.real, turned.imag, x[..., 4:]], -1)
 
-    tables = rotary_tables(paddle.to_tensor(positions), paddle.to_tensor(frequencies, dtype="float32"), 1.3)
+    tables = rotary_tables(paddle.to_tensor(positions), paddle.to_tensor(frequencies, dtype="float32"), 1.3, 2)
     check(lambda x: rotary(x, *tables), oracle, [rng.standard_normal((2, 3, 2, 7))], tolerance=1e-5)
 
 

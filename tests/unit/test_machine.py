@@ -1,10 +1,12 @@
 """What is set before Paddle is imported, for every kind of machine; and that it takes effect in a real process."""
 
 import os
+import sys
 
 import pytest
 
-from paddlealign.machine import available_cores, fast_path_is_locked, keep_freed_memory, settings
+from paddlealign.errors import UserError
+from paddlealign.machine import available_cores, fast_path_is_locked, keep_freed_memory, prepare, product_threads, settings
 
 AMD = "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: EPYC\nflags\t\t: fpu sse4_2 avx avx2 fma\n"
 
@@ -40,14 +42,28 @@ def test_any_number_of_threads_that_the_user_set_stays(name: str):
 
 
 def test_nothing_that_is_set_is_overridden():
-    environ = {"MKL_NUM_THREADS": "3", "MKL_DEBUG_CPU_TYPE": "4", "GLOG_v": "2", "GLOG_minloglevel": "0"}
+    environ = {"MKL_NUM_THREADS": "3", "MKL_DEBUG_CPU_TYPE": "4", "GLOG_v": "2", "GLOG_minloglevel": "0", "KMP_BLOCKTIME": "9"}
     assert settings(environ, 8, locked=True) == {}
     assert settings({}, 8, locked=True) == {
         "MKL_NUM_THREADS": "8",
         "MKL_DEBUG_CPU_TYPE": "5",
         "GLOG_v": "0",
         "GLOG_minloglevel": "2",
+        "KMP_BLOCKTIME": "0",
     }
+
+
+def test_views_that_are_copies_are_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delitem(sys.modules, "paddle", raising=False)
+    monkeypatch.setenv("FLAGS_use_stride_kernel", "0")
+    with pytest.raises(UserError, match="FLAGS_use_stride_kernel is off"):
+        prepare()
+
+
+@pytest.mark.parametrize(("environ", "threads"), [({"MKL_NUM_THREADS": "3", "OMP_NUM_THREADS": "2"}, 3), ({"OMP_NUM_THREADS": "2"}, 2)])
+def test_the_heads_have_as_many_threads_as_products(environ: dict[str, str], threads: int):
+    assert product_threads(environ) == threads
+    assert product_threads({}) == available_cores()
 
 
 def test_the_user_s_malloc_settings_stay():
