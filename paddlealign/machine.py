@@ -15,6 +15,7 @@ from paddlealign.errors import UserError
 
 THREAD_VARIABLES = ("MKL_NUM_THREADS", "OMP_NUM_THREADS", "FLAGS_paddle_num_threads")
 MALLOC_VARIABLES = ("GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
+_VIEWS = "FLAGS_use_stride_kernel"
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
@@ -25,8 +26,8 @@ def prepare() -> str:
     if "paddle" in sys.modules:
         return "machine: left as it is, Paddle was imported before"
     warnings.filterwarnings("ignore", message="No ccache found", category=UserWarning)
-    if os.environ.get("FLAGS_use_stride_kernel", "1").lower() in ("0", "false"):
-        raise UserError("FLAGS_use_stride_kernel is off, and gradients are added up through views of tensors, which need it. Unset it.")
+    if os.environ.get(_VIEWS, "1").lower() in ("0", "false"):
+        raise UserError(f"{_VIEWS} is off, and gradients are added up through views of tensors, which need it. Unset it.")
     chosen = settings(os.environ, available_cores(), fast_path_is_locked(_text_of("/proc/cpuinfo")))
     os.environ.update(chosen)
     kept = keep_freed_memory(os.environ)

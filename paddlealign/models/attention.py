@@ -12,6 +12,7 @@ that lies behind another one is as near to the prompt as the first.
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,7 +74,7 @@ def _query_ranges(until: np.ndarray) -> list[tuple[int, int]]:
                 ranges.append((start, last))
             parts = -(-(end - last) // QUERY_BLOCK)
             cuts = [last + (end - last) * part // parts for part in range(parts + 1)]
-            ranges += list(zip(cuts[:-2], cuts[1:-1], strict=True))
+            ranges += list(itertools.pairwise(cuts[:-1]))
             start = cuts[-2]
         last = end
     return [*ranges, (start, length)]
@@ -196,7 +197,7 @@ class _BlockAttention(PyLayer):
                     for head in range(kv_head * group, kv_head * group + group):
                         of_block = [x[block.row, head, block.start : block.stop] for x in (query, upstream, above)]
                         totals = [x[block.row, own] for x, own in zip(grads, (head, kv_head, kv_head), strict=True)]
-                        _block_back(*of_block, keys, values, bias, block, totals)
+                        _block_back(of_block, keys, values, bias, block, totals)
 
         in_threads(back, key.shape[1], q.place)
         grad_query, grad_key, grad_value = (x.transpose([0, 2, 1, 3]) for x in grads)
@@ -204,19 +205,14 @@ class _BlockAttention(PyLayer):
 
 
 def _block_back(
-    queries: Tensor,
-    upstream: Tensor,
-    above: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    bias: Tensor | None,
-    block: _Block,
-    totals: Sequence[Tensor],
+    of_block: Sequence[Tensor], keys: Tensor, values: Tensor, bias: Tensor | None, block: _Block, totals: Sequence[Tensor]
 ) -> None:
     """Add a block's gradients of one head to totals: those of its query, key and value, views of [length, head_dim] each.
 
-    upstream: the output's gradient, [queries, head_dim]. above, values: [queries or keys, head_dim + 1], see ``backward``.
+    of_block: the scaled queries and the output's gradient, both [queries, head_dim], and the latter with a column more. values:
+    [keys, head_dim + 1]. See ``backward``.
     """
+    queries, upstream, above = of_block
     weights = _probabilities(queries, keys, bias)
     slope = paddle.matmul(above, values, transpose_y=True).astype("float32").multiply_(weights).astype(keys.dtype)
     grad_value = paddle.matmul(weights.astype(keys.dtype), upstream, transpose_x=True).astype("float32")
