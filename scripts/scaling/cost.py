@@ -12,7 +12,7 @@ from scripts.scaling.steps import Timed, time_steps
 
 LAYOUTS = {
     "one process, one core": (1, 1, 1, 1),
-    "one process, two threads": (1, 2, 1, 1),
+    "one process, two threads": (2, 2, 1, 1),
     "DP2, two processes of one thread": (2, 1, 1, 2),
     "TP2, two processes of one thread": (2, 1, 2, 1),
 }  # cores, threads of a process, tensor, data

@@ -47,6 +47,10 @@ def test_scaling_fills_the_parts_that_are_asked_for(tmp_path: Path):
     assert len(rows_of(page, MARKS["rows"])) == 2 + 2 + 2 + 3
 
 
+def test_every_layout_has_a_core_for_each_thread():
+    assert all(cores == threads * tensor * data for cores, threads, tensor, data in cost.LAYOUTS.values())
+
+
 def test_a_layout_stands_beside_the_same_round():
     runs = [Timed(seconds, seconds, seconds, 0.01 * seconds) for seconds in (2.0, 1.0, 8.0)]
     assert cost.layout_cells([4.0, 3.0, 8.0], runs, 2) == ["2.00", "2.00 x", "1.00 x", "3.00 x", "100%", "8%"]
