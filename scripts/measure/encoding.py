@@ -18,6 +18,7 @@ import threading
 import time
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -119,8 +120,17 @@ def memory_of(root: int) -> int:
     return total
 
 
-def measure(name: str, python: str, script: str, path: Path, cache: Path, workers: int) -> None:
-    """Run one way in a process of its own, and print its figures."""
+class Measured(NamedTuple):
+    """Seconds, rows, seconds of CPU, and bytes of memory at most."""
+
+    seconds: float
+    rows: int
+    cpu: float
+    peak: int
+
+
+def measure(name: str, python: str, script: str, path: Path, cache: Path, workers: int) -> Measured:
+    """Run one way in a process of its own, print its figures and return them."""
     command = [python, "-c", script, str(ROOT), str(path.parent / "tokenizer"), str(path), str(MAX_LENGTH), str(cache), str(workers)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     peak, over = [0], threading.Event()
@@ -143,6 +153,7 @@ def measure(name: str, python: str, script: str, path: Path, cache: Path, worker
     work = used.ru_utime + used.ru_stime
     told = f"{float(seconds):8.1f} s {rate:9,.0f} rows/s {work:8.1f} s of CPU {peak[0] / 1e6:7,.0f} MB"
     print(f"{name:36} {told} ({int(rows):,} rows)", flush=True)
+    return Measured(float(seconds), int(rows), work, peak[0])
 
 
 def main() -> None:

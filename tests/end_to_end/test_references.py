@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,29 @@ def test_from_one_adapter_against_another_and_against_itself(folder: Path, tmp_p
     assert losses(tmp_path / "itself") == losses(tmp_path / "named") and losses(tmp_path / "named")[0] == LN2
     assert abs(losses(tmp_path / "other")[0] - np.log(2)) > 1e-2
     assert losses(tmp_path / "other, cached") == pytest.approx(losses(tmp_path / "other"), rel=1e-5)
+
+
+def test_a_cached_reference_is_gone_before_the_policy_is_read(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Not a tensor of it is left: what its log-probs took is there for the policy."""
+    read, load_reference, load_policy = [], references.load_reference, dpo.load_policy
+    left: list[int] = []
+
+    def noted(*told: Any) -> Any:
+        model, sharding = load_reference(*told)
+        read.extend(map(weakref.ref, (model, *model.parameters())))
+        return model, sharding
+
+    def counted(*told: Any) -> Any:
+        left.append(sum(it() is not None for it in read))  # without a collection: nothing waits for one
+        return load_policy(*told)
+
+    for module in (references, dpo):
+        monkeypatch.setattr(module, "load_reference", noted)
+    monkeypatch.setattr(dpo, "load_policy", counted)
+    assert train(folder, tmp_path / "cached", "--ref_model_name_or_path", folder / "second") == 0
+    assert read and left == [0]
+    assert train(folder, tmp_path / "frozen", "--ref_model_name_or_path", folder / "second", "--reference_mode", "frozen") == 0
+    assert left[1] == len(read) // 2
 
 
 def test_an_adapter_that_should_equal_the_policy_and_does_not_stops_the_run(
