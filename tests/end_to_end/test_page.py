@@ -53,8 +53,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
 
 
 def open_page(browser: WebDriver, address: str) -> None:
-    """Open a page, and wait for its first chart."""
+    """Open a page, and wait for its first chart, which may lie below the screen."""
     browser.get(address)
+    browser.execute_script("document.querySelector('.card').scrollIntoView({behavior: 'instant', block: 'center'})")
     until(browser, lambda: drawn(browser))
 
 
