@@ -12,6 +12,16 @@ bash scripts/setup.sh requirements.txt requirements-dev.txt
 python=.venv/bin/python
 failed=()
 
+# The tests of the run's page look at it in a browser.
+if ! command -v chromium >/dev/null || ! command -v chromedriver >/dev/null; then
+  echo "environment: installing Debian's chromium and its driver for the tests of the run's page (110 MB)"
+  as_root=()
+  [[ $(id -u) -eq 0 ]] || as_root=(sudo -n)
+  install=("${as_root[@]}" apt-get install -y --no-install-recommends chromium chromium-driver)
+  { "${install[@]}" || { "${as_root[@]}" apt-get update && "${install[@]}"; }; } >.venv/chromium.log 2>&1 ||
+    echo "environment: that failed (.venv/chromium.log), so these tests will. Fix: sudo apt-get install chromium chromium-driver" >&2
+fi
+
 # check NAME COMMAND...: run it and remember a failure, so that one run tells of all of them.
 check() {
   local name=$1

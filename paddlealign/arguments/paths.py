@@ -31,7 +31,8 @@ from paddlealign.errors import UserError
 RUN_FILE, METRICS_FILE, CURVES_FILE, ERROR_FILE = "run.json", "metrics.jsonl", "curves.png", "errors.txt"
 INCIDENTS_FILE = "incidents.jsonl"
 REFUSED_FILE = "refused.jsonl"
-SAMPLES_FOLDER, REFERENCE_FOLDER = "samples", "reference"
+SAMPLES_FOLDER, REFERENCE_FOLDER, MARGINS_FOLDER = "samples", "reference", "margins"
+DATA_FILE, PAGE_FILE = "data.json", "report.html"
 CHECKPOINT = "checkpoint-[0-9]*"
 ADAPTER_CONFIG = "adapter_config.json"
 # What is never opened as rows, whatever is in it.
@@ -39,7 +40,7 @@ _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".pdpa
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".7z", ".rar")
 WRITTEN = (
     RUN_FILE, METRICS_FILE, CURVES_FILE, CHECKPOINT, ERROR_FILE, REFUSED_FILE, "config.json", "generation_config.json", "*.safetensors",
-    "*.index.json", ADAPTER_CONFIG, SAMPLES_FOLDER, INCIDENTS_FILE, "replay_*.json",
+    "*.index.json", ADAPTER_CONFIG, SAMPLES_FOLDER, MARGINS_FOLDER, INCIDENTS_FILE, "replay_*.json", DATA_FILE, PAGE_FILE,
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.*",
 )  # fmt: skip
 

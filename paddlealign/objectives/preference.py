@@ -111,8 +111,10 @@ def preference_loss(
     with paddle.no_grad():
         if CHOSEN_TOKENS in values:
             values[CHOSEN_TOKENS]["nll_loss"] = -pairs.whole[:, 0].sum()
-        values[PAIRS] |= _metrics(pairs, PREFERENCE_LOSSES[next(iter(weights))].rewards(pairs, numbers))
-    return ObjectiveSums(values)
+        rewards = PREFERENCE_LOSSES[next(iter(weights))].rewards(pairs, numbers)
+        values[PAIRS] |= _metrics(pairs, rewards)
+        margins = _margins(pairs, rewards, reference_logps)
+    return ObjectiveSums(values, margins)
 
 
 def _metrics(pairs: Pairs, rewards: Tensor) -> dict[str, Tensor]:
@@ -126,6 +128,14 @@ def _metrics(pairs: Pairs, rewards: Tensor) -> dict[str, Tensor]:
         "logps/chosen": logp_sums[0],
         "logps/rejected": logp_sums[1],
     }
+
+
+def _margins(pairs: Pairs, rewards: Tensor, reference_logps: Tensor | None) -> dict[str, Tensor]:
+    """Of each pair by itself: the rewards' margin, and those of the policy's and the reference's log-probs of whole answers."""
+    sides = {"rewards": rewards, "logps": pairs.whole}
+    if reference_logps is not None:
+        sides["reference_logps"] = reference_logps.reshape([-1, 2])
+    return {f"{name}/margins": both[:, 0] - both[:, 1] for name, both in sides.items()}
 
 
 def step_context(policy_logps: np.ndarray, reference_logps: np.ndarray, weights: Mapping[str, float], numbers: Coefficients) -> np.ndarray:

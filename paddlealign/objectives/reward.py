@@ -31,4 +31,4 @@ def reward_loss(rewards: Tensor, margins: Tensor, center_rewards_coefficient: fl
             "mean_reward": rewards.sum() / 2,
             "mean_squared_reward": rewards.square().sum() / 2,
         }
-    return ObjectiveSums({PAIRS: {"loss": loss, **metrics}})
+    return ObjectiveSums({PAIRS: {"loss": loss, **metrics}}, {"rewards/margins": difference.detach()})

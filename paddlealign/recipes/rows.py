@@ -10,6 +10,7 @@ import numpy as np
 from paddlealign.arguments.results import TrainArguments
 from paddlealign.arguments.row_fields import numbers
 from paddlealign.arguments.row_files import train_sources
+from paddlealign.data.chunk_counts import Told
 from paddlealign.data.encoding import examples_hash
 from paddlealign.data.encoding_report import EncodingReport
 from paddlealign.data.example import Batch, Record
@@ -38,6 +39,7 @@ class Rows:
     hashes: for run.json, by what they are of: the files of each split, and the training examples' tokens. train_labels, dev_labels: bool
     [examples] of labelled rows, which are desirable; None for other kinds. mixture: how many of the training examples come from each path,
     and how much of them an epoch takes. highest_id: of all tokens. tokens_hashes: of each split, see ``examples_hash``.
+    told: what became of each split's rows, by the split's name.
     dev_records: reads what the dev examples were made of. refused: rows of both splits that were skipped.
     train_source: tells where a training example stands, "file:line". folders: of the stores that all this is read from.
     """
@@ -56,6 +58,7 @@ class Rows:
     refused: Sequence[RefusedRow] = ()
     train_source: Callable[[int], str] | None = None
     folders: Sequence[Path] = ()
+    told: Mapping[str, Told] = field(default_factory=dict)
 
 
 NO_EXAMPLES = Examples.of([])
@@ -98,6 +101,7 @@ def prepare_rows(arguments: TrainArguments, kind: str, score_turns: str | None =
         kept_refusals((split.store.refused, split.encoder.paths) for split in splits.values()),
         train.example_source if train else None,
         [split.folder for split in splits.values()],
+        {name: split.told for name, split in splits.items()},
     )
 
 

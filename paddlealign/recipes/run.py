@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from paddlealign.arguments.paths import CURVES_FILE, INCIDENTS_FILE, REFUSED_FILE, RUN_FILE
+from paddlealign.arguments.paths import CURVES_FILE, DATA_FILE, INCIDENTS_FILE, REFUSED_FILE, RUN_FILE
 from paddlealign.arguments.results import TrainArguments
 from paddlealign.arguments.show import render
 from paddlealign.errors import UserError
+from paddlealign.evaluation.pair_margins import drop_margins
 from paddlealign.evaluation.samples import drop_samples
 from paddlealign.models.config import DecoderConfig, read_config
 from paddlealign.models.decoder import Decoder
@@ -24,6 +25,7 @@ from paddlealign.parallel.sharding import Sharding
 from paddlealign.parallel.stopping import STOP_CODES, StopRequest
 from paddlealign.parallel.topology import Topology
 from paddlealign.recipes.adapter import adapter_hash, describe_adapter, start_adapter, trained_adapter
+from paddlealign.recipes.data_file import describe_data
 from paddlealign.recipes.device import choose_device, say
 from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.output_folder import check_shared, settle_folder
@@ -32,6 +34,7 @@ from paddlealign.recipes.reading import keep_refusals
 from paddlealign.recipes.replay import refuse_layout, replay_run, replay_start
 from paddlealign.recipes.rows import Rows, check_vocabulary, dev_batches, make_feed, note_length, vocabulary_size
 from paddlealign.recipes.run_file import argument_values, describe_run, refuse_other_run
+from paddlealign.recipes.run_page import RunPage
 from paddlealign.recipes.run_words import start_log, tell_end
 from paddlealign.recipes.side_files import side_files
 from paddlealign.recipes.splits import forget_others
@@ -204,7 +207,7 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
     settings = arguments.training
     output_dir = Path(settings.output_dir)
     is_main = start.topology.is_main
-    run = describe_run(arguments, hashes, start.device)
+    run = {**describe_run(arguments, hashes, start.device), "total_steps": task.feed.total_steps}
     if settings.replay_step is not None:
         replay_run(arguments, task, start.resume, run)
         return
@@ -212,7 +215,9 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
     task = replace(task, run_file=json_bytes({**run, "finished": False}), lock=start.lock)
     if is_main and task.run_file is not None:
         drop_samples(output_dir, after=state.step)
+        drop_margins(output_dir, after=state.step)
         write_bytes(output_dir / RUN_FILE, task.run_file)
+        write_json(output_dir / DATA_FILE, describe_data(arguments, rows))
         keep_refusals(output_dir / REFUSED_FILE, rows.refused)
         if settings.do_train:
             forget_others(arguments, rows.folders)
@@ -223,7 +228,9 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
     began = time.perf_counter()
     progress = Progress(task.feed.total_steps, state.step, settings.disable_tqdm)
     watch = Watch(Run(arguments.command, task.feed.total_steps, argument_values(run)))
-    log = start_log(output_dir if is_main else None, state, task.feed.total_steps, settings, watch, progress)
+    page = RunPage(output_dir, {**run, "finished": False}, progress.say)
+    task = replace(task, keep_margins=page.keep_margins if is_main else None)
+    log = start_log(output_dir if is_main else None, state, task.feed.total_steps, settings, watch, progress, page)
     with start.request.heed(settings.save_on_stop and settings.do_train):  # to the end: the final model is written, too
         try:
             if state.step == 0 or not settings.do_train:
@@ -248,6 +255,7 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
             say(f"note: {output_dir / CURVES_FILE} cannot be written: {error.strerror or error}; the model is saved")
     end = {"finished": True, "steps": state.step, "skipped_steps": state.skipped, "seconds": round(seconds, 1)}
     write_json(output_dir / RUN_FILE, {**run, **end, "findings": [asdict(it) for it in watch.found]})
+    page.finish()
     if state.skipped:
         say(f"{state.skipped:,} of {state.step:,} steps were left out: numbers that are not finite (on_bad_numbers skip, {INCIDENTS_FILE})")
     tell_end(arguments, seconds, watch, start.precision.weights_dtype, task.policy.config.dtype, start.lora is not None)
@@ -295,6 +303,7 @@ def resume_or_start(arguments: TrainArguments, start: Start, task: Task, run: di
             if start.topology.is_main:
                 remove_run(output_dir)
                 drop_samples(output_dir, after=-1)
+                drop_margins(output_dir, after=-1)
         return TrainState()
     old_steps = refuse_other_run(start.resume / RUN_FILE, run)
     state = load_checkpoint(start.resume, task.policy, task.optimizer, task.precision, task.sharding, task.moving)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 from paddlealign.arguments.fields import TrainingArguments
 from paddlealign.data.example import Batch
 from paddlealign.errors import Stopped
@@ -15,6 +17,7 @@ from paddlealign.training.guard import BAD_NUMBERS_CODE, Guard
 from paddlealign.training.manifest import find_damage
 from paddlealign.training.moving_reference import follow
 from paddlealign.training.optimizer import learning_rate_at
+from paddlealign.training.peak_memory import peak_memory_gib
 from paddlealign.training.progress import Progress
 from paddlealign.training.run_folder import prune_checkpoints
 from paddlealign.training.run_log import RunLog
@@ -81,7 +84,7 @@ def fit(
         progress.advance(sums.means())
         if (last or state.step % settings.logging_steps == 0) and window:
             line = _train_line(add_up([*carried, *window]), state, rate, norm)
-            line |= _speed(add_up(window), time.perf_counter() - window_start)
+            line |= _speed(add_up(window), time.perf_counter() - window_start) | {"memory_gib": peak_memory_gib()}
             progress.show(line)
             log.write(line)
             carried, window, window_start = [], [], time.perf_counter()
@@ -191,11 +194,14 @@ def run_evaluation(
     """Evaluate on the dev rows, log the line and return it; names bear "eval_". asked: see ``fit``; where it asks, nothing is logged."""
     start = time.perf_counter()
     batches = _until_asked(task.dev_batches(), asked)
-    sums = evaluate(task.policy, batches, task.dev_objective, task.precision, task.topology, task.chain)
+    margins: dict[str, np.ndarray] = {}
+    sums = evaluate(task.policy, batches, task.dev_objective, task.precision, task.topology, task.chain, margins)
     seconds = time.perf_counter() - start
     line = {"step": state.step, "epoch": round(state.epoch, 4), **{f"eval_{name}": value for name, value in sums.means().items()}}
     line["eval_tokens_per_second"] = round(sums.tokens / seconds, 1)
     progress.show(line)
+    if task.keep_margins:
+        task.keep_margins(state.step, margins)
     log.write(line)
     return line
 

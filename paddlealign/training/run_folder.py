@@ -5,7 +5,18 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from paddlealign.arguments.paths import CURVES_FILE, ERROR_FILE, INCIDENTS_FILE, METRICS_FILE, REFERENCE_FOLDER, RUN_FILE, SAMPLES_FOLDER
+from paddlealign.arguments.paths import (
+    CURVES_FILE,
+    DATA_FILE,
+    ERROR_FILE,
+    INCIDENTS_FILE,
+    MARGINS_FOLDER,
+    METRICS_FILE,
+    PAGE_FILE,
+    REFERENCE_FOLDER,
+    RUN_FILE,
+    SAMPLES_FOLDER,
+)
 from paddlealign.errors import UserError
 from paddlealign.models.tensor_files import remove_parts
 from paddlealign.training.manifest import find_damage, has_manifest
@@ -126,7 +137,9 @@ def remove_leftovers(output_dir: Path) -> list[str]:
         elif _LEFTOVER.fullmatch(path.name):
             shutil.rmtree(path, ignore_errors=True)
             names.append(path.name)
-    return sorted(names) + [name for folder in (".", SAMPLES_FOLDER, REFERENCE_FOLDER) for name in remove_parts(output_dir / folder)]
+    return sorted(names) + [
+        name for folder in (".", SAMPLES_FOLDER, MARGINS_FOLDER, REFERENCE_FOLDER) for name in remove_parts(output_dir / folder)
+    ]
 
 
 def remove_run(output_dir: Path) -> None:
@@ -134,7 +147,7 @@ def remove_run(output_dir: Path) -> None:
     for path in output_dir.glob("checkpoint-*"):
         if re.fullmatch(r"checkpoint-\d+(\.abandoned)?", path.name) or _LEFTOVER.fullmatch(path.name):
             remove_checkpoint(path)
-    for name in (RUN_FILE, METRICS_FILE, CURVES_FILE, ERROR_FILE, INCIDENTS_FILE):
+    for name in (RUN_FILE, METRICS_FILE, CURVES_FILE, ERROR_FILE, INCIDENTS_FILE, DATA_FILE, PAGE_FILE):
         (output_dir / name).unlink(missing_ok=True)
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import paddle
@@ -146,12 +147,15 @@ def evaluate(
     precision: Precision,
     topology: Topology = SINGLE,
     chain: Chain = LONE_CHAIN,
+    margins: dict[str, np.ndarray] | None = None,
 ) -> Sums:
     """Sum the objective over the batches of all processes without gradients; there must be at least one.
 
-    batches: of this process, as many as of the others, some perhaps idle.
+    batches: of this process, as many as of the others, some perhaps idle. margins: is filled with ``ObjectiveSums.margins`` of all of them,
+    by name, in no order.
     """
     parts: list[Sums] = []
+    of_batches: list[dict[str, list[float]]] = []
     scored = (
         (batch, objective.reference(batch), score_without_gradient(policy, batch, precision, chain, objective.collisions))
         for batch in batches
@@ -161,6 +165,11 @@ def evaluate(
             with precision.autocast():
                 sums = objective.loss(scores, reference_logps, context)
             parts.append(_to_host([sums], [batch], count_over(objective, [batch])))
+            if margins is not None:
+                of_batches.append({name: values.numpy().tolist() for name, values in sums.margins.items()})
+    if margins is not None:
+        found = _from_ranks(of_batches, topology)
+        margins.update({name: np.array([value for part in found for value in part[name]]) for name in (found[0] if found else {})})
     return _over_ranks(parts, topology)
 
 
@@ -182,10 +191,14 @@ def count_over(objective: Objective, batches: Sequence[Batch]) -> dict[str, int]
 
 
 def _over_ranks(parts: Sequence[Sums], topology: Topology) -> Sums:
-    """The sums of all processes, added up in one order everywhere. Of a pipeline only the last stage has any."""
-    of_pipeline = [part for of_stage in gather_values(topology.pipeline, [asdict(part) for part in parts]) for part in of_stage]
-    everywhere = gather_values(topology.data, of_pipeline)
-    return add_up([Sums(**part) for of_rank in everywhere for part in of_rank])
+    """The sums of all processes, added up in one order everywhere."""
+    return add_up([Sums(**part) for part in _from_ranks([asdict(part) for part in parts], topology)])
+
+
+def _from_ranks(parts: list[dict[str, Any]], topology: Topology) -> list[dict[str, Any]]:
+    """The parts of all processes that read different rows, in one order everywhere. Of a pipeline only the last stage has any."""
+    of_pipeline = [part for of_stage in gather_values(topology.pipeline, parts) for part in of_stage]
+    return [part for of_rank in gather_values(topology.data, of_pipeline) for part in of_rank]
 
 
 def _to_host(totals: Sequence[ObjectiveSums], batches: Sequence[Batch], counts: dict[str, int]) -> Sums:

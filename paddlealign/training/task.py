@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 from paddle.optimizer import AdamW
 
 from paddlealign.data.example import Batch
@@ -32,7 +33,8 @@ class Task:
     feed: the training rows in their order. dev_batches: makes the evaluation batches, anew each time. side_files: what is copied beside
     the weights, see ``checkpoint.save_policy``. sample: lets the policy answer prompts, given the step; None where that is not asked for.
     moving: the reference, where it follows the policy. run_file: the run's run.json, for its checkpoints. lock: of the output folder.
-    moving: the reference, where it follows the policy. source_of: "file:line" of an example's row, where that is known.
+    moving: the reference, where it follows the policy. source_of: "file:line" of an example's row, where that is known. keep_margins: takes
+    the step and the dev pairs' margins of an evaluation, see ``step.evaluate``; None in processes that keep none.
     """
 
     policy: Decoder
@@ -51,3 +53,4 @@ class Task:
     run_file: bytes | None = None
     lock: FolderLock | None = None
     source_of: Callable[[int], str] | None = None
+    keep_margins: Callable[[int, Mapping[str, np.ndarray]], None] | None = None

@@ -55,7 +55,11 @@ def stop_words(keys: Keys, output: Path, processes: int) -> list[str]:
 
 def numbers(output: Path) -> list[dict[str, Any]]:
     """The run log's training lines without what a clock decides."""
-    return [{key: value for key, value in line.items() if "per_second" not in key} for line in read_metrics(output) if "loss" in line]
+    return [
+        {key: value for key, value in line.items() if "per_second" not in key and key != "memory_gib"}
+        for line in read_metrics(output)
+        if "loss" in line
+    ]
 
 
 def wait_for_line(output: Path, process: subprocess.Popen[str]) -> None:

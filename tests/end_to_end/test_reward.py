@@ -62,7 +62,7 @@ def trained(words: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFa
 
 
 def numbers(output: Path) -> list[dict]:
-    return [{key: value for key, value in line.items() if "per_second" not in key} for line in read_metrics(output)]
+    return [{key: value for key, value in line.items() if "per_second" not in key and key != "memory_gib"} for line in read_metrics(output)]
 
 
 def scores(model: Path, data: Path, output: Path, *extra: str) -> list[dict]:

@@ -69,7 +69,7 @@ def rows_of(output: Path, step: int) -> list[dict[str, Any]]:
 
 
 def numbers(output: Path) -> list[dict[str, Any]]:
-    return [{key: value for key, value in line.items() if "per_second" not in key} for line in read_metrics(output)]
+    return [{key: value for key, value in line.items() if "per_second" not in key and key != "memory_gib"} for line in read_metrics(output)]
 
 
 def predicted(model: Path, prompts: list[dict[str, Any]], folder: Path, *extra: str) -> list[str]:
