@@ -137,7 +137,8 @@ def _one_by_one(
             if plain:
                 token = int(table[column])
             else:
-                scores = process_scores(table[column].astype(np.float64), prompts[rows[text]], new[text], settings)
+                scores = table[column].astype(np.float64) if settings.changes_scores else table[column]
+                scores = process_scores(scores, prompts[rows[text]], new[text], settings)
                 token = choose_token(scores, settings, randoms[text])
             new[text].append(token)
             ended = len(new[text]) == limits[rows[text]] or settings.ends(new[text])

@@ -10,6 +10,7 @@ from paddlealign.errors import UserError
 from paddlealign.models.attention import Attend
 from paddlealign.models.cache import KeyValueCache
 from paddlealign.models.decoder import Decoder
+from paddlealign.models.token_step import has_token_step, token_step
 
 # (model, input_ids, position_ids, attend) to hidden states after the last norm [rows, length, hidden] and the logits after each row's last
 # token [rows, vocab]; input_ids and position_ids: int64 [rows, length]. Of several processes that share a model each gets all of both.
@@ -31,6 +32,7 @@ class RunningBatch:
     def __init__(self, model: Decoder, prompts: Sequence[Sequence[int]], forward: Forward = forward_whole) -> None:
         """Compute nothing yet. prompts: token ids, one at least in each. forward: how the model is run."""
         self._model, self._forward = model, forward
+        self._steps = forward is forward_whole and has_token_step(model)
         self.lengths = np.array([len(prompt) for prompt in prompts], dtype=np.int64)
         self._input_ids, self._position_ids, visible = pad_left(prompts)
         self._cache = KeyValueCache(visible)
@@ -53,8 +55,11 @@ class RunningBatch:
         """Run one more token of each row through the model. Returns hidden states [rows, hidden] and logits [rows, vocab]."""
         self._cache.make_room()
         input_ids, position_ids = paddle.to_tensor(np.array(tokens, dtype=np.int64)[:, None]), paddle.to_tensor(self.lengths[:, None])
-        hidden, logits = self._forward(self._model, input_ids, position_ids, self._cache.attend_token)
         self.lengths = self.lengths + 1
+        if self._steps:
+            hidden = token_step(self._model, input_ids, position_ids, self._cache)
+            return hidden, self._model.logits(hidden)
+        hidden, logits = self._forward(self._model, input_ids, position_ids, self._cache.attend_token)
         return hidden[:, 0], logits
 
     def keep_rows(self, rows: Sequence[int]) -> None:

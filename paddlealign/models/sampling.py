@@ -80,10 +80,11 @@ def choose_token(scores: np.ndarray, settings: GenerationSettings, random: np.ra
     """
     if not settings.do_sample:
         return int(scores.argmax())
-    scores = scores.astype(np.float64) / settings.temperature
+    # The temperature changes no order, and float64 keeps apart what float32 does: the k likeliest are found before either.
     tokens = top_k_tokens(scores, settings.top_k)
     if len(tokens) < len(scores):
         scores = scores[tokens]
+    scores = scores.astype(np.float64) / settings.temperature
     likeliest = top_p_tokens(scores, settings.top_p)
     if len(likeliest) < len(scores):
         tokens, scores = tokens[likeliest], scores[likeliest]

@@ -24,7 +24,7 @@ from paddlealign.errors import UserError
 from paddlealign.models.config import DecoderConfig, read_config
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.generation import generate
-from paddlealign.models.incremental import Forward
+from paddlealign.models.incremental import Forward, forward_whole
 from paddlealign.models.sampling import GenerationSettings
 from paddlealign.models.weights import find_weights, plan_loading
 from paddlealign.parallel.collect import gather_values
@@ -101,7 +101,9 @@ def run(arguments: PredictArguments) -> None:
     if done:
         say(f"{output_file} holds {done} of {len(rows)} rows already" + ("; going on from there" if done < len(rows) else ""))
     if done < len(rows):
-        predict_rows(generation, load(), rows, done, settings, tokenizer, topology, staged_forward(chain, dtype))
+        alone = topology.world == topology.data.size  # each process holds the whole model
+        forward = forward_whole if alone else staged_forward(chain, dtype)
+        predict_rows(generation, load(), rows, done, settings, tokenizer, topology, forward)
     say(f"done: {len(rows)} rows in {output_file}")
 
 

@@ -12,8 +12,9 @@ from paddlealign.models.cache import BLOCK
 from paddlealign.models.config import parse_config
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.generation import generate, stream
-from paddlealign.models.incremental import pad_left
+from paddlealign.models.incremental import RunningBatch, forward_whole, pad_left
 from paddlealign.models.sampling import GenerationSettings, choose_token, row_generator, top_k_tokens, top_p_tokens
+from paddlealign.models.token_step import has_token_step
 
 POSITIONS = 160
 
@@ -267,3 +268,33 @@ def test_a_draw_never_takes_a_token_that_was_filtered_out() -> None:
 
     logits = np.array([3.0, 2.0, 1.0, 0.0], dtype="float32")
     assert choose_token(logits, GenerationSettings(do_sample=True, top_k=2), Highest()) == 1
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"model_type": "qwen3", "head_dim": 8}, {"model_type": "qwen2"}, {"model_type": "mistral", "sliding_window": 12}]
+)
+def test_the_short_form_of_a_token_is_the_decoders_own(change: dict) -> None:
+    source = {
+        "model_type": "llama",
+        "vocab_size": 50,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 24,
+        "max_position_embeddings": POSITIONS,
+    }
+    decoder = Decoder(parse_config({**source, **change}, ""))
+    random = np.random.default_rng(3)
+    for parameter in decoder.parameters():
+        parameter.set_value((0.4 * random.standard_normal(parameter.shape)).astype("float32"))
+    assert has_token_step(decoder)
+    rows = prompts(4, 30, 9)
+    short = RunningBatch(decoder, rows)
+    own = RunningBatch(decoder, rows, lambda *given: forward_whole(*given))  # another function than the one that has a short form
+    for batch in (short, own):
+        batch.read_prompts()
+    for token in (3, 4, 5):
+        found, expected = (batch.read_tokens([token, token + 7, token + 9]) for batch in (short, own))
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=2e-5, atol=2e-5)
