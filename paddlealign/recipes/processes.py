@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import paddle
 from paddle import Tensor
 
@@ -14,8 +15,9 @@ from paddlealign.models.config import DecoderConfig
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.incremental import Forward
 from paddlealign.models.parameters import LoraSettings, cut_problem
-from paddlealign.parallel.collect import agree, from_holder
+from paddlealign.parallel.collect import agree, from_holder, sum_over
 from paddlealign.parallel.pipeline import Chain, connect, run_forward_only
+from paddlealign.parallel.stopping import STOP_CODES, StopRequest
 from paddlealign.parallel.topology import Topology, start
 from paddlealign.training.reference import weights_hash
 
@@ -92,3 +94,12 @@ def in_rows(attend: Attend, rows: int, length: int, multiple: int) -> Attend:
         return one_behind_the_other(attend(layer, q, k, v, window), multiple)
 
     return attend_flat
+
+
+def stop_code(topology: Topology, request: StopRequest) -> int:
+    """The exit code to stop with where any process was asked to, else 0: the same in all, which call it together."""
+    asked = sum_over(topology.everyone, np.array([number in request.numbers for number in STOP_CODES]))
+    code = next((code for code, count in zip(STOP_CODES.values(), asked, strict=True) if count), 0)
+    if code:
+        request.join_in()
+    return code

@@ -4,8 +4,6 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from paddlealign.arguments.paths import CURVES_FILE, DATA_FILE, INCIDENTS_FILE, REFUSED_FILE, RUN_FILE
 from paddlealign.arguments.results import TrainArguments
 from paddlealign.arguments.show import render
@@ -19,17 +17,17 @@ from paddlealign.models.score_head import with_score_head
 from paddlealign.models.tensor_files import json_bytes, write_bytes, write_json
 from paddlealign.models.tricks import chosen_tricks
 from paddlealign.models.weights import plan_loading
-from paddlealign.parallel.collect import everywhere, sum_over
+from paddlealign.parallel.collect import everywhere
 from paddlealign.parallel.pipeline import Chain
 from paddlealign.parallel.sharding import Sharding
-from paddlealign.parallel.stopping import STOP_CODES, StopRequest
+from paddlealign.parallel.stopping import StopRequest
 from paddlealign.parallel.topology import Topology
 from paddlealign.recipes.adapter import adapter_hash, describe_adapter, start_adapter, trained_adapter
 from paddlealign.recipes.data_file import describe_data
 from paddlealign.recipes.device import choose_device, say
 from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.output_folder import check_shared, settle_folder
-from paddlealign.recipes.processes import agree_on, check_cut, start_processes
+from paddlealign.recipes.processes import agree_on, check_cut, start_processes, stop_code
 from paddlealign.recipes.reading import keep_refusals
 from paddlealign.recipes.replay import refuse_layout, replay_run, replay_start
 from paddlealign.recipes.rows import Rows, check_vocabulary, dev_batches, make_feed, note_length, vocabulary_size
@@ -236,7 +234,7 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
             if state.step == 0 or not settings.do_train:
                 take_samples(task, state, log, progress)
             if settings.do_train:
-                asked = (lambda: stop_code(start)) if settings.save_on_stop else (lambda: 0)
+                asked = (lambda: stop_code(start.topology, start.request)) if settings.save_on_stop else (lambda: 0)
                 state = fit(task, settings, state, log, progress, asked)
             if settings.do_eval and settings.evaluation_strategy == "no":
                 run_evaluation(task, state, log, progress)
@@ -274,15 +272,6 @@ def save_final(output_dir: Path, task: Task) -> None:
         raise UserError(
             f"all steps are done, but the model was not saved: {error} See to room and rights in output_dir, then {way}"
         ) from error
-
-
-def stop_code(start: Start) -> int:
-    """The exit code to stop with where any process was asked to, else 0: the same in all, which call it together."""
-    asked = sum_over(start.topology.everyone, np.array([number in start.request.numbers for number in STOP_CODES]))
-    code = next((code for code, count in zip(STOP_CODES.values(), asked, strict=True) if count), 0)
-    if code:
-        start.request.join_in()
-    return code
 
 
 def check_resume(arguments: TrainArguments, start: Start, hashes: dict[str, str]) -> None:

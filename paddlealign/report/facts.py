@@ -41,8 +41,9 @@ def facts_of(run: RunFiles) -> list[Fact]:
     """The few facts that a reader looks for first."""
     arguments, last = run.arguments, _last_values(run)
     facts = [Fact("model", str(arguments.get("model_name_or_path")), "with an adapter" if arguments.get("lora") else "")]
-    paths = [arguments.get(key) for key in ("dataset_name_or_path", "train_dataset_path") if arguments.get(key)]
-    facts += [Fact("data", " ".join(path if isinstance(path, str) else " ".join(path) for path in paths), _rows_of(run.data))]
+    told = (arguments.get(key) or [] for key in ("dataset_name_or_path", "train_dataset_path"))
+    paths = [path for value in told for path in ([value] if isinstance(value, str) else value)]
+    facts += [Fact("data", " ".join(paths), _rows_of(run.data))]
     for name, metric in _FIGURES.items():
         if metric in last:
             first, now = last[metric]

@@ -338,15 +338,15 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "RMSNorm adds no epsilon",
         "models/kernels.py",
-        ".mean(-1, keepdim=True).scale_(1.0, bias=epsilon))",
-        ".mean(-1, keepdim=True))",
+        "paddle.rsqrt(_row_means(paddle.square(wide)).scale_(1.0, bias=epsilon))",
+        "paddle.rsqrt(_row_means(paddle.square(wide)))",
         _KERNELS + _LOGITS,
     ),
     Fault(
         "RMSNorm's gradient forgets the part along the vector",
         "models/kernels.py",
-        '(grad * weight.astype("float32")).subtract_(normed.multiply_(along)).multiply_(inverse)',
-        '(grad * weight.astype("float32")).multiply_(inverse)',
+        "grad_x.subtract_(_outer(along, paddle.ones([x.shape[-1]]), x).multiply_(wide))",
+        "",
         _KERNELS,
     ),
     Fault(
@@ -380,8 +380,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "attention's gradient forgets its scale",
         "models/attention.py",
-        ".multiply_(weights).scale_(ctx.scale).astype(q.dtype)",
-        ".multiply_(weights).astype(q.dtype)",
+        "return (grad_query * scale).astype(q.dtype)",
+        "return grad_query.contiguous().astype(q.dtype)",
         _LOGITS + _BATCHES,
     ),
     Fault(

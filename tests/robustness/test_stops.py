@@ -54,7 +54,7 @@ def test_an_evaluation_that_is_left_is_done_by_the_resume(words: Words, tmp_path
     for nth, step, owes in ((1, 1, False), (2, 2, True), (4, 2, True), (5, 2, False), (9, 4, True)):
         output, calls = tmp_path / f"stopped{nth}", iter(range(1, 99))
         with monkeypatch.context() as patch:
-            patch.setattr(run, "stop_code", lambda _, calls=calls, nth=nth: RESTART_CODE if next(calls) == nth else 0)
+            patch.setattr(run, "stop_code", lambda *_, calls=calls, nth=nth: RESTART_CODE if next(calls) == nth else 0)
             assert main("sft", words(output, "--save_on_stop", "true")) == RESTART_CODE
         ((saved, folder),) = list_checkpoints(output)
         assert (saved, json.loads((folder / "trainer_state.json").read_text())["owes"]) == (step, owes)
@@ -69,7 +69,7 @@ def test_a_resume_that_is_stopped_before_it_evaluates_still_owes_it(words: Words
     for first, more in ((2, []), (1, ["--resume_from_checkpoint", "true"])):
         calls = iter(range(1, 99))
         with monkeypatch.context() as patch:
-            patch.setattr(run, "stop_code", lambda _, calls=calls, first=first: RESTART_CODE if next(calls) == first else 0)
+            patch.setattr(run, "stop_code", lambda *_, calls=calls, first=first: RESTART_CODE if next(calls) == first else 0)
             assert main("sft", words(output, "--save_on_stop", "true", *more)) == RESTART_CODE
         assert [step for step, _ in list_checkpoints(output)] == [2] and find_damage(output / "checkpoint-2") == []
     assert main("sft", words(output, "--resume_from_checkpoint", "true")) == 0
