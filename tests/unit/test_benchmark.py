@@ -14,6 +14,7 @@ from paddlealign.data.order import epoch_plan
 from scripts.benchmark.equal import differences
 from scripts.benchmark.measure import measure
 from scripts.benchmark.page import BEGIN, END, write_page
+from scripts.benchmark.profile import REST, table
 from scripts.benchmark.run import Plan, Run, summarize
 from scripts.benchmark.workload import (
     END as END_TOKEN,
@@ -171,3 +172,10 @@ def test_the_page_tells_a_loaded_machine_and_unequal_work(tmp_path: Path):
     assert "loaded by others" in page.read_text()
     assert "- common, PaddleNLP: no" in page.read_text()
     assert "- common, TRL fp32: 1 steps, not 2" in page.read_text()
+
+
+def test_the_profile_is_of_the_median_round_and_adds_up():
+    rounds = [{"norm, forward": 9.0, "all": 90.0}, {"norm, forward": 4.0, "all": 10.0}, {"norm, forward": 1.0, "all": 4.0}]
+    said = table(rounds, pairs=20, flops=500e9, peak=200.0)
+    assert "2.00 pairs/s, 50 GFLOP/s by model FLOPs, 25% of the 200" in said
+    assert f"| {REST} | 60% | 1,500 |\n| norm, forward | 40% | 1,000 |" in said
