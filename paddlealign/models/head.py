@@ -39,19 +39,35 @@ class _TokenLogps(PyLayer):
         vocabulary_first = ctx.vocabulary_first
         rows_dtype, head_dtype = hidden.dtype, head.dtype
         hidden, head = hidden.astype(ctx.dtype), head.astype(ctx.dtype)
+        # The upstream gradient is a factor of each row, and multiplies the short rows of hidden states, not the long ones of logits.
+        factors = grad.unsqueeze(1)
+        weighted = (hidden.astype("float32") * factors).astype(ctx.dtype)
         grad_hidden = []
-        grad_head = None if ctx.frozen else paddle.zeros(head.shape, "float32")
-        for start, stop in _chunks(hidden.shape[0], head.shape[0 if vocabulary_first else 1]):
-            rows, upstream = hidden[start:stop], grad[start:stop].unsqueeze(1)
-            logits = paddle.matmul(rows, head, transpose_y=vocabulary_first).astype("float32")
+        vocabulary = head.shape[0 if vocabulary_first else 1]
+        grad_head = None if ctx.frozen else paddle.zeros([hidden.shape[1], vocabulary], "float32")
+        for start, stop in _chunks(hidden.shape[0], vocabulary):
+            logits = paddle.matmul(hidden[start:stop], head, transpose_y=vocabulary_first).astype("float32")
             # d logp / d logits = one_hot(target) - softmax
-            slope = logits.subtract_(normalisers[start:stop].unsqueeze(1)).exp_().multiply_(-upstream)
-            slope = paddle.put_along_axis(slope, target_ids[start:stop].unsqueeze(1), upstream, 1, reduce="add").astype(ctx.dtype)
+            slope = logits.subtract_(normalisers[start:stop].unsqueeze(1)).exp_().scale_(-1.0)
+            del logits
+            hits = target_ids[start:stop].unsqueeze(1)
+            slope = paddle.put_along_axis_(slope, hits, paddle.ones(hits.shape), 1, reduce="add").astype(ctx.dtype)
             grad_hidden.append(paddle.matmul(slope, head, transpose_y=not vocabulary_first))
             if grad_head is not None:
-                left, right = (slope, rows) if vocabulary_first else (rows, slope)
-                grad_head.add_(paddle.matmul(left, right, transpose_x=True).astype("float32"))
-        return paddle.concat(grad_hidden).astype(rows_dtype), None if grad_head is None else grad_head.astype(head_dtype)
+                _add_product(grad_head, weighted[start:stop], slope)
+            del slope
+        found = paddle.concat(grad_hidden).astype("float32").multiply_(factors).astype(rows_dtype)
+        if grad_head is None:
+            return found, None
+        return found, (grad_head.t().contiguous() if vocabulary_first else grad_head).astype(head_dtype)
+
+
+def _add_product(total: Tensor, rows: Tensor, slope: Tensor) -> None:
+    """Add ``rows^T slope`` to total, float32 [hidden, vocab], in place. rows: [n, hidden]; slope: [n, vocab], both of one dtype."""
+    if slope.dtype == paddle.float32:
+        total.addmm_(rows.t(), slope)  # without a tensor for the product
+    else:
+        total.add_(paddle.matmul(rows, slope, transpose_x=True).astype("float32"))
 
 
 def _chunks(rows: int, vocabulary: int) -> list[tuple[int, int]]:
