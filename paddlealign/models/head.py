@@ -51,7 +51,7 @@ class _TokenLogps(PyLayer):
             slope = logits.subtract_(normalisers[start:stop].unsqueeze(1)).exp_().scale_(-1.0)
             del logits
             hits = target_ids[start:stop].unsqueeze(1)
-            slope = paddle.put_along_axis_(slope, hits, paddle.ones(hits.shape), 1, reduce="add").astype(ctx.dtype)
+            slope = slope.put_along_axis_(hits, paddle.ones(hits.shape), 1, reduce="add").astype(ctx.dtype)
             grad_hidden.append(paddle.matmul(slope, head, transpose_y=not vocabulary_first))
             if grad_head is not None:
                 _add_product(grad_head, weighted[start:stop], slope)
