@@ -200,8 +200,10 @@ class _BlockAttention(PyLayer):
                         _block_back(of_block, keys, values, bias, block, totals)
 
         in_threads(back, key.shape[1], q.place)
-        grad_query, grad_key, grad_value = (x.transpose([0, 2, 1, 3]) for x in grads)
-        return (grad_query * scale).astype(q.dtype), grad_key.contiguous().astype(k.dtype), grad_value.contiguous().astype(v.dtype)
+        del query, key, value, upstream, above
+        grads[0].scale_(scale)
+        grad_query, grad_key, grad_value = (x.astype(q.dtype).transpose([0, 2, 1, 3]).contiguous() for x in grads)
+        return grad_query, grad_key, grad_value
 
 
 def _block_back(
