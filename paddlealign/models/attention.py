@@ -180,28 +180,35 @@ class _BlockAttention(PyLayer):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v, out = ctx.saved_tensor()
-        scale, group = ctx.scale, q.shape[2] // k.shape[2]
-        query, key = _by_head(q * scale), _by_head(k)
-        # softmax backward: P * (dP - sum(dP * P)) with dP = dO V^T, and sum(dP * P) = sum(dO * O): one more column of the product
-        upstream, value = _by_head(grad), _by_head(v)
-        inner = (grad.astype("float32") * out.astype("float32")).sum(-1, keepdim=True).transpose([0, 2, 1, 3])
-        above = paddle.concat([upstream, -inner.astype(q.dtype)], axis=-1)
-        value = paddle.concat([value, paddle.ones([*value.shape[:3], 1], q.dtype)], axis=-1)
-        grads = [paddle.zeros(x.shape) for x in (query, key, key)]
+        grads = _head_gradients(q, k, v, out, grad, ctx.blocks, ctx.scale)
+        grad_query, grad_key, grad_value = (x.astype(q.dtype).transpose([0, 2, 1, 3]).contiguous() for x in grads)
+        return grad_query, grad_key, grad_value
 
-        def back(kv_heads: Sequence[int]) -> None:
-            for block in ctx.blocks:
-                bias = _whole_bias(block)
-                for kv_head in kv_heads:
-                    keys, values = (_rows_of(x[block.row, kv_head], block) for x in (key, value))
-                    for head in range(kv_head * group, kv_head * group + group):
-                        of_block = [x[block.row, head, block.start : block.stop] for x in (query, upstream, above)]
-                        totals = [x[block.row, own] for x, own in zip(grads, (head, kv_head, kv_head), strict=True)]
-                        _block_back(of_block, keys, values, bias, block, totals)
 
-        in_threads(back, key.shape[1], q.place)
-        grad_query, grad_key, grad_value = (x.transpose([0, 2, 1, 3]) for x in grads)
-        return (grad_query * scale).astype(q.dtype), grad_key.contiguous().astype(k.dtype), grad_value.contiguous().astype(v.dtype)
+def _head_gradients(q: Tensor, k: Tensor, v: Tensor, out: Tensor, grad: Tensor, blocks: list[_Block], scale: float) -> list[Tensor]:
+    """The gradients of q, k and v, float32 and head by head as ``_by_head`` lays them. grad: of the output ``out``."""
+    group = q.shape[2] // k.shape[2]
+    query, key = _by_head(q * scale), _by_head(k)
+    # softmax backward: P * (dP - sum(dP * P)) with dP = dO V^T, and sum(dP * P) = sum(dO * O): one more column of the product
+    upstream, value = _by_head(grad), _by_head(v)
+    inner = (grad.astype("float32") * out.astype("float32")).sum(-1, keepdim=True).transpose([0, 2, 1, 3])
+    above = paddle.concat([upstream, -inner.astype(q.dtype)], axis=-1)
+    value = paddle.concat([value, paddle.ones([*value.shape[:3], 1], q.dtype)], axis=-1)
+    grads = [paddle.zeros(x.shape) for x in (query, key, key)]
+
+    def back(kv_heads: Sequence[int]) -> None:
+        for block in blocks:
+            bias = _whole_bias(block)
+            for kv_head in kv_heads:
+                keys, values = (_rows_of(x[block.row, kv_head], block) for x in (key, value))
+                for head in range(kv_head * group, kv_head * group + group):
+                    of_block = [x[block.row, head, block.start : block.stop] for x in (query, upstream, above)]
+                    totals = [x[block.row, own] for x, own in zip(grads, (head, kv_head, kv_head), strict=True)]
+                    _block_back(of_block, keys, values, bias, block, totals)
+
+    in_threads(back, key.shape[1], q.place)
+    grads[0].scale_(scale)
+    return grads
 
 
 def _block_back(

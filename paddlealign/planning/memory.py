@@ -75,7 +75,7 @@ def stage_bytes(config: DecoderConfig, job: Job, layout: Layout, stage: int, lay
     stream = whole / layout.tensor if layout.sequence_parallel else whole
     kept = layers * (stream if layout.recompute else layer_bytes(config, job, layout))
     kept += stream + whole if stage == layout.pipeline - 1 else stream  # the last norm's input and output, or what was sent on
-    kept += 4 * config.rope.dim  # cosines and sines
+    kept += 8 * config.rope.dim * (config.num_heads / layout.tensor if job.on_cpu else 1)  # cosines and sines, see ``rotary_tables``
     return kept + (4 * QUERY_BLOCK if job.on_cpu else 0)  # the mask of each block of queries
 
 

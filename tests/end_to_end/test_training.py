@@ -203,6 +203,19 @@ def test_a_plain_run_prints_our_lines_alone(checkpoint: Path, tmp_path: Path):
     command = [sys.executable, str(ROOT / "sft_main.py"), *words("sft", checkpoint, tmp_path, tmp_path / "out", "--do_eval")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
-    known = ("machine: ", "arguments of ", " ", "note: ", "train: ", "dev: ", "step ", "eval ", "saved ", "what the curves ", "done in ")
+    known = (
+        "machine: ",
+        "arguments of ",
+        " ",
+        "note: ",
+        "train: ",
+        "dev: ",
+        "step ",
+        "eval ",
+        "saved ",
+        "what the curves ",
+        "done in ",
+        "the run's page: ",
+    )
     assert [line for line in done.stdout.splitlines() if line and not line.startswith(known)] == []
     assert all(word not in done.stdout for word in ("Warning", "[   DEBUG]", "INFO"))
