@@ -25,9 +25,11 @@ class _TokenLogps(PyLayer):
             normaliser = row_sums(logits.subtract_(highest).exp_()).log_().add_(highest.squeeze(1))
             logps.append(picked - normaliser)
             normalisers.append(normaliser)
+            # Autocast multiplies in another dtype than it is given, and is off in backward: the logits there must be these.
+            ctx.dtype = raw.dtype
+            del raw, logits  # before the next chunk's are made
         ctx.save_for_backward(hidden, head, target_ids, paddle.concat(normalisers))
-        # Autocast multiplies in another dtype than it is given, and is off in backward: the logits there must be these.
-        ctx.dtype, ctx.vocabulary_first = raw.dtype, vocabulary_first
+        ctx.vocabulary_first = vocabulary_first
         ctx.frozen = head.stop_gradient
         right = paddle.concat(correct)
         ctx.mark_non_differentiable(right)
@@ -39,24 +41,21 @@ class _TokenLogps(PyLayer):
         vocabulary_first = ctx.vocabulary_first
         rows_dtype, head_dtype = hidden.dtype, head.dtype
         hidden, head = hidden.astype(ctx.dtype), head.astype(ctx.dtype)
-        # The upstream gradient is a factor of each row, and multiplies the short rows of hidden states, not the long ones of logits.
-        factors = grad.unsqueeze(1)
-        weighted = (hidden.astype("float32") * factors).astype(ctx.dtype)
         grad_hidden = []
         vocabulary = head.shape[0 if vocabulary_first else 1]
         grad_head = None if ctx.frozen else paddle.zeros([hidden.shape[1], vocabulary], "float32")
         for start, stop in _chunks(hidden.shape[0], vocabulary):
-            logits = paddle.matmul(hidden[start:stop], head, transpose_y=vocabulary_first).astype("float32")
+            rows, upstream = hidden[start:stop], grad[start:stop].unsqueeze(1)
+            logits = paddle.matmul(rows, head, transpose_y=vocabulary_first).astype("float32")
             # d logp / d logits = one_hot(target) - softmax
-            slope = logits.subtract_(normalisers[start:stop].unsqueeze(1)).exp_().scale_(-1.0)
+            slope = logits.subtract_(normalisers[start:stop].unsqueeze(1)).exp_().multiply_(-upstream)
             del logits
-            hits = target_ids[start:stop].unsqueeze(1)
-            slope = slope.put_along_axis_(hits, paddle.ones(hits.shape), 1, reduce="add").astype(ctx.dtype)
+            slope = slope.put_along_axis_(target_ids[start:stop].unsqueeze(1), upstream, 1, reduce="add").astype(ctx.dtype)
             grad_hidden.append(paddle.matmul(slope, head, transpose_y=not vocabulary_first))
             if grad_head is not None:
-                _add_product(grad_head, weighted[start:stop], slope)
+                _add_product(grad_head, rows, slope)
             del slope
-        found = paddle.concat(grad_hidden).astype("float32").multiply_(factors).astype(rows_dtype)
+        found = paddle.concat(grad_hidden).astype(rows_dtype)
         if grad_head is None:
             return found, None
         return found, (grad_head.t().contiguous() if vocabulary_first else grad_head).astype(head_dtype)

@@ -80,12 +80,12 @@ def stage_bytes(config: DecoderConfig, job: Job, layout: Layout, stage: int, lay
 
 
 def head_bytes(config: DecoderConfig, job: Job, holding: Holding, targets: float) -> float:
-    """What the head's backward holds at once: logits and their slope, and the weights' gradient with the product that is added to it."""
+    """What the head's backward holds at once: logits as they become their slope, the weights' gradient, and in half its product."""
     width = NUMBER_BYTES[job.dtype]
     vocabulary = holding.head / config.hidden_size
     chunk = min(targets, max(1, CHUNK_ELEMENTS // vocabulary)) * vocabulary
     if width == 4:
-        return 8 * chunk + 8 * holding.head
+        return 4 * chunk + 4 * holding.head
     copied = 2 * holding.head if job.level == "O1" else 0  # the weights in the dtype of the matmul
     return max(8 * chunk + 4 * holding.head, 6 * chunk + 10 * holding.head) + copied
 

@@ -249,13 +249,16 @@ def test_the_moments_of_half_precision_by_hand():
 
 
 def test_where_the_head_is_the_highest():
-    """600 targets of 1000 logits: those and their slope in float32, or the slope and what becomes the weights' gradient."""
+    """600 targets of 1000 logits: those and their slope in float32, or the slope and what becomes the weights' gradient.
+
+    In float32 the slope takes the place of the logits, and the gradient is added up where it lies.
+    """
     config = small(vocab_size=1000)
     job, whole = job_of(config, Row(600, 1.0, 1)), hold(config, ALONE, 0)
     logits = head_bytes(config, job, whole, 600)
     assert logits == 8 * 600_000 + 4 * 8000
     assert head_bytes(config, replace(job, level="O1"), whole, 600) == logits + 2 * 8000
-    assert head_bytes(config, replace(job, dtype="float32"), whole, 600) == 8 * 600_000 + 8 * 8000
+    assert head_bytes(config, replace(job, dtype="float32"), whole, 600) == 4 * 600_000 + 4 * 8000
     assert head_bytes(config, job, whole, 1e9) == 8 * 33_554_000 + 4 * 8000  # a chunk holds at most 2^25, in whole rows
     kept = stage_bytes(config, job, ALONE, 0, 4) * 600 + 600 * 8 * 2
     first = stage_memory(job, ALONE, 0, whole, None, 600, 600)
