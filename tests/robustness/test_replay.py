@@ -102,11 +102,11 @@ def test_the_step_where_a_run_broke_shows_where_and_in_which_rows(folder: Path, 
     assert main("sft", [*given, "--replay_step", "2"]) == 0
     said = capsys.readouterr().out
     assert "replay of step 2: from checkpoint-1, 0 steps to go" in said and "\nthe run logged the same\n" in said
-    assert "\nnumbers that are not finite begin in the gradients of model.layers.1\n" in said
+    assert "\nnumbers that are not finite begin in the gradients of model.norm\n" in said
     found = json.loads((output / "replay_2.json").read_text())
     [incident] = [json.loads(line) for line in (output / "incidents.jsonl").read_text().splitlines()]
     assert [row["row"] for row in found["rows"]] == incident["rows"] and found["norm"] == incident["grad_norm"] == "nan"
-    layer = found["layers"]["model.layers.1"]
+    layer = found["layers"]["model.norm"]
     assert (layer["weights"]["not_finite"], layer["activations"]["not_finite"], layer["gradients"]["not_finite"]) == (0, 0, 1)
     assert content(output) == before
     assert main("sft", [*given, "--replay_step", "1"]) == 0  # from the start

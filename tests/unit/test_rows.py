@@ -121,7 +121,7 @@ def test_keys_of_the_batch_reach_the_order(capsys: pytest.CaptureFixture) -> Non
 def test_dev_rows_are_read_once_by_all_processes() -> None:
     """11 examples in batches of 2 on 3 processes: each once, the same number of batches everywhere, and what is left is spread."""
     examples = [Example(np.full(size, size, "int32"), (Response(np.ones(1, "int32"), np.ones(1, bool)),)) for size in range(1, 12)]
-    arguments = SimpleNamespace(training=SimpleNamespace(per_device_eval_batch_size=2))
+    arguments = SimpleNamespace(training=SimpleNamespace(per_device_eval_batch_size=2, plain_path=False))
     rows = Rows(SimpleNamespace(pad_id=0), 2, NO_EXAMPLES, Examples.of(examples), {})
     read = [[batch.example_ids.tolist() for batch in dev_batches(arguments, rows, Axis(3, rank, None, (0, 1, 2)))] for rank in range(3)]
     assert sorted(index for of_rank in read for ids in of_rank for index in ids) == list(range(11))
