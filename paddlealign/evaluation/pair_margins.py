@@ -4,13 +4,13 @@ The file is {name: values}: of each name a margin (chosen less rejected) for eac
 pair; of more than MOST pairs it has MOST quantiles, the lowest and the highest among them.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from paddlealign.arguments.paths import MARGINS_FOLDER
+from paddlealign.evaluation.step_files import drop_later
 from paddlealign.models.tensor_files import write_json
 
 MOST = 2000
@@ -38,7 +38,4 @@ def margins_file(output_dir: Path, step: int) -> Path:
 
 def drop_margins(output_dir: Path, after: int) -> None:
     """Remove the margins of later steps than ``after``, which a run that goes on from there leaves behind."""
-    for path in (output_dir / MARGINS_FOLDER).glob("step-*.json"):
-        found = re.fullmatch(r"step-(\d+)\.json", path.name)
-        if found and int(found[1]) > after:
-            path.unlink()
+    drop_later(output_dir / MARGINS_FOLDER, ".json", after)

@@ -7,7 +7,6 @@ token. reference_response, score and verdict stand there where they are known.
 """
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 
 from paddlealign.arguments.paths import SAMPLES_FOLDER
 from paddlealign.data.example import Record
+from paddlealign.evaluation.step_files import drop_later
 
 SHOWN_ROWS, _SHOWN_CHARACTERS = 3, 70
 
@@ -85,10 +85,7 @@ def read_references(output_dir: Path, prompts: Sequence[dict[str, Any]]) -> list
 
 def drop_samples(output_dir: Path, after: int) -> None:
     """Remove the answers of later steps than ``after``, which a run that goes on from there leaves behind."""
-    for path in (output_dir / SAMPLES_FOLDER).glob("step-*.jsonl"):
-        found = re.fullmatch(r"step-(\d+)\.jsonl", path.name)
-        if found and int(found[1]) > after:
-            path.unlink()
+    drop_later(output_dir / SAMPLES_FOLDER, ".jsonl", after)
 
 
 def show_samples(path: Path, step: int, rows: Sequence[dict[str, Any]]) -> list[str]:
