@@ -217,7 +217,7 @@ def _block_back(
     """Add a block's gradients of one head to totals: those of its query, key and value, views of [length, head_dim] each.
 
     of_block: the scaled queries and the output's gradient, both [queries, head_dim], and the latter with a column more. values:
-    [keys, head_dim + 1]. See ``backward``.
+    [keys, head_dim + 1]. See ``_head_gradients``.
     """
     queries, upstream, above = of_block
     weights = _probabilities(queries, keys, bias)

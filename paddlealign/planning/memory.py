@@ -85,7 +85,7 @@ def head_bytes(config: DecoderConfig, job: Job, holding: Holding, targets: float
     vocabulary = holding.head / config.hidden_size
     chunk = min(targets, max(1, CHUNK_ELEMENTS // vocabulary)) * vocabulary
     if width == 4:
-        return 4 * chunk + 4 * holding.head
+        return max(4 * chunk + 4 * holding.head, 8 * holding.head if config.tie_embeddings else 0)  # an embedding's is turned round last
     copied = 2 * holding.head if job.level == "O1" else 0  # the weights in the dtype of the matmul
     return max(8 * chunk + 4 * holding.head, 6 * chunk + 10 * holding.head) + copied
 

@@ -259,6 +259,8 @@ def test_where_the_head_is_the_highest():
     assert logits == 8 * 600_000 + 4 * 8000
     assert head_bytes(config, replace(job, level="O1"), whole, 600) == logits + 2 * 8000
     assert head_bytes(config, replace(job, dtype="float32"), whole, 600) == 4 * 600_000 + 4 * 8000
+    tied = replace(config, tie_embeddings=True)
+    assert head_bytes(tied, replace(job, config=tied, dtype="float32"), whole, 1) == 8 * 8000  # the gradient, and turned round
     assert head_bytes(config, job, whole, 1e9) == 8 * 33_554_000 + 4 * 8000  # a chunk holds at most 2^25, in whole rows
     kept = stage_bytes(config, job, ALONE, 0, 4) * 600 + 600 * 8 * 2
     first = stage_memory(job, ALONE, 0, whole, None, 600, 600)
