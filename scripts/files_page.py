@@ -8,8 +8,9 @@ import ast
 import sys
 from pathlib import Path
 
+from scripts.marks import fill, split
+
 ROOT = Path(__file__).resolve().parents[1]
-BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 # From the method down to what the user says.
 FOLDERS = (
     "recipes",
@@ -50,13 +51,12 @@ def tables(package: Path) -> str:
 
 def main(path: Path, check: bool) -> int:
     """Write the tables into the page, or say that it is not as the files have it."""
-    page = path.read_text("utf-8")
-    written = f"{page.split(BEGIN)[0]}{BEGIN}\n{tables(ROOT / 'paddlealign')}\n{END}{page.split(END)[1]}"
-    if written != page and check:
+    written = tables(ROOT / "paddlealign")
+    if not check:
+        fill(path, "tables", written)
+    elif split(path, "tables")[1] != written:
         print(f"{path} is not what the files say; run: python -m scripts.files_page docs/files.md")
         return 1
-    if written != page:
-        path.write_text(written, "utf-8")
     return 0
 
 

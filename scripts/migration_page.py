@@ -21,9 +21,9 @@ from paddlealign.arguments.foreign import ALIASES, HINTS, ONLY
 from paddlealign.arguments.json_file import read_argument_file
 from paddlealign.arguments.parsing import known_fields
 from scripts import migration_examples as given
+from scripts.marks import fill, split
 
 ROOT = Path(__file__).resolve().parents[1]
-BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 HEAD = "| their key | for example | here | how it is read |\n|---|---|---|---|"
 TRAINING = ("sft", "reward", "dpo")
 # Long prefixes are left out of the tables; the pages say so.
@@ -174,12 +174,11 @@ def main(folder: Path, check: bool) -> int:
     """Write the tables into the pages of a folder, or say which of them is not as the code has it."""
     found = []
     for name, rows in PAGES.items():
-        page = (folder / name).read_text("utf-8")
-        written = "\n".join([page.split(BEGIN)[0] + BEGIN, *rows(), END]) + page.split(END)[1]
-        if written != page and check:
+        written = "\n".join(rows())
+        if not check:
+            fill(folder / name, "table", written)
+        elif split(folder / name, "table")[1] != written:
             found.append(f"{name} is not what the code says; run: python -m scripts.migration_page docs")
-        elif written != page:
-            (folder / name).write_text(written, "utf-8")
     print(*found, sep="\n")
     return 1 if found else 0
 

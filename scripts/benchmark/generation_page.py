@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-BEGIN, END = "<!-- generation: begin -->", "<!-- generation: end -->"
+from scripts.marks import fill
+
 TITLES = {"ours": "**ours**", "predict": "**ours**, predict.py with its start", "transformers": "transformers", "paddlenlp": "PaddleNLP"}
 
 
@@ -46,11 +47,7 @@ def different_rows(ids: Sequence[Sequence[int]], expected: Sequence[Sequence[int
 
 def write_part(path: Path, runs: Sequence[Run], command: str, versions: dict[str, str], threads: int) -> None:
     """Put the tables between the page's marks; the rest of the page stays."""
-    page = path.read_text("utf-8")
-    if BEGIN not in page or END not in page:
-        raise RuntimeError(f"{path}: the tables go between {BEGIN} and {END}, which are not there")
-    before, after = page.split(BEGIN)[0], page.split(END)[1]
-    path.write_text(f"{before}{BEGIN}\n{tables(runs, command, versions, threads)}\n{END}{after}", "utf-8")
+    fill(path, "generation", tables(runs, command, versions, threads))
 
 
 def tables(runs: Sequence[Run], command: str, versions: dict[str, str], threads: int) -> str:

@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 
 from paddlealign.training.run_folder import list_checkpoints
 from paddlealign.training.run_log import read_metrics
+from scripts.marks import fill, split
 from tests.small_runs import ROOT, make_checkpoint, write_rows
 
 EVERY, KEPT, ANSWERS = 100, 3, 4
@@ -34,7 +35,6 @@ JUDGED_STEPS = 5000
 PARTS = 10
 PICTURE = "soak.png"
 SECONDS = 0.2
-BEGIN, END = "<!-- soak: begin -->", "<!-- soak: end -->"
 
 
 class Look(NamedTuple):
@@ -255,9 +255,10 @@ def main() -> int:
     every = min(EVERY, asked.steps // 6)
     if asked.steps < 60 or asked.steps % every:
         parser.error("--steps: a multiple of 100, or of 6 below 600; 60 at least")
-    page = asked.page.read_text(encoding="utf-8")
-    if BEGIN not in page or END not in page:
-        parser.error(f"{asked.page} has not the lines {BEGIN} and {END}")
+    try:
+        split(asked.page, "soak")
+    except RuntimeError as error:
+        parser.error(str(error))
     with tempfile.TemporaryDirectory() as name:
         output = Path(name) / "output"
         looks = run(words_of(Path(name), output, asked.steps, every), output, Path(name) / "log.txt")
@@ -267,8 +268,7 @@ def main() -> int:
     wrong += growth_faults(parts, grown, asked.steps)
     lines = table_of(parts, grown, looks[-1].cpu, wrong)
     draw(looks, parts, asked.page.parent / "images" / PICTURE, f"{asked.steps:,} steps of DPO, the smallest model")
-    head, tail = page.split(BEGIN)[0], page.split(END)[1]
-    asked.page.write_text("\n".join([head + BEGIN, *lines, END]) + tail, encoding="utf-8")
+    fill(asked.page, "soak", "\n".join(lines))
     print("\n".join(lines))
     return int(bool(wrong))
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from scripts.measure import soak
-from scripts.measure.soak import BEGIN, END, Look, folder_faults, growth_faults, parts_of, slopes
+from scripts.measure.soak import Look, folder_faults, growth_faults, parts_of, slopes
 from tests.small_runs import ROOT
 
 
@@ -66,11 +66,15 @@ def test_what_is_left_in_the_folder_is_told(tmp_path: Path):
 
 def test_a_short_run_fills_the_page(tmp_path: Path):
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nbehind\n")
+    page.write_text("before\n<!-- soak: begin -->\nold\n<!-- soak: end -->\nbehind\n")
     command = [sys.executable, "-m", soak.__name__, str(page), "--steps", "300"]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     text = page.read_text()
-    assert text.startswith(f"before\n{BEGIN}\n| steps | resident MB |") and text.endswith(f"{END}\nbehind\n") and "old" not in text
+    assert (
+        text.startswith("before\n<!-- soak: begin -->\n| steps | resident MB |")
+        and text.endswith("<!-- soak: end -->\nbehind\n")
+        and "old" not in text
+    )
     assert "| 271 to 300 | " in text and "300 steps in " in text and "the last 3 checkpoints are left" in text
     assert (tmp_path / "images" / "soak.png").stat().st_size > 10_000

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from scripts.benchmark.generation import LONGEST_PROMPT, answer_ids, draw_prompts
-from scripts.benchmark.generation_page import BEGIN, END, Case, Run, different_rows, write_part
+from scripts.benchmark.generation_page import Case, Run, different_rows, write_part
 from scripts.benchmark.peers.timing import padded_batches, until_end
 
 RUN = Run(Case("short", 8, False, 96, 8), "ours", 0, 768, 4.0, 0.2, 6.0, 800_000_000, 0.01, 0)
@@ -35,7 +35,7 @@ def test_the_part_has_rates_and_ratios_and_tells_other_texts(tmp_path: Path) -> 
     page.write_text("no marks")
     with pytest.raises(RuntimeError, match="generation: begin"):
         write_part(page, [RUN], "command", {}, 2)
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    page.write_text("before\n<!-- generation: begin -->\nold\n<!-- generation: end -->\nafter\n")
     theirs = replace(RUN, system="transformers", seconds=8.0, cpu=9.0)
     write_part(page, [RUN, theirs], "command", {"transformers": "5"}, 2)
     text = page.read_text()

@@ -7,7 +7,8 @@ import pytest
 from paddlealign.arguments.dialects import deepspeed_chat, dpo_paper, trinity, verl
 from paddlealign.arguments.parsing import known_fields
 from scripts import migration_examples as examples
-from scripts.migration_page import BEGIN, END, PAGES, main, probed, short
+from scripts.marks import split
+from scripts.migration_page import PAGES, main, probed, short
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 # Switches that DeepSpeed-Chat's own commands do not have, or that its dialect reads without a line.
@@ -15,7 +16,7 @@ SILENT = {"do_train", "overwrite_output_dir", "actor_offload"}
 
 
 def table_of(name: str) -> str:
-    return (DOCS / name).read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0]
+    return split(DOCS / name, "table")[1]
 
 
 def test_the_tables_are_what_the_code_says(capsys: pytest.CaptureFixture):
