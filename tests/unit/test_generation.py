@@ -19,9 +19,8 @@ from paddlealign.models.token_step import has_token_step
 POSITIONS = 160
 
 
-@pytest.fixture(scope="module")
-def model() -> Decoder:
-    """A random decoder with two key heads for four query heads."""
+def random_decoder(change: dict) -> Decoder:
+    """A random decoder with two key heads for four query heads. change: other values of config.json."""
     source = {
         "model_type": "llama",
         "vocab_size": 50,
@@ -32,11 +31,16 @@ def model() -> Decoder:
         "intermediate_size": 24,
         "max_position_embeddings": POSITIONS,
     }
-    decoder = Decoder(parse_config(source, ""))
+    decoder = Decoder(parse_config({**source, **change}, ""))
     random = np.random.default_rng(3)
     for parameter in decoder.parameters():
         parameter.set_value((0.4 * random.standard_normal(parameter.shape)).astype("float32"))
     return decoder
+
+
+@pytest.fixture(scope="module")
+def model() -> Decoder:
+    return random_decoder({})
 
 
 def prompts(*lengths: int) -> list[list[int]]:
@@ -274,20 +278,7 @@ def test_a_draw_never_takes_a_token_that_was_filtered_out() -> None:
     "change", [{}, {"model_type": "qwen3", "head_dim": 8}, {"model_type": "qwen2"}, {"model_type": "mistral", "sliding_window": 12}]
 )
 def test_the_short_form_of_a_token_is_the_decoders_own(change: dict) -> None:
-    source = {
-        "model_type": "llama",
-        "vocab_size": 50,
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "intermediate_size": 24,
-        "max_position_embeddings": POSITIONS,
-    }
-    decoder = Decoder(parse_config({**source, **change}, ""))
-    random = np.random.default_rng(3)
-    for parameter in decoder.parameters():
-        parameter.set_value((0.4 * random.standard_normal(parameter.shape)).astype("float32"))
+    decoder = random_decoder(change)
     assert has_token_step(decoder)
     rows = prompts(4, 30, 9)
     short = RunningBatch(decoder, rows)
