@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from paddlealign.report.run_files import RunFiles
 from paddlealign.report.thin import GROUPS, thin
 
@@ -81,15 +83,14 @@ def charts_of(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
     run: number of the run. mean_x, mean_y: see ``Line``; left out where they are x and y.
     """
     groups = max(GROUPS // len(runs), 100)
-    columns = [_columns(run) for run in runs]
     charts = []
-    for panel in panels_for(set().union(*columns)):
+    for panel in panels_for({name for run in runs for name in run.columns}):
         curves = []
-        for number, of_run in enumerate(columns):
+        for number, run in enumerate(runs):
             for curve in panel.curves:
-                steps, values = of_run.get(curve.metric, ([], []))
-                line = thin(steps, values, groups)
-                if line.x:
+                column = run.columns.get(curve.metric)
+                line = thin(column.steps, column.values, groups) if column else None
+                if line and line.x:
                     points = {"x": line.x, "y": line.y}
                     means = {} if line.mean_x == line.x else {"mean_x": line.mean_x, "mean_y": line.mean_y}
                     curves.append({"run": number, "label": curve.label, "role": curve.role, **points, **means})
@@ -98,24 +99,7 @@ def charts_of(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
     return charts
 
 
-def _columns(run: RunFiles) -> dict[str, tuple[list[float], list[float]]]:
-    """The steps and the values of each metric; a value that was not finite (null) is left out."""
-    found: dict[str, tuple[list[float], list[float]]] = {}
-    for row in run.rows:
-        step = row["step"]
-        for name, value in row.items():
-            if name not in _COUNTERS and isinstance(value, int | float) and not isinstance(value, bool):
-                steps, values = found.setdefault(name, ([], []))
-                steps.append(step)
-                values.append(value)
-    return found
-
-
 def lost_points(run: RunFiles) -> dict[str, int]:
     """How many values of each metric were not finite, which metrics.jsonl has as null; they are not drawn."""
-    lost: dict[str, int] = {}
-    for row in run.rows:
-        for name, value in row.items():
-            if value is None:
-                lost[name] = lost.get(name, 0) + 1
-    return lost
+    lost = {name: int(np.isnan(column.values).sum()) for name, column in run.columns.items()}
+    return {name: count for name, count in lost.items() if count}

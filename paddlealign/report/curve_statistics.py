@@ -1,6 +1,7 @@
 """A run's curves, and what can be said of a noisy one: how far it has moved, and whether that is more than its noise."""
 
 import math
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,23 +22,26 @@ class Curves:
     def __init__(self) -> None:
         """Nothing yet."""
         self.rows = 0
-        self._places: dict[str, list[int]] = {}
-        self._values: dict[str, list[float]] = {}
+        # Arrays, not lists: a run may log a million rows.
+        self._places: dict[str, array[int]] = {}
+        self._values: dict[str, array[float]] = {}
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Take one more row. None, which JSON has for a value that is not finite, counts as such."""
         for name, value in row.items():
-            self._places.setdefault(name, []).append(self.rows)
-            self._values.setdefault(name, []).append(math.nan if value is None else value)
+            if name not in self._places:
+                self._places[name], self._values[name] = array("q"), array("d")
+            self._places[name].append(self.rows)
+            self._values[name].append(math.nan if value is None else value)
         self.rows += 1
 
     def column(self, name: str) -> np.ndarray:
         """All values of a metric: float64 [rows that have it]."""
-        return np.array(self._values.get(name, []), np.float64)
+        return np.array(self._values.get(name, ()), np.float64)
 
     def table(self, *names: str) -> np.ndarray:
         """The rows that have all these metrics, finite: float64 [rows, names]."""
-        places = [self._places.get(name, []) for name in names]
+        places = [self._places.get(name, array("q")) for name in names]
         if all(it == places[0] for it in places):
             values = np.stack([self.column(name) for name in names], 1)
         else:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from paddlealign.report.run_files import RunFiles
 
 _METHODS = {"sft": "Supervised fine-tuning", "reward": "Reward model", "dpo": "Preference optimisation"}
@@ -62,8 +64,9 @@ def _rows_of(data: Mapping[str, Any]) -> str:
 
 def _last_values(run: RunFiles) -> dict[str, tuple[float, float]]:
     """The first and the last finite value of each of the figures."""
-    known = {metric: [row[metric] for row in run.rows if isinstance(row.get(metric), int | float)] for metric in _FIGURES.values()}
-    return {metric: (values[0], values[-1]) for metric, values in known.items() if values}
+    known = {metric: np.array(run.columns[metric].values) for metric in _FIGURES.values() if metric in run.columns}
+    finite = {metric: values[np.isfinite(values)] for metric, values in known.items()}
+    return {metric: (float(values[0]), float(values[-1])) for metric, values in finite.items() if len(values)}
 
 
 def duration(seconds: float) -> str:

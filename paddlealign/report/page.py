@@ -66,7 +66,7 @@ def render(runs: Sequence[RunFiles], live: bool = False) -> str:
                 "lost": lost_points(run),
                 "environment": environment_of(run),
                 "hashes": hashes_of(run),
-                "rows": len(run.rows),
+                "rows": len(run.columns["step"].steps) if run.columns else 0,
             }
             for run in runs
         ],
@@ -95,7 +95,7 @@ def _told(run: RunFiles) -> list[dict[str, Any]]:
         return list(run.run["findings"])
     try:
         total = run.run.get("total_steps") or run.last_step
-        return [asdict(it) for it in findings(run.rows, Run(run.run["command"], total, run.arguments))]
+        return [asdict(it) for it in findings(run.log_rows(), Run(run.run["command"], total, run.arguments))]
     except KeyError:  # a run of an earlier version lacks a key that a rule reads
         return []
 

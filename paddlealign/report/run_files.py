@@ -1,8 +1,10 @@
 """A run's folder as the page reads it: run.json, metrics.jsonl, data.json, the sampled answers and the margins. Without a framework."""
 
 import json
+import math
 import re
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +16,26 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class Column:
+    """A metric's rows in order. steps: int64; values: float64, nan where metrics.jsonl has null. Arrays: a run may log a million rows."""
+
+    steps: "array[int]"
+    values: "array[float]"
+
+
+@dataclass(frozen=True)
 class RunFiles:
     """What a run has left so far.
 
-    name: what it is called on the page. run: run.json. rows: of metrics.jsonl, in order. data: data.json, empty where there is none.
-    samples, margins: of the first and of the last step that has some, by step; one, or none, where there are no more.
+    folder: the run's. name: what it is called on the page. run: run.json. columns: the metrics of metrics.jsonl by name, "step" too. data:
+    data.json, empty where there is none. samples, margins: of the first and of the last step that has some, by step; one, or none, where
+    there are no more.
     """
 
+    folder: Path
     name: str
     run: Mapping[str, Any]
-    rows: Sequence[Row]
+    columns: Mapping[str, Column]
     data: Mapping[str, Any]
     samples: Mapping[int, Sequence[Row]]
     margins: Mapping[int, Mapping[str, Any]]
@@ -36,7 +48,11 @@ class RunFiles:
     @property
     def last_step(self) -> int:
         """The last step that the run log knows."""
-        return max((row["step"] for row in self.rows), default=0)
+        return max(self.columns["step"].steps) if "step" in self.columns else 0
+
+    def log_rows(self) -> Iterator[Row]:
+        """The rows of metrics.jsonl, read anew."""
+        return (row for row in read_lines(self.folder / METRICS_FILE) if isinstance(row.get("step"), int))
 
 
 def read_run(folder: Path, name: str | None = None) -> RunFiles:
@@ -55,33 +71,47 @@ def read_run(folder: Path, name: str | None = None) -> RunFiles:
             raise TypeError("a key without value or source")
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} cannot be read as a run's ({error}). Put a good copy back, or run again.") from error
-    rows = [row for row in read_lines(folder / METRICS_FILE) if isinstance(row.get("step"), int)]
     return RunFiles(
+        folder,
         name or folder.resolve().name,
         run,
-        rows,
+        columns_of(read_lines(folder / METRICS_FILE)),
         _object(folder / DATA_FILE),
-        {step: read_lines(file) for step, file in _first_and_last(folder / SAMPLES_FOLDER, "jsonl")},
+        {step: list(read_lines(file)) for step, file in _first_and_last(folder / SAMPLES_FOLDER, "jsonl")},
         {step: _object(file) for step, file in _first_and_last(folder / MARGINS_FOLDER, "json")},
     )
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
+def columns_of(rows: Iterable[Row]) -> dict[str, Column]:
+    """The metrics of the rows that have a step."""
+    columns: dict[str, Column] = {}
+    for row in rows:
+        step = row.get("step")
+        if not isinstance(step, int):
+            continue
+        for name, value in row.items():
+            if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+                column = columns.setdefault(name, Column(array("q"), array("d")))
+                column.steps.append(step)
+                column.values.append(math.nan if value is None else value)
+    return columns
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a file of JSON lines up to the first line that is none; no file has none."""
-    rows: list[dict[str, Any]] = []
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        file = path.open(encoding="utf-8", errors="replace")
     except OSError:
-        return rows
-    for line in text.split("\n"):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            break
-        if not isinstance(row, dict):
-            break
-        rows.append(row)
-    return rows
+        return
+    with file:
+        for line in file:
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                return
+            if not isinstance(row, dict):
+                return
+            yield row
 
 
 def _object(path: Path) -> dict[str, Any]:

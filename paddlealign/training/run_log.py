@@ -42,10 +42,9 @@ class RunLog:
         self._path = output_dir / METRICS_FILE
         kept = [line for line in _lines(self._path) if line.get("step", 0) <= first_step] if first_step else []
         kept = [line for line in kept if line.get("step") != first_step or not any(name in line for name in repeats)]
-        self._lines = [json.dumps(line).encode() + b"\n" for line in kept]
-        write_bytes(self._path, b"".join(self._lines))
-        self._written = len(self._lines)
-        self._file = self._path.open("ab", buffering=0)
+        write_bytes(self._path, b"".join(json.dumps(line).encode() + b"\n" for line in kept))
+        self._waiting: list[bytes] = []  # lines that could not be written yet; no others are held, however long the run
+        self._file = self._path.open("a+b", buffering=0)
         if report_to == "visualdl":
             from visualdl import LogWriter  # here, since it takes a second to import
 
@@ -56,7 +55,7 @@ class RunLog:
         if self._file is None:
             return
         line = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._lines.append(json.dumps(line).encode() + b"\n")
+        self._waiting.append(json.dumps(line).encode() + b"\n")
         try:
             self._append()
         except OSError as error:
@@ -77,12 +76,14 @@ class RunLog:
         """Write what is not yet written. A line that is written in part is taken back, so that no line stands behind half of one."""
         assert self._file is not None
         if not _same_file(self._path, self._file):  # the folder was taken away, or the file
-            replaced = self._path.open("ab", buffering=0)
+            replaced = self._path.open("a+b", buffering=0)
+            if not os.fstat(replaced.fileno()).st_size:
+                self._waiting = _whole_lines(self._file) + self._waiting
             self._file.close()
             self._file = replaced
-            self._written = self._written if os.fstat(replaced.fileno()).st_size else 0
         end = os.fstat(self._file.fileno()).st_size
-        for line in self._lines[self._written :]:
+        while self._waiting:
+            line = self._waiting[0]
             try:
                 done = self._file.write(line)
                 if done != len(line):
@@ -91,7 +92,7 @@ class RunLog:
                 self._file.truncate(end)
                 raise
             end += len(line)
-            self._written += 1
+            del self._waiting[0]
 
     def sync(self) -> None:
         """Bring the lines to the disk, so that a checkpoint which outlives a power cut finds the lines before it."""
@@ -107,6 +108,15 @@ class RunLog:
             self._file.close()
         if self._visualdl is not None:
             self._visualdl.close()
+
+
+def _whole_lines(file: BinaryIO) -> list[bytes]:
+    """The lines of a file that is open and has no name any more; none where its machine has let it go, as NFS may."""
+    try:
+        file.seek(0)
+        return [line for line in file if line.endswith(b"\n")]
+    except OSError:
+        return []
 
 
 def _same_file(path: Path, file: BinaryIO) -> bool:
@@ -170,9 +180,10 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            break
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                break
     return lines

@@ -22,7 +22,7 @@ from paddlealign.report.charts import charts_of, lost_points
 from paddlealign.report.facts import duration, state_of
 from paddlealign.report.histograms import margin_histograms, shared_bins
 from paddlealign.report.page import render, write_page
-from paddlealign.report.run_files import RunFiles, read_run
+from paddlealign.report.run_files import RunFiles, columns_of, read_run
 from paddlealign.report.sample_table import SHOWN, sample_table
 from paddlealign.report.thin import thin
 from tests.small_pages import HOSTILE, write_run
@@ -34,7 +34,7 @@ def argument(value: Any, source: str = "default") -> dict[str, Any]:
 
 def run_of(arguments: dict[str, dict[str, Any]], rows: list[dict[str, Any]] | None = None, **more: Any) -> RunFiles:
     told = {"command": "dpo", "arguments": {"training": arguments}, **more}
-    return RunFiles("run", told, rows or [], {}, {}, {})
+    return RunFiles(Path("run"), "run", told, columns_of(rows or []), {}, {}, {})
 
 
 # Long curves

@@ -4,10 +4,14 @@ import json
 import math
 import resource
 import signal
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
+from paddlealign.arguments.paths import RUN_FILE
+from paddlealign.report.curve_statistics import Curves
+from paddlealign.report.run_files import read_run
 from paddlealign.training.run_log import METRICS_FILE, IncidentLog, RunLog, read_incidents, read_metrics
 
 
@@ -65,6 +69,28 @@ def test_who_listens_is_told_each_line_that_is_written(tmp_path: Path):
         log.close()
     RunLog(tmp_path, 1, "none", heard.append).close()  # lines of an earlier start were heard
     assert heard == [{"step": 1, "loss": 2.0}] and len(read_metrics(tmp_path)) == 1
+
+
+def test_a_long_log_takes_little_memory(tmp_path: Path):
+    # Of each figure two numbers are held, not a line, and not an object.
+    line = {f"rewards/{number}": number / 7 for number in range(20)}
+    log = RunLog(tmp_path, 0, "none")
+    tracemalloc.start()
+    for step in range(1, 4001):
+        log.write({"step": step, **line})
+    assert tracemalloc.get_traced_memory()[0] < 50_000
+    (tmp_path / RUN_FILE).write_text('{"command": "dpo", "arguments": {}}')
+    tracemalloc.reset_peak()
+    columns = read_run(tmp_path).columns
+    assert len(columns) == 21 and tracemalloc.get_traced_memory()[1] < 4000 * 21 * 16 * 2
+    del columns
+    before = tracemalloc.get_traced_memory()[0]
+    curves = Curves()
+    for step in range(1, 4001):
+        curves.add({"step": step, **line})
+    assert tracemalloc.get_traced_memory()[0] - before < 4000 * 21 * 16 * 1.5
+    tracemalloc.stop()
+    log.close()
 
 
 def test_numbers_come_back_bit_for_bit(tmp_path: Path):
