@@ -157,7 +157,7 @@ class _BlockAttention(PyLayer):
         rows, heads, group = q.shape[0], q.shape[2], q.shape[2] // k.shape[2]
         query, key, value = _by_head(q * scale), _by_head(k), _by_head(v)
 
-        def mix(kv_heads: Sequence[int]) -> list[list[Tensor]]:
+        def mix(kv_heads: range) -> list[list[Tensor]]:
             """For each row the outputs of the query heads that share these key heads, each [length, head_dim]."""
             parts: list[list[list[Tensor]]] = [[[] for _ in range(len(kv_heads) * group)] for _ in range(rows)]
             for block in blocks:
@@ -196,7 +196,7 @@ def _head_gradients(q: Tensor, k: Tensor, v: Tensor, out: Tensor, grad: Tensor, 
     value = paddle.concat([value, paddle.ones([*value.shape[:3], 1], q.dtype)], axis=-1)
     grads = [paddle.zeros(x.shape) for x in (query, key, key)]
 
-    def back(kv_heads: Sequence[int]) -> None:
+    def back(kv_heads: range) -> None:
         for block in blocks:
             bias = _whole_bias(block)
             for kv_head in kv_heads:

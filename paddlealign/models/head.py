@@ -6,6 +6,7 @@ import paddle
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
+from paddlealign.models.threads import in_threads
 from paddlealign.objectives.sums import row_sums
 
 # Logits are made for so many of their elements at a time (128 MB in float32).
@@ -19,10 +20,9 @@ class _TokenLogps(PyLayer):
         for start, stop in _chunks(hidden.shape[0], head.shape[0 if vocabulary_first else 1]):
             raw = paddle.matmul(hidden[start:stop], head, transpose_y=vocabulary_first)
             logits = raw.astype("float32")
-            picked = paddle.take_along_axis(logits, target_ids[start:stop].unsqueeze(1), 1).squeeze(1)
-            highest = logits.max(-1, keepdim=True)
-            correct.append(picked >= highest.squeeze(1))
-            normaliser = row_sums(logits.subtract_(highest).exp_()).log_().add_(highest.squeeze(1))
+            picked = _flat(logits).gather(_places(target_ids[start:stop], logits))
+            highest, normaliser = _log_sums(logits)
+            correct.append(picked >= highest)
             logps.append(picked - normaliser)
             normalisers.append(normaliser)
             # Autocast multiplies in another dtype than it is given, and is off in backward: the logits there must be these.
@@ -40,25 +40,59 @@ class _TokenLogps(PyLayer):
         hidden, head, target_ids, normalisers = ctx.saved_tensor()
         vocabulary_first = ctx.vocabulary_first
         rows_dtype, head_dtype = hidden.dtype, head.dtype
-        hidden, head = hidden.astype(ctx.dtype), head.astype(ctx.dtype)
+        head = head.astype(ctx.dtype)
         grad_hidden = []
         vocabulary = head.shape[0 if vocabulary_first else 1]
         grad_head = None if ctx.frozen else paddle.zeros([hidden.shape[1], vocabulary], "float32")
         for start, stop in _chunks(hidden.shape[0], vocabulary):
-            rows, upstream = hidden[start:stop], grad[start:stop].unsqueeze(1)
-            logits = paddle.matmul(rows, head, transpose_y=vocabulary_first).astype("float32")
-            # d logp / d logits = one_hot(target) - softmax
-            slope = logits.subtract_(normalisers[start:stop].unsqueeze(1)).exp_().multiply_(-upstream)
+            # d logp / d logits = one_hot(target) - softmax. Its negative is made; sign and upstream gradient go to the narrow sides.
+            rows, upstream = hidden[start:stop], -grad[start:stop].unsqueeze(1)
+            logits = paddle.matmul(rows.astype(ctx.dtype), head, transpose_y=vocabulary_first).astype("float32")
+            slope = _softmax(logits, normalisers[start:stop])
             del logits
-            slope = slope.put_along_axis_(target_ids[start:stop].unsqueeze(1), upstream, 1, reduce="add").astype(ctx.dtype)
-            grad_hidden.append(paddle.matmul(slope, head, transpose_y=not vocabulary_first))
+            places = _places(target_ids[start:stop], slope)
+            _flat(slope).scatter_(places, _flat(slope).gather(places) - 1.0)
+            slope = slope.astype(ctx.dtype)
+            grad_hidden.append(paddle.matmul(slope, head, transpose_y=not vocabulary_first).astype("float32") * upstream)
             if grad_head is not None:
-                _add_product(grad_head, rows, slope)
+                _add_product(grad_head, (rows.astype("float32") * upstream).astype(ctx.dtype), slope)
             del slope
         found = paddle.concat(grad_hidden).astype(rows_dtype)
         if grad_head is None:
             return found, None
         return found, (grad_head.t().contiguous() if vocabulary_first else grad_head).astype(head_dtype)
+
+
+def _log_sums(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each row its highest element and log sum exp, float32 [rows]; logits, float32 [rows, vocab], are written over."""
+
+    def sums(rows: range) -> tuple[Tensor, Tensor]:
+        part = logits[rows.start : rows.stop]
+        highest = part.max(-1, keepdim=True)
+        return highest.squeeze(1), row_sums(part.subtract_(highest).exp_()).log_().add_(highest.squeeze(1))
+
+    highest, normalisers = zip(*in_threads(sums, len(logits), logits.place), strict=True)
+    return paddle.concat(highest), paddle.concat(normalisers)
+
+
+def _softmax(logits: Tensor, normalisers: Tensor) -> Tensor:
+    """exp(logits - normaliser), in the place of the logits: float32 [rows, vocab]. normalisers: [rows]."""
+
+    def work(rows: range) -> None:
+        logits[rows.start : rows.stop].subtract_(normalisers[rows.start : rows.stop].unsqueeze(1)).exp_()
+
+    in_threads(work, len(logits), logits.place)
+    return logits
+
+
+def _flat(x: Tensor) -> Tensor:
+    """A view of x as one row. Paddle's operators that pick or put along an axis copy the whole tensor."""
+    return x.reshape([-1])
+
+
+def _places(target_ids: Tensor, logits: Tensor) -> Tensor:
+    """Where each row's target lies in ``_flat(logits)``, int64 [rows]."""
+    return paddle.arange(len(logits)) * logits.shape[1] + target_ids
 
 
 def _add_product(total: Tensor, rows: Tensor, slope: Tensor) -> None:

@@ -1,13 +1,13 @@
-"""Work on the heads of a layer in threads of the CPU, each with products of matrices on one core.
+"""Work in threads of the CPU, each on a part of it with products of matrices on one core.
 
-Paddle's CPU build multiplies on all cores and does nearly everything else on one. What is the same for every head is therefore done for
-some heads on each core.
+Paddle's CPU build multiplies on all cores and does nearly everything else on one. What is the same for every head or row is therefore
+done for some of them on each core.
 """
 
 import ctypes
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -19,23 +19,23 @@ from paddlealign.machine import product_threads
 Result = TypeVar("Result")
 
 
-def in_threads(work: Callable[[Sequence[int]], Result], heads: int, place: paddle.base.core.Place) -> list[Result]:
-    """``work`` for all of ``heads``, cut into ranges in order, one for each thread: the results in that order.
+def in_threads(work: Callable[[range], Result], count: int, place: paddle.base.core.Place) -> list[Result]:
+    """``work`` for ``range(count)``, heads or rows, cut into ranges in order, one for each thread: the results in that order.
 
     Without a gradient and in the dtypes that work's tensors have, autocast or not. On a GPU, or where there is but one thread, the
     caller's own thread does it all. An error in a thread is raised here.
     """
-    pool = _pool(os.getpid()) if place.is_cpu_place() and heads > 1 else None
+    pool = _pool(os.getpid()) if place.is_cpu_place() and count > 1 else None
     if pool is None:
-        return [_alone(work, range(heads))]
-    parts = min(heads, product_threads(os.environ))
-    cuts = [heads * part // parts for part in range(parts + 1)]
+        return [_alone(work, range(count))]
+    parts = min(count, product_threads(os.environ))
+    cuts = [count * part // parts for part in range(parts + 1)]
     return list(pool.map(functools.partial(_alone, work), map(range, cuts[:-1], cuts[1:])))
 
 
-def _alone(work: Callable[[Sequence[int]], Result], heads: Sequence[int]) -> Result:
+def _alone(work: Callable[[range], Result], part: range) -> Result:
     with paddle.no_grad(), paddle.amp.auto_cast(enable=False):
-        return work(heads)
+        return work(part)
 
 
 @functools.cache
@@ -47,4 +47,4 @@ def _pool(process: int) -> ThreadPoolExecutor | None:
         return None
     # Products inside a thread stay on its core. It holds for the calling thread alone.
     alone = ctypes.CDLL(str(library)).MKL_Set_Num_Threads_Local
-    return ThreadPoolExecutor(count, thread_name_prefix="heads", initializer=alone, initargs=(1,))
+    return ThreadPoolExecutor(count, thread_name_prefix="parts", initializer=alone, initargs=(1,))

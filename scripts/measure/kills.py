@@ -11,6 +11,7 @@ Processes are forked from this one, which has imported Paddle and computed nothi
 
 import argparse
 import json
+import math
 import os
 import random
 import shutil
@@ -31,6 +32,7 @@ from tests.small_runs import ROOT, make_checkpoint, write_rows
 KILLS_A_RUN = 3
 STEPS, EVERY = 8, 2
 LIMIT_SECONDS = 180.0
+LAUNCHER_SECONDS = 30.0  # which it leaves others to end by themselves
 LAYOUTS = {"single": (1, []), "dp2": (2, []), "tp2": (2, ["--tensor_parallel_degree", "2"])}
 # What to wait for, how often, and within how many seconds from then on to kill.
 AIMS = {"saving": (7, 0.06), "evaluating": (3, 0.01), "caching": (3, 0.1), "reading rows": (3, 0.2), "any": (4, 2.5)}
@@ -170,14 +172,20 @@ def launch(setting: Setting, words: list[str]) -> int:
             os.environ |= {"PADDLE_TRAINER_ENDPOINTS": ",".join(ends), "PADDLE_CURRENT_ENDPOINT": end, "PADDLE_MASTER": ends[0]}
             os._exit(main(setting.recipe, words))
         ranks.append(pid)
-    failed = 0
+    failed, until = 0, math.inf
     while ranks:
-        pid, status = os.wait()
-        ranks.remove(pid)
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid:
+            ranks.remove(pid)
+        # The rest is as Paddle's launcher does it. A process that waits for a killed one inside Paddle, to make its groups, hears nothing.
         if status and not failed:
-            failed = abs(os.waitstatus_to_exitcode(status))
-            for other in ranks:  # as Paddle's launcher does
+            failed, until = abs(os.waitstatus_to_exitcode(status)), time.monotonic() + LAUNCHER_SECONDS
+            for other in ranks:
                 os.kill(other, signal.SIGTERM)
+        if time.monotonic() > until:
+            for other in ranks:
+                os.kill(other, signal.SIGKILL)
+        time.sleep(0.01)
     return failed
 
 

@@ -394,15 +394,15 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "the head's softmax is not taken away",
         "models/head.py",
-        ".exp_().multiply_(-upstream)",
-        ".exp_().multiply_(-upstream * 0.0)",
+        "unsqueeze(1)).exp_()\n",
+        "unsqueeze(1)).exp_().scale_(0.0)\n",
         _KERNELS + _LOGITS,
     ),
     Fault(
         "no token is ever the first choice",
         "models/head.py",
-        "correct.append(picked >= highest.squeeze(1))",
-        "correct.append(picked > highest.squeeze(1))",
+        "correct.append(picked >= highest)",
+        "correct.append(picked > highest)",
         _KERNELS,
     ),
     Fault(

@@ -1,12 +1,12 @@
 """Each kernel against float64 NumPy: values, and gradients by central differences of the NumPy function."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import paddle
 import pytest
 
-from paddlealign.models import attention, head
+from paddlealign.models import attention, head, threads
 from paddlealign.models.attention import packed_attention
 from paddlealign.models.head import collision_logps, token_logps
 from paddlealign.models.kernels import rms_norm, rotary, rotary_tables, swiglu
@@ -116,6 +116,16 @@ UNTIL = np.array([[10, 10, 10, 7, 7, 7, 7, 10, 10, 10, 12, 12, 13], [13] * 13], 
 POSITIONS = np.array([[0, 1, 2, 3, 4, 5, 6, 3, 4, 5, 0, 1, 0], list(range(13))])
 
 
+@pytest.fixture(params=[1, 3])
+def cores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Kernels that share their work out do so to one thread, and to three."""
+    monkeypatch.setattr(threads, "product_threads", lambda environ: request.param)
+    threads._pool.cache_clear()
+    yield
+    threads._pool.cache_clear()
+
+
+@pytest.mark.usefixtures("cores")
 @pytest.mark.parametrize("window", [None, 1, 2, 4, 6, 7, 20])
 @pytest.mark.parametrize("heads, kv_heads", [(4, 4), (4, 2), (3, 1)])
 def test_block_attention(monkeypatch: pytest.MonkeyPatch, heads: int, kv_heads: int, window: int | None):
@@ -184,6 +194,7 @@ def test_block_attention_keeps_no_mask_of_what_all_see(monkeypatch: pytest.Monke
     assert sum(block.bias.size for block in blocks) == 100 * 4 * 3  # of 400 * 400 / 2
 
 
+@pytest.mark.usefixtures("cores")
 @pytest.mark.parametrize("vocabulary_first", [True, False])
 @pytest.mark.parametrize("chunk_elements", [1, 46, 1 << 20])
 def test_token_logps(monkeypatch: pytest.MonkeyPatch, chunk_elements: int, vocabulary_first: bool):

@@ -6,7 +6,15 @@ import sys
 import pytest
 
 from paddlealign.errors import UserError
-from paddlealign.machine import available_cores, fast_path_is_locked, keep_freed_memory, prepare, product_threads, settings
+from paddlealign.machine import (
+    available_cores,
+    fast_path_is_locked,
+    flush_subnormals,
+    keep_freed_memory,
+    prepare,
+    product_threads,
+    settings,
+)
 
 AMD = "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: EPYC\nflags\t\t: fpu sse4_2 avx avx2 fma\n"
 
@@ -101,3 +109,31 @@ def test_freed_memory_stays_with_the_process(run_command):
     kept, given_back = (int(run_command(["-c", script, mode]).out) for mode in ("kept", "as installed"))
     assert kept >= 60
     assert given_back <= 8
+
+
+def test_subnormal_numbers_are_zero_in_every_thread(run_command):
+    script = (
+        "import paddlealign.machine as m, threading, numpy as np\n"
+        "small = np.full(1000, 1e-30, np.float32)\n"
+        "assert (small * np.float32(1e-10)).any()\n"
+        "print(m.prepare())\n"
+        "import paddle\n"
+        "def gone():\n"
+        "    assert not (small * np.float32(1e-10)).any()\n"
+        "    tensor = paddle.to_tensor(small)\n"
+        "    assert not (tensor * 1e-10).any()\n"
+        "    table = tensor.reshape([20, 50])\n"
+        "    assert not paddle.matmul(table, paddle.full([50, 20], 1e-12)).any()\n"
+        "    found.append(np.finfo(np.float32).tiny)\n"
+        "found = []\n"
+        "gone()\n"
+        "thread = threading.Thread(target=gone)\n"
+        "thread.start(); thread.join()\n"
+        "assert len(found) == 2\n"
+    )
+    code, out, err = run_command(["-W", "error::UserWarning:numpy", "-c", script])
+    assert (code, err) == (0, "") and "subnormal numbers are zero" in out
+
+
+def test_subnormals_stay_where_the_processor_is_another():
+    assert flush_subnormals("aarch64") is False
