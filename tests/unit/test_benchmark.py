@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from scripts.benchmark.measure import measure
 from scripts.benchmark.page import BEGIN, END, write_page
 from scripts.benchmark.profile import REST, table
 from scripts.benchmark.run import Plan, Run, summarize
+from scripts.benchmark.settings import AS_STARTED, in_fresh_process, settings
+from scripts.benchmark.settings import table as settings_table
 from scripts.benchmark.workload import (
     END as END_TOKEN,
 )
@@ -172,6 +175,27 @@ def test_the_page_tells_a_loaded_machine_and_unequal_work(tmp_path: Path):
     assert "loaded by others" in page.read_text()
     assert "- common, PaddleNLP: no" in page.read_text()
     assert "- common, TRL fp32: 1 steps, not 2" in page.read_text()
+
+
+def test_settings_stand_beside_ours_in_the_same_round_and_the_fastest_is_first():
+    seconds = {AS_STARTED: [2.0, 4.0, 4.0], "one thread": [4.0, 8.0, 5.0], "threads bound to cores": [1.0, 4.0, 2.0]}
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in settings_table(seconds, settings(2)).splitlines()[4:]]
+    assert [row[0] for row in rows] == ["threads bound to cores", AS_STARTED, "one thread"]
+    assert rows[1][1:] == ["", "4.00", "1.00 x (1.00 to 1.00)"]
+    assert rows[2][1:] == ["`MKL_NUM_THREADS=1`", "5.00", "0.50 x (0.50 to 0.80)"]
+
+
+def test_a_setting_is_all_that_its_process_is_told_of_threads_and_memory(monkeypatch: pytest.MonkeyPatch):
+    told = {}
+
+    def run(command: list[str], env: dict[str, str], **more: object) -> subprocess.CompletedProcess[str]:
+        told.update(env)
+        return subprocess.CompletedProcess(command, 0, "machine: 2 cores\n1.25\n", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert in_fresh_process(Path("model"), {"MKL_NUM_THREADS": "1"}) == 1.25
+    assert told["MKL_NUM_THREADS"] == "1" and "OMP_NUM_THREADS" not in told and "PATH" in told
 
 
 def test_the_profile_is_of_the_median_round_and_adds_up():
