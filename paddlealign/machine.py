@@ -10,6 +10,7 @@ import platform
 import sys
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from paddlealign.errors import UserError
@@ -101,6 +102,12 @@ def keep_freed_memory(environ: Mapping[str, str]) -> bool:
     reused = mallopt(_M_MMAP_THRESHOLD, 1 << 30) or mallopt(_M_MMAP_MAX, 0)
     # One heap for all threads: in those of their own, large blocks are fresh memory again.
     return bool(reused and mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1) and mallopt(_M_ARENA_MAX, 1))
+
+
+def give_back_freed_memory() -> None:
+    """Give the system what is freed, once: after work on many small objects, whose holes in the heap no tensor fits into."""
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def flush_subnormals(machine: str) -> bool:

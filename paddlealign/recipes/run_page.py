@@ -10,6 +10,7 @@ import numpy as np
 
 from paddlealign.arguments.paths import PAGE_FILE, RUN_FILE
 from paddlealign.evaluation.pair_margins import write_margins
+from paddlealign.machine import give_back_freed_memory
 from paddlealign.models.tensor_files import write_json
 from paddlealign.report.page import write_page
 from paddlealign.report.watch import Finding
@@ -41,6 +42,7 @@ class RunPage:
         """Write the page; run.json is as it is."""
         with self._never_ends_a_run():
             write_page(self._output_dir)
+            give_back_freed_memory()
 
     @contextmanager
     def _never_ends_a_run(self) -> Iterator[None]:

@@ -111,6 +111,22 @@ def test_freed_memory_stays_with_the_process(run_command):
     assert given_back <= 8
 
 
+def test_freed_memory_is_given_back_when_that_is_asked(run_command):
+    """Small blocks in a heap that keeps what is freed, each with one behind it that stays."""
+    script = (
+        "from pathlib import Path\n"
+        "import paddlealign.machine as m\n"
+        "assert m.keep_freed_memory({})\n"
+        "resident = lambda: int(Path('/proc/self/statm').read_text().split()[1]) * 4096\n"
+        "blocks = [bytearray(100_000) for _ in range(1000)]\n"
+        "del blocks[::2]\n"
+        "before = resident()\n"
+        "m.give_back_freed_memory()\n"
+        "print((before - resident()) >> 20)\n"
+    )
+    assert int(run_command(["-c", script]).out) >= 40
+
+
 def test_subnormal_numbers_are_zero_in_every_thread(run_command):
     script = (
         "import paddlealign.machine as m, threading, numpy as np\n"
