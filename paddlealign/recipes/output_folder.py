@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from paddlealign.errors import UserError
+from paddlealign.models.tensor_files import PART_SUFFIX
 from paddlealign.parallel.collect import gather_values
 from paddlealign.parallel.topology import Topology
 from paddlealign.training.run_folder import Resume, choose_resume, remove_leftovers
@@ -13,11 +14,12 @@ from paddlealign.training.run_folder import Resume, choose_resume, remove_leftov
 def check_shared(topology: Topology, folder: Path, seconds: float = 60) -> None:
     """Refuse an output_dir that is not one folder for all processes: on another machine nothing could go on from a checkpoint.
 
-    The first process leaves a file there, which the others look for, for so long: a network's file system may show it late.
+    The first process leaves a file there, which the others look for, for so long: a network's file system may show it late. Where it is
+    killed meanwhile the file is a leftover like any (``tensor_files.remove_parts``).
     """
     if topology.world == 1:
         return
-    token = folder / gather_values(topology.everyone, f".seen-by-all-{secrets.token_hex(8)}")[0]
+    token = folder / gather_values(topology.everyone, f".seen-by-all.{secrets.token_hex(8)}{PART_SUFFIX}")[0]
     existed = folder.exists()
     if topology.is_main:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,15 @@
 """Processes that were given different things are refused in one line, which names what differs."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from paddlealign.parallel.topology import SINGLE
+from paddlealign.recipes import output_folder
+from paddlealign.recipes.output_folder import check_shared
+from paddlealign.training.run_folder import remove_leftovers
 from tests.distributed.launching import ROOT, launch, run_ranks
 from tests.small_runs import GOLDEN
 
@@ -60,3 +67,16 @@ def test_processes_that_were_given_other_arguments_end_before_they_meet(tmp_path
     last = screen.rstrip().splitlines()[-1]
     assert "process 1 was started with another" in last and "seed than process 0: 1, not 42" in last
     assert "tensor_parallel_degree than process 0: 2, not 1" in last and "data_parallel_degree than process 0: 1, not 2" in last
+
+
+def test_a_kill_while_output_dir_is_looked_at_leaves_nothing_that_the_next_start_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def gather(everyone: object, value: str | None) -> list[str]:
+        if value is None:
+            raise KeyboardInterrupt
+        return [value]
+
+    monkeypatch.setattr(output_folder, "gather_values", gather)
+    with pytest.raises(KeyboardInterrupt):
+        check_shared(replace(SINGLE, world=2), tmp_path / "output")
+    [left] = [path.name for path in (tmp_path / "output").iterdir()]
+    assert remove_leftovers(tmp_path / "output") == [left] and not list((tmp_path / "output").iterdir())
