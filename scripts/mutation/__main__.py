@@ -1,22 +1,25 @@
 """Put faults into the package, one at a time, and see whether the tests notice: python -m scripts.mutation [PAGE] [--only WORDS]
 
-Works on a copy of the committed files; nothing here is touched. For each fault the test files that it names are run until one fails. Prints
-which test that was, or that the fault survived, and ends with 1 if any did. PAGE: a Markdown file to write the table into, behind the line
-that begins with "<!-- mutation". --only: the faults whose words hold these. About 15 minutes on two cores.
+Works on copies of the committed files; nothing here is touched. For each fault the test files that it names are run until one fails. Prints
+which test that was, or that the fault survived, and ends with 1 if any did. PAGE: a Markdown file to write the table into, between its
+"mutation" lines. --only: the faults whose words hold these. --jobs: how many at a time. About 15 minutes on two cores.
 """
 
 import argparse
 import os
+import queue
 import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tqdm import tqdm
 
+from scripts.marks import fill
 from scripts.mutation.faults import FAULTS, Fault
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,29 +75,45 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("page", nargs="?", type=Path)
     parser.add_argument("--only", default="")
+    parser.add_argument("--jobs", type=int, default=2)
     asked = parser.parse_args()
     faults = [fault for fault in FAULTS if asked.only in fault.what]
     lost = misplaced(ROOT, faults)
     if lost:
         print("\n".join(lost))
         return 1
-    start, found = time.monotonic(), []
-    with tempfile.TemporaryDirectory() as folder:
-        copy_of(ROOT, Path(folder))
-        for fault in tqdm(faults, desc="faults", leave=False):
-            found.append((fault, first_failure(Path(folder), fault)))
-            tqdm.write(f"{found[-1][1] or 'SURVIVED'}: {fault.what} ({fault.file})")
+    start = time.monotonic()
+    found = look_for(faults, asked.jobs)
     alive = sum(test is None for _, test in found)
     told = f"{len(found) - alive} of {len(found)} faults are noticed, in {(time.monotonic() - start) / 60:.0f} minutes"
     print(told)
     if asked.page:
-        text = asked.page.read_text("utf-8")
-        head, mark, _ = text.partition("<!-- mutation")
-        line = "<!-- mutation: what follows is written by python -m scripts.mutation docs/reliability.md -->"
-        if not mark:
-            head = text.rstrip("\n") + "\n\n"
-        asked.page.write_text(head + "\n".join([line, "", told + ":", "", *table_of(found)]) + "\n", "utf-8")
+        fill(asked.page, "mutation", "\n".join([f"{told}:", "", *table_of(found)]))
     return 1 if alive else 0
+
+
+def look_for(faults: Sequence[Fault], jobs: int) -> list[tuple[Fault, str | None]]:
+    """Each fault with the test that notices it, or None."""
+    copies: queue.Queue[Path] = queue.Queue()
+
+    def look(fault: Fault) -> str | None:
+        copy = copies.get()
+        try:
+            return first_failure(copy, fault)
+        finally:
+            copies.put(copy)
+
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
+        for number in range(jobs):
+            copy = Path(folder) / str(number)
+            copy.mkdir()
+            copy_of(ROOT, copy)
+            copies.put(copy)
+        found = []
+        for fault, test in zip(faults, tqdm(pool.map(look, faults), total=len(faults), desc="faults", leave=False), strict=True):
+            found.append((fault, test))
+            tqdm.write(f"{test or 'SURVIVED'}: {fault.what} ({fault.file})")
+    return found
 
 
 if __name__ == "__main__":
