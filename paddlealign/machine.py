@@ -26,14 +26,18 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
 _FENV_BYTES, _MXCSR, _FLUSH_TO_ZERO, _SUBNORMALS_ARE_ZERO = 32, 28, 1 << 15, 1 << 6
 
 
-def prepare() -> str:
-    """Set the process up for Paddle and return one line that tells what was chosen. Call it before Paddle is imported."""
+def prepare(quiet: bool = True) -> str:
+    """Set the process up for Paddle and return one line that tells what was chosen. Call it before Paddle is imported.
+
+    quiet: keep what Paddle says of itself to errors.
+    """
     if "paddle" in sys.modules:
         return "machine: left as it is, Paddle was imported before"
-    warnings.filterwarnings("ignore", message="No ccache found", category=UserWarning)
+    if quiet:
+        warnings.filterwarnings("ignore", message="No ccache found", category=UserWarning)
     if os.environ.get(_VIEWS, "1").lower() in ("0", "false"):
         raise UserError(f"{_VIEWS} is off, and gradients are added up through views of tensors, which need it. Unset it.")
-    chosen = settings(os.environ, available_cores(), fast_path_is_locked(_text_of("/proc/cpuinfo")))
+    chosen = settings(os.environ, available_cores(), fast_path_is_locked(_text_of("/proc/cpuinfo")), quiet)
     os.environ.update(chosen)
     kept = keep_freed_memory(os.environ)
     flushed = flush_subnormals(platform.machine())
@@ -44,13 +48,13 @@ def prepare() -> str:
     return "machine: " + ", ".join(part for part in parts if part)
 
 
-def settings(environ: Mapping[str, str], cores: int, locked: bool) -> dict[str, str]:
-    """The variables to set, for an environment, the number of cores, and whether MKL locks its fast path here.
+def settings(environ: Mapping[str, str], cores: int, locked: bool, quiet: bool = True) -> dict[str, str]:
+    """The variables to set, for an environment, the number of cores, and whether MKL locks its fast path here. quiet: see ``prepare``.
 
     The ranks that the launcher starts on one machine share its cores. MKL_NUM_THREADS and not OMP_NUM_THREADS: it gives the same
     speed, and Paddle answers the latter with two lines of warning. An environment that names any number of threads keeps it.
     """
-    chosen = {"GLOG_v": "0", "GLOG_minloglevel": "2"}  # errors only; Paddle's C++ part logs to stderr
+    chosen = {"GLOG_v": "0", "GLOG_minloglevel": "2"} if quiet else {}  # errors only; Paddle's C++ part logs to stderr
     chosen["KMP_BLOCKTIME"] = "0"  # else MKL's threads spin for 0.2 s after each product, on the cores of ``models.threads``
     if not any(name in environ for name in THREAD_VARIABLES):
         chosen["MKL_NUM_THREADS"] = str(max(1, cores // ranks_here(environ)))

@@ -202,6 +202,7 @@ def unread_keys(command: str, sections: Mapping[str, Any], sources: Mapping[str,
             (not training.do_train, "save_total_limit", "do_train is false"),
             (not training.do_train, "save_on_stop", "do_train is false"),
             (not training.do_train, "preempt_save_seconds", "do_train is false"),
+            ("wandb" not in training.report_to, "run_name", "report_to does not name wandb"),
             (not training.do_eval, "dev_dataset_path", "do_eval is false and evaluation_strategy no"),
             (not training.do_train, "train_dataset_path", "do_train is false"),
         ]

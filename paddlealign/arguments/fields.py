@@ -20,6 +20,7 @@ from paddlealign.arguments.reward_fields import RewardObjectiveArguments
 from paddlealign.arguments.row_fields import AnswerRowArguments, PromptRowArguments, RowArguments, ScoredRowArguments
 from paddlealign.arguments.sample_fields import SampleArguments
 from paddlealign.arguments.scoring_fields import PerplexityArguments, ScoringArguments
+from paddlealign.arguments.screen_fields import ScreenArguments
 from paddlealign.arguments.template_names import TEMPLATE_NAMES
 
 # A ~ at the start of these values is the user's home folder. chat_template and resume_from_checkpoint may be words, which have none.
@@ -195,7 +196,13 @@ class TrainingArguments:
         metavar="STEP",
     )
     logging_steps: int = _key("Steps between two lines of the run log.", 500, metavar="STEPS")
-    report_to: str = _key("A second run log beside metrics.jsonl.", "none", choices=("none", "visualdl"))
+    report_to: str = _key(
+        "Viewers that get the curves too, one or several (a list, or commas): visualdl and tensorboard write event files into folders of "
+        "output_dir that bear their names; wandb is Weights & Biases (to be installed; WANDB_MODE, WANDB_PROJECT, ... are read).",
+        "none",
+        metavar="none|visualdl|tensorboard|wandb",
+    )
+    run_name: Optional[str] = _key("The run's name in wandb; unset, output_dir.", None, metavar="NAME")
     disable_tqdm: bool = _key("Show plain lines instead of a progress bar.", False)
     evaluation_strategy: str = _key("When to evaluate during training.", "no", choices=("no", "steps", "epoch"))
     eval_steps: Optional[int] = _key(
@@ -257,6 +264,7 @@ _TRAINING = {
     "rows": RowArguments,
     "training": TrainingArguments,
     "parallel": ParallelArguments,
+    "screen": ScreenArguments,
 }
 SECTIONS: dict[str, dict[str, type]] = {
     "sft": {**_TRAINING, "objective": SftObjectiveArguments, "samples": SampleArguments},
@@ -268,23 +276,32 @@ SECTIONS: dict[str, dict[str, type]] = {
         "rows": PromptRowArguments,
         "generation": GenerationArguments,
         "parallel": ParallelArguments,
+        "screen": ScreenArguments,
     },
-    "evaluate_rewards": {"model": ModelArguments, "adapter": AdapterArguments, "rows": ScoredRowArguments, "scoring": ScoringArguments},
+    "evaluate_rewards": {
+        "model": ModelArguments,
+        "adapter": AdapterArguments,
+        "rows": ScoredRowArguments,
+        "scoring": ScoringArguments,
+        "screen": ScreenArguments,
+    },
     "evaluate_perplexity": {
         "model": ModelArguments,
         "adapter": AdapterArguments,
         "rows": ScoredRowArguments,
         "scoring": PerplexityArguments,
         "objective": SftObjectiveArguments,
+        "screen": ScreenArguments,
     },
-    "evaluate_judge": {"rows": AnswerRowArguments, "scoring": JudgeArguments},
+    "evaluate_judge": {"rows": AnswerRowArguments, "scoring": JudgeArguments, "screen": ScreenArguments},
     "evaluate_compare": {
         "model": ModelArguments,
         "adapter": AdapterArguments,
         "rows": PromptRowArguments,
         "comparison": ComparisonArguments,
+        "screen": ScreenArguments,
     },
-    "export": {"model": ModelArguments, "adapter": AdapterArguments, "target": TargetArguments},
+    "export": {"model": ModelArguments, "adapter": AdapterArguments, "target": TargetArguments, "screen": ScreenArguments},
     "plan": {"plan": PlanFields},
 }
 MAIN_SCRIPTS = {"sft": "sft_main.py", "reward": "reward_main.py", "dpo": "dpo_main.py", "predict": "predict.py"}

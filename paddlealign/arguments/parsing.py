@@ -34,11 +34,12 @@ from paddlealign.arguments.results import (
     TrainArguments,
 )
 from paddlealign.arguments.values import comma_text, convert, joined, plain_kind, show
+from paddlealign.arguments.viewer_names import viewers_of
 from paddlealign.errors import UserError
 
 _AS_TEXT = {
     "stop_strings": stop_strings_text,
-    **dict.fromkeys(("loss_type", "loss_weights", "ways", "dataset_weights", "data_split"), comma_text),
+    **dict.fromkeys(("loss_type", "loss_weights", "ways", "dataset_weights", "data_split", "report_to"), comma_text),
 }  # what they make of another JSON value
 _RESULT: dict[str, type] = {it.command: it for it in (*get_args(Arguments), PlanArguments)}
 # What a command's argument file is called.
@@ -282,8 +283,8 @@ def _value(key: str, given: Given, kind: type, choices: tuple[str, ...] = ()) ->
         value = "all" if str(value).lower() == "true" else "last"
     elif key in _AS_TEXT and value is not None and not isinstance(value, str):
         value = _AS_TEXT[key](value)
-    elif key == "report_to" and isinstance(value, list) and len(value) == 1:
-        value = value[0]
+    elif key == "log_level" and value in ("passive", "critical"):  # transformers has these, too
+        value = None if value == "passive" else "error"
     elif key == "resume_from_checkpoint" and str(value).lower() in ("true", "auto", "false"):
         value = None if str(value).lower() == "false" else str(value).lower()
     elif key == "sharding" and str(value).lower() in ("true", "false"):
@@ -294,7 +295,7 @@ def _value(key: str, given: Given, kind: type, choices: tuple[str, ...] = ()) ->
         return None
     result = convert(value, kind, typed=given.source == "file", choices=choices)
     if key not in PATH_KEYS:
-        return result
+        return (",".join(viewers_of(result)) or "none") if key == "report_to" else result
     return [os.path.expanduser(path) for path in result] if isinstance(result, list) else os.path.expanduser(result)
 
 

@@ -20,6 +20,7 @@ from paddlealign.arguments.reward_fields import RewardObjectiveArguments
 from paddlealign.arguments.row_fields import AnswerRowArguments, PromptRowArguments, RowArguments, ScoredRowArguments
 from paddlealign.arguments.sample_fields import SampleArguments
 from paddlealign.arguments.scoring_fields import PerplexityArguments, ScoringArguments
+from paddlealign.arguments.screen_fields import ScreenArguments
 
 Command = Literal[
     "sft",
@@ -65,6 +66,7 @@ class SftArguments:
     parallel: ParallelArguments
     objective: SftObjectiveArguments
     samples: SampleArguments
+    screen: ScreenArguments
     sources: Mapping[str, str]
     notes: tuple[str, ...]
     file: str | None
@@ -83,6 +85,7 @@ class RewardArguments:
     training: TrainingArguments
     parallel: ParallelArguments
     objective: RewardObjectiveArguments
+    screen: ScreenArguments
     sources: Mapping[str, str]
     notes: tuple[str, ...]
     file: str | None
@@ -102,6 +105,7 @@ class DpoArguments:
     parallel: ParallelArguments
     objective: ObjectiveArguments
     samples: SampleArguments
+    screen: ScreenArguments
     sources: Mapping[str, str]
     notes: tuple[str, ...]
     file: str | None
@@ -118,6 +122,7 @@ class PredictArguments:
     rows: PromptRowArguments
     generation: GenerationArguments
     parallel: ParallelArguments
+    screen: ScreenArguments
     sources: Mapping[str, str]
     notes: tuple[str, ...]
     file: str | None
@@ -132,6 +137,7 @@ class EvaluateRewardsArguments:
     adapter: AdapterArguments
     rows: ScoredRowArguments
     scoring: ScoringArguments
+    screen: ScreenArguments
     sources: Mapping[str, str]
     notes: tuple[str, ...]
     file: str | None
@@ -147,6 +153,7 @@ class EvaluatePerplexityArguments:
     rows: ScoredRowArguments
     scoring: PerplexityArguments
     objective: SftObjectiveArguments
+    screen: ScreenArguments
     sources: Mapping[str, str]
     notes: tuple[str, ...]
     file: str | None
@@ -159,6 +166,7 @@ class EvaluateJudgeArguments:
 
     rows: AnswerRowArguments
     scoring: JudgeArguments
+    screen: ScreenArguments
     sources: Mapping[str, str]
     notes: tuple[str, ...]
     file: str | None
@@ -173,6 +181,7 @@ class EvaluateCompareArguments:
     adapter: AdapterArguments
     rows: PromptRowArguments
     comparison: ComparisonArguments
+    screen: ScreenArguments
     sources: Mapping[str, str]
     notes: tuple[str, ...]
     file: str | None
@@ -186,6 +195,7 @@ class ExportArguments:
     model: ModelArguments
     adapter: AdapterArguments
     target: TargetArguments
+    screen: ScreenArguments
     sources: Mapping[str, str]
     notes: tuple[str, ...]
     file: str | None

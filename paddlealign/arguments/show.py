@@ -14,6 +14,7 @@ from paddlealign.arguments.values import show
 
 _ORDER = ("command line", "file", "derived", "default")
 _WIDTH = 118
+_LABEL = 13  # columns before the text of a block's lines
 
 
 def arguments_dict(arguments: Arguments) -> dict[str, Any]:
@@ -44,6 +45,34 @@ def render(arguments: Arguments) -> str:
                 lines.append(wrapped.replace("\u00a0", " "))
                 title = ""
     return "\n".join(lines)
+
+
+def render_changed(arguments: Arguments) -> str:
+    """The arguments that are not as they are by default, under the command's name."""
+    title = f"{MAIN_SCRIPTS[arguments.command]}{f' {arguments.file}' if arguments.file else ''} (--log_level debug shows all arguments)"
+    return f"{title}\n{labelled('arguments', ', '.join(changed_arguments(arguments)))}"
+
+
+def changed_arguments(arguments: Arguments) -> list[str]:
+    """Key and value of each argument that is not as it is by default: of the command line first, then of the file, then derived ones."""
+    sections = [(key, value) for values in _sections(arguments).values() for key, value in values.items()]
+    defaults = {key: item.default for key, item in known_fields(arguments.command).items()}
+    return [
+        f"{key} {_bare(value)}".replace(" ", "\u00a0")
+        for source in _ORDER
+        for key, value in sections
+        if arguments.sources[key] == source and value != defaults[key]
+    ]
+
+
+def labelled(label: str, text: str) -> str:
+    """A line of a block: its label, and the text in a column of its own, over several lines where it is long.
+
+    A key stays together with its value where these are joined by a no-break space, which becomes a plain one.
+    """
+    lead, indent = f"  {label}".ljust(_LABEL), " " * _LABEL
+    lines = textwrap.wrap(text, _WIDTH, initial_indent=lead, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace("\u00a0", " ")
 
 
 def _sections(arguments: Arguments) -> dict[str, dict[str, Any]]:

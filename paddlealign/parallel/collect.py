@@ -18,7 +18,7 @@ from paddlealign.parallel.topology import Axis, Topology
 
 def sum_over(axis: Axis, values: np.ndarray) -> np.ndarray:
     """The sum of every process's numbers: float64, of ``values``' shape, the same bits in all."""
-    if axis.size == 1:
+    if axis.size == 1 or not values.size:  # gloo refuses to add up nothing
         return np.asarray(values, np.float64)
     total = paddle.to_tensor(np.asarray(values, np.float64))
     dist.all_reduce(total, group=axis.group)

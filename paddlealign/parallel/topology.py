@@ -2,6 +2,7 @@
 
 import io
 import os
+import sys
 import warnings
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from paddle.distributed import fleet
 from paddle.distributed.fleet.utils.log_util import set_log_level
 
 from paddlealign.parallel.stand_ins import install
+from paddlealign.saying import tells_all
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ def start(tensor: int, pipeline: int, data: int, shards: int = 1) -> Topology:
     if paddle.get_device() == "cpu":
         os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"  # Paddle's launcher leaves this out in some of its modes
         install()
-    set_log_level("ERROR")
+    if not tells_all():
+        set_log_level("ERROR")
     strategy = fleet.DistributedStrategy()
     strategy.hybrid_configs = {
         "dp_degree": data // shards,
@@ -77,9 +80,10 @@ def start(tensor: int, pipeline: int, data: int, shards: int = 1) -> Topology:
         "order": ["dp", "pp", "sharding", "sep", "mp"],
     }
     # Paddle lists its flags on stderr, and warns of every group that this process is not in.
-    with redirect_stderr(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        fleet.init(is_collective=True, strategy=strategy, log_level="ERROR")
+    with redirect_stderr(sys.stderr if tells_all() else io.StringIO()), warnings.catch_warnings():
+        if not tells_all():
+            warnings.simplefilter("ignore")
+        fleet.init(is_collective=True, strategy=strategy, log_level="INFO" if tells_all() else "ERROR")
         groups = fleet.get_hybrid_communicate_group()
         return Topology(
             rank=groups.get_global_rank(),

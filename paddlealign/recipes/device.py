@@ -6,9 +6,10 @@ import sys
 import paddle
 
 from paddlealign.arguments.results import Arguments
-from paddlealign.arguments.show import render
+from paddlealign.arguments.show import render, render_changed
 from paddlealign.errors import UserError
 from paddlealign.models.config import DecoderConfig
+from paddlealign.saying import is_said, tells_all
 
 
 def choose_device(wanted: str) -> str:
@@ -37,11 +38,17 @@ def in_colour() -> bool:
 
 def introduce(arguments: Arguments) -> None:
     """Show what a command was told, and the notes on it."""
-    say(render(arguments))
+    say(render(arguments) if tells_all() else render_changed(arguments))
     for note in arguments.notes:
         say(f"note: {note}")
 
 
 def say(text: str) -> None:
-    """Print a line at once, also into a pipe."""
+    """Print a line at once, also into a pipe, where ``log_level`` lets it."""
+    if is_said(text):
+        show(text)
+
+
+def show(text: str) -> None:
+    """Print what was asked for, whatever ``log_level`` is."""
     print(text, flush=True)

@@ -14,7 +14,15 @@ from paddlealign.objectives.pairs import Coefficients
 from paddlealign.parallel.stopping import StopRequest
 from paddlealign.recipes.check import check_run
 from paddlealign.recipes.device import say
-from paddlealign.recipes.references import ReferenceModel, cached_references, choose_reference, frozen_reference, load_reference
+from paddlealign.recipes.estimate import HeldAgainst
+from paddlealign.recipes.references import (
+    ReferenceModel,
+    cached_references,
+    choose_reference,
+    frozen_reference,
+    held_against,
+    load_reference,
+)
 from paddlealign.recipes.rows import Rows, check_shared_prompts, prepare_rows
 from paddlealign.recipes.run import adapter_hashes, agree_on_run, begin, check_resume, load_policy, make_task, train
 from paddlealign.recipes.sampling import Answering, Sampler, find_judges, find_prompts
@@ -63,12 +71,12 @@ def run(arguments: DpoArguments, request: StopRequest, lock: FolderLock) -> None
         task = replace(task, sample=Sampler(arguments, start, rows, policy, prompts, judges, answering))
     if arguments.training.do_train and start.resume is None and chosen is not None and references[0] is not None:
         check_start(arguments, task, references[0], chosen)
+    held = HeldAgainst("none") if chosen is None else held_against(arguments, chosen)
     if arguments.training.check:
         check_resume(arguments, start, hashes)
-        kept = chosen if chosen is not None and chosen.apart and keys.reference_mode == "frozen" else None
-        check_run(arguments, task, rows.train or rows.dev, rows.tokenizer, kept)
+        check_run(arguments, start, task, rows, held)
         return
-    train(arguments, start, task, hashes, rows)
+    train(arguments, start, task, hashes, rows, held)
 
 
 def no_answers(arguments: DpoArguments, chosen: ReferenceModel | None, in_memory: bool) -> str | None:

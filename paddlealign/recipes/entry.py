@@ -24,6 +24,7 @@ from paddlealign.parallel.faults import STOPPED, Line, join
 from paddlealign.parallel.stopping import StopRequest
 from paddlealign.recipes.run_file import argument_values
 from paddlealign.recipes.screen import Screen
+from paddlealign.saying import is_said, speaking, tells_all
 from paddlealign.training.folder_lock import FolderLock
 from paddlealign.versions import check_versions
 
@@ -102,6 +103,11 @@ def _work(command: Command, argv: Sequence[str], line: Line | None) -> None:
     if line and not isinstance(arguments, Planned):
         values = argument_values(arguments_dict(arguments))
         line.tell({"command": arguments.command, **{key: str(value) for key, value in values.items()}})
+    with speaking((arguments.training if isinstance(arguments, Planned) else arguments).screen.log_level):
+        _start(command, arguments, line, warning)
+
+
+def _start(command: Command, arguments: Arguments | Planned, line: Line | None, warning: str | None) -> None:
     if isinstance(arguments, TrainArguments):
         settings, request = arguments.training, line.request if line else StopRequest(watched=False)
         trains = settings.do_train and not settings.check and settings.replay_step is None
@@ -122,7 +128,7 @@ def _train(arguments: TrainArguments, request: StopRequest, line: Line | None, w
     try:
         remark = lock.take()
         if remark:
-            print(f"note: {remark}", flush=True)
+            _say(f"note: {remark}")
         recipe = _recipe(arguments.command, line, warning, request)
         recipe.run(fetched, request, lock)
         if wanted and line is None:
@@ -133,9 +139,9 @@ def _train(arguments: TrainArguments, request: StopRequest, line: Line | None, w
 
 def _recipe(command: Command, line: Line | None, warning: str | None, request: StopRequest | None = None) -> Any:
     """The command's module; its import brings Paddle. warning: of the versions. request: of a training run."""
-    if warning:
+    if warning and is_said(f"warning: {warning}"):
         print(f"warning: {warning}", file=sys.stderr)
-    print(prepare(), flush=True)
+    _say(prepare(quiet=not tells_all()))
     # Paddle puts a handler of its own in the place of ours, so SIGTERM waits until ours is back.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
@@ -147,6 +153,12 @@ def _recipe(command: Command, line: Line | None, warning: str | None, request: S
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return recipe
+
+
+def _say(text: str) -> None:
+    """``device.say``, which brings Paddle."""
+    if is_said(text):
+        print(text, flush=True)
 
 
 def _with_paths(arguments: Arguments | Planned) -> Arguments | Planned:

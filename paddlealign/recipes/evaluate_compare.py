@@ -23,6 +23,7 @@ from paddlealign.arguments.generation_fields import GenerationArguments
 from paddlealign.arguments.lora_fields import AdapterArguments
 from paddlealign.arguments.results import EvaluateCompareArguments, PredictArguments
 from paddlealign.arguments.row_fields import PromptRowArguments
+from paddlealign.arguments.screen_fields import ScreenArguments
 from paddlealign.data.refusals import RefusedRow
 from paddlealign.data.template import Template, load_template
 from paddlealign.data.tokenizer import Tokenizer
@@ -31,7 +32,7 @@ from paddlealign.models.incremental import forward_whole
 from paddlealign.models.tensor_files import write_json_lines
 from paddlealign.parallel.topology import SINGLE
 from paddlealign.recipes.adapter import load_tokenizer
-from paddlealign.recipes.device import choose_device, introduce, say
+from paddlealign.recipes.device import choose_device, introduce, say, show
 from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.predict import PromptRow, generation_settings, output_settings, predict_rows, read_prompts
 from paddlealign.recipes.prediction_file import OUTPUT_KEY, prepare_output, settings_path
@@ -81,8 +82,8 @@ def run(arguments: EvaluateCompareArguments) -> None:
         for side in sides:
             side.scorer.load()
             gc.collect()
-            say(f"{side.name}: the model is whole. The first prompt:\n{side.tokenizer.decode(side.rows[0].prompt, skip_special=False)}")
-        say(f"check: {len(ways)} ways, {len(sides[0].rows)} prompts")
+            show(f"{side.name}: the model is whole. The first prompt:\n{side.tokenizer.decode(side.rows[0].prompt, skip_special=False)}")
+        show(f"check: {len(ways)} ways, {len(sides[0].rows)} prompts")
         return
     keep_refusals(refused_path(comparison.output_file), list(refused.values()))
     folder = Path(f"{comparison.output_file}.parts")
@@ -138,7 +139,7 @@ def begin_parts(sides: Sequence[Side], ways: Sequence[Way], folder: Path) -> lis
 def begin_part(part: Part) -> int:
     """See ``prediction_file.prepare_output``."""
     side = part.side
-    told = PredictArguments(side.model, side.adapter, side.asked, part.generation, ParallelArguments(), {}, (), None)
+    told = PredictArguments(side.model, side.adapter, side.asked, part.generation, ParallelArguments(), ScreenArguments(), {}, (), None)
     done = prepare_output(
         part.file, [row.row for row in side.rows], output_settings(told, side.scorer.dtype, side.tokenizer, side.template)
     )

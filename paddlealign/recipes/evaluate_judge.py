@@ -26,7 +26,7 @@ from paddlealign.evaluation.length_control import length_controlled_rate
 from paddlealign.evaluation.matching import match_answers
 from paddlealign.evaluation.winners import outcomes_of, tally_of, wilson_interval
 from paddlealign.models.tensor_files import write_json_lines
-from paddlealign.recipes.device import choose_device, in_colour, introduce, say
+from paddlealign.recipes.device import choose_device, in_colour, introduce, say, show
 from paddlealign.recipes.heads import need_language_head, need_score_head
 from paddlealign.recipes.judge_function import call_judge, load_judge
 from paddlealign.recipes.reading import keep_refusals, reading_of, refused_path
@@ -40,6 +40,7 @@ from paddlealign.recipes.scoring import (
     response_nlls,
     reward_scores,
 )
+from paddlealign.saying import shows_bars
 
 KEYS = ("answer_a", "answer_b", "score_a", "score_b", "margin", "winner")
 ANSWER_KEYS = ("output", "response")
@@ -117,9 +118,9 @@ def judge_by_function(judging: JudgeArguments, duels: list[Duel]) -> list[Judged
     function = load_judge(name)
     if judging.check:
         a, b = duels[0].answers()
-        say(f"the first prompt's answers\nA: {a}\nB: {b}\ncheck: the answers belong together, and the judge is there")
+        show(f"the first prompt's answers\nA: {a}\nB: {b}\ncheck: the answers belong together, and the judge is there")
         return []
-    bar = tqdm(duels, unit="row", dynamic_ncols=True, disable=None)
+    bar = tqdm(duels, unit="row", dynamic_ncols=True, disable=not shows_bars())
     return [Judged(duel, *call_judge(function, name, duel.first, *duel.answers())) for duel in bar]
 
 
@@ -139,7 +140,7 @@ def judge_by_models(judging: JudgeArguments, duels: list[Duel]) -> list[Judged]:
         colour = in_colour()
         shown = describe(examples[0], tokenizer, colour)
         heading = f"A's first answer ({legend(colour, 'of the answer')})"
-        say(f"{heading}:\n{shown}\ncheck: the answers belong together, and the models are whole and can score them")
+        show(f"{heading}:\n{shown}\ncheck: the answers belong together, and the models are whole and can score them")
         return []
     scores = duel_scores(judging, scorers, examples, tokenizer.pad_id).reshape(-1, 2)
     judged = []
@@ -195,7 +196,7 @@ def judged_row(judged: Judged, outcome: float, answers: Sequence[str]) -> dict[s
 def show_figures(judging: JudgeArguments, outcomes: np.ndarray, lengths: np.ndarray) -> None:
     """Print who won how often. lengths: float64 [rows, 2], characters of A's and B's answers."""
     tally = tally_of(outcomes)
-    say(f"A: {judging.answers_a}\nB: {judging.answers_b}")
+    show(f"A: {judging.answers_a}\nB: {judging.answers_b}")
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("", "rows", "rate"):
         table.add_column(name, justify="right" if name else "left")
@@ -203,10 +204,10 @@ def show_figures(judging: JudgeArguments, outcomes: np.ndarray, lengths: np.ndar
         table.add_row(name, f"{count:,}", f"{count / tally.rows:.1%}")
     Console(highlight=False).print(table)
     low, high = wilson_interval(tally.win_rate, tally.rows)
-    say(f"win rate of A, ties as half: {tally.win_rate:.1%} (95 % interval {low:.1%} to {high:.1%}, Wilson)")
-    say(f"mean length: A {lengths[:, 0].mean():.1f}, B {lengths[:, 1].mean():.1f} characters")
+    show(f"win rate of A, ties as half: {tally.win_rate:.1%} (95 % interval {low:.1%} to {high:.1%}, Wilson)")
+    show(f"mean length: A {lengths[:, 0].mean():.1f}, B {lengths[:, 1].mean():.1f} characters")
     rate, why = length_controlled_rate(outcomes, lengths[:, 0] - lengths[:, 1])
-    say(f"length-controlled win rate of A: {f'not determined: {why}' if rate is None else f'{rate:.1%}'}")
+    show(f"length-controlled win rate of A: {f'not determined: {why}' if rate is None else f'{rate:.1%}'}")
 
 
 def _text(record: Record) -> str:

@@ -15,7 +15,7 @@ from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.evaluation.perplexity import summarise_nll
 from paddlealign.models.tensor_files import write_json_lines
 from paddlealign.recipes.adapter import load_tokenizer
-from paddlealign.recipes.device import choose_device, in_colour, introduce, say
+from paddlealign.recipes.device import choose_device, in_colour, introduce, say, show
 from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.reading import keep_refusals, reading_of, refused_path
 from paddlealign.recipes.scoring import Pace, encode_told, find_scorer, hold_to, refuse_taken, response_nlls, with_texts
@@ -44,7 +44,7 @@ def run(arguments: EvaluatePerplexityArguments) -> None:
         scorer.load()
         colour = in_colour()
         shown = describe(telling(examples), tokenizer, colour)
-        say(f"one example ({legend(colour)}):\n{shown}\ncheck: the model is whole and the rows can be scored")
+        show(f"one example ({legend(colour)}):\n{shown}\ncheck: the model is whole and the rows can be scored")
         return
     nlls, tokens, right = response_nlls(scorer, examples, Pace(tokenizer.pad_id, scoring.batch_size))
     lines = []
@@ -54,7 +54,7 @@ def run(arguments: EvaluatePerplexityArguments) -> None:
     write_json_lines(Path(scoring.output_file), lines)
     keep_refusals(refused_path(scoring.output_file), refused)
     figures, total = summarise_nll(nlls, tokens), int(tokens.sum())
-    say(
+    show(
         f"perplexity {figures['perplexity']:.4f}: {figures['mean']:.6f} nats a token over {total:,} scored tokens of {len(lines):,} rows; "
         f"{right.sum() / total:.1%} of the tokens are the first choice"
     )

@@ -21,7 +21,7 @@ from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.evaluation.rewards import summarise_pairs, summarise_rewards
 from paddlealign.models.tensor_files import write_json_lines
 from paddlealign.recipes.adapter import load_tokenizer
-from paddlealign.recipes.device import choose_device, in_colour, introduce, say
+from paddlealign.recipes.device import choose_device, in_colour, introduce, say, show
 from paddlealign.recipes.heads import need_score_head
 from paddlealign.recipes.reading import keep_refusals, reading_of, refused_path
 from paddlealign.recipes.scoring import Pace, encode_told, find_scorer, hold_to, refuse_taken, reward_scores, with_texts
@@ -46,7 +46,7 @@ def run(arguments: EvaluateRewardsArguments) -> None:
         colour = in_colour()
         shown = describe(examples[0], tokenizer, colour)
         heading = f"one example; a response is scored at its last token ({legend(colour, 'of the response')})"
-        say(f"{heading}:\n{shown}\ncheck: the model is whole and the rows can be scored")
+        show(f"{heading}:\n{shown}\ncheck: the model is whole and the rows can be scored")
         return
     rewards = reward_scores(scorer, examples, Pace(tokenizer.pad_id, scoring.batch_size))
     columns = read_columns(arguments.rows)
@@ -99,7 +99,7 @@ def show_figures(rewards: Sequence[np.ndarray]) -> None:
     Console(highlight=False).print(table)
     if len(pairs):
         figures = summarise_pairs(pairs)
-        say(
+        show(
             f"{len(pairs):,} pairs: {figures['accuracy']:.1%} ranked right, mean margin {figures['mean_margin']:+.3f}, "
             f"loss {figures['loss']:.4f} (ln 2 is 0.6931)"
         )

@@ -15,7 +15,7 @@ from paddlealign.models.score_head import with_score_head
 from paddlealign.planning.layout import NUMBER_BYTES, Job, Layout, Row
 from paddlealign.planning.search import Search, search
 from paddlealign.planning.step import GIB, Figures, Plan, plan_step
-from paddlealign.recipes.device import say
+from paddlealign.recipes.device import say, show
 from paddlealign.recipes.plan_tables import memory_table, plans_table, simple_table, time_table, traffic_table
 
 SHOWN = 5
@@ -26,14 +26,14 @@ def run(arguments: Planned) -> None:
     job, figures, rows = describe_job(arguments), describe_devices(arguments), rows_of_step(arguments)
     for note in arguments.notes:
         say(f"note: {note}")
-    say(told(arguments, job, figures, rows))
+    show(told(arguments, job, figures, rows))
     if arguments.searches:
         found, _ = find(arguments)
         show_search(found, figures)
         plans = list(found.best[:SHOWN])
     else:
         plans = [plan_step(job, set_layout(arguments, job, rows), figures, {})]
-        say(plans_table(plans, figures))
+        show(plans_table(plans, figures))
     if plans:
         show_plan(plans[0], figures)
     if arguments.plan.json:
@@ -161,27 +161,27 @@ def told(arguments: Planned, job: Job, figures: Figures, rows: int) -> str:
 
 def show_search(found: Search, figures: Figures) -> None:
     """The best layouts, and why the simple ones were not taken."""
-    say(f"\n{found.tried} layouts take so many rows a step, {len(found.best)} kinds of them fit. The fastest, one of each kind:\n")
+    show(f"\n{found.tried} layouts take so many rows a step, {len(found.best)} kinds of them fit. The fastest, one of each kind:\n")
     if found.best:
-        say(plans_table(found.best[:SHOWN], figures))
+        show(plans_table(found.best[:SHOWN], figures))
     elif found.least:
-        say("none fits. Least is held by this one:\n")
-        say(plans_table([found.least], figures))
-        say("Take more devices, a smaller max_length or per_device_train_batch_size, or bf16 with fp16_opt_level O2.\n")
-    say("simple layouts, each as it takes least memory:\n")
-    say(simple_table(found.simple, figures))
+        show("none fits. Least is held by this one:\n")
+        show(plans_table([found.least], figures))
+        show("Take more devices, a smaller max_length or per_device_train_batch_size, or bf16 with fp16_opt_level O2.\n")
+    show("simple layouts, each as it takes least memory:\n")
+    show(simple_table(found.simple, figures))
 
 
 def show_plan(plan: Plan, figures: Figures) -> None:
     """One plan in full, with the keys to set."""
-    say(f"{'the first in full' if plan.fits else 'in full'}: GiB of the device that holds most, {plan.memory.moment}\n")
-    say(memory_table(plan, figures))
-    say(traffic_table(plan, figures))
-    say(time_table(plan, figures))
-    say(json.dumps(keys_of(plan.layout), indent=2))
+    show(f"{'the first in full' if plan.fits else 'in full'}: GiB of the device that holds most, {plan.memory.moment}\n")
+    show(memory_table(plan, figures))
+    show(traffic_table(plan, figures))
+    show(time_table(plan, figures))
+    show(json.dumps(keys_of(plan.layout), indent=2))
     if not plan.fits:
         room, needed = figures.memory_gib - figures.reserve_gib, plan.memory.total / GIB
-        say(f"\nthis layout does not fit: it needs {needed:.1f} GiB of {room:.1f}. --search true looks for one that does")
+        show(f"\nthis layout does not fit: it needs {needed:.1f} GiB of {room:.1f}. --search true looks for one that does")
 
 
 def keys_of(layout: Layout) -> dict[str, Any]:

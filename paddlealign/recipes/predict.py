@@ -31,13 +31,14 @@ from paddlealign.parallel.collect import gather_values
 from paddlealign.parallel.topology import Topology
 from paddlealign.recipes.adapter import adapter_hash, load_adapted, load_tokenizer, read_adapter
 from paddlealign.recipes.chat import chat, prompt_limit
-from paddlealign.recipes.device import choose_device, choose_dtype, introduce, say
+from paddlealign.recipes.device import choose_device, choose_dtype, introduce, say, show
 from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.prediction_file import OUTPUT_KEY, append_outputs, prepare_output
 from paddlealign.recipes.processes import agree_on, check_cut, staged_forward, start_processes
 from paddlealign.recipes.reading import keep_refusals, reading_of, refused_path
 from paddlealign.recipes.scoring import refuse_taken
 from paddlealign.recipes.stop_strings import cut_at_stop, special_stop_ids, stop_finder
+from paddlealign.saying import shows_bars
 
 # Rows are sorted by length among this many batches, and written after them.
 WINDOW_BATCHES = 8
@@ -80,7 +81,7 @@ def run(arguments: PredictArguments) -> None:
     if generation.interactive:
         if generation.check:
             load()
-            say("check: the model and its tokenizer are whole; ready to chat")
+            show("check: the model and its tokenizer are whole; ready to chat")
         else:
             chat(load(), tokenizer, template, settings, generation.src_length)
         return
@@ -90,7 +91,7 @@ def run(arguments: PredictArguments) -> None:
     agree_on(arguments, topology, {**told, "dtype of the weights": dtype} | ({"adapter": adapter_hash(lora_path)} if lora_path else {}))
     if generation.check:
         load()
-        say(f"check: the model is whole. The first prompt:\n{tokenizer.decode(rows[0].prompt, skip_special=False)}")
+        show(f"check: the model is whole. The first prompt:\n{tokenizer.decode(rows[0].prompt, skip_special=False)}")
         return
     output_file = Path(generation.output_file)
     done = 0
@@ -253,7 +254,7 @@ def predict_rows(
     stop_strings = split_stop_strings(generation.stop_strings)
     part, parts = topology.data.rank, topology.data.size
     tokens = 0
-    with tqdm(total=len(rows), initial=done, unit="row", dynamic_ncols=True, disable=None if topology.is_main else True) as bar:
+    with tqdm(total=len(rows), initial=done, unit="row", dynamic_ncols=True, disable=not (shows_bars() and topology.is_main)) as bar:
 
         def finished(_: int, answers: list[list[int]]) -> None:
             nonlocal tokens

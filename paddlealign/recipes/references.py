@@ -20,6 +20,7 @@ from paddlealign.parallel.collect import sum_over
 from paddlealign.parallel.sharding import Sharding
 from paddlealign.recipes.adapter import adapter_hash
 from paddlealign.recipes.device import say
+from paddlealign.recipes.estimate import HeldAgainst
 from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.processes import check_cut
 from paddlealign.recipes.rows import Rows, check_shared_prompts, check_vocabulary, vocabulary_size
@@ -88,6 +89,17 @@ def choose_reference(arguments: DpoArguments, start: Start, rows: Rows) -> Refer
         own = read_config(policy)
         _check_moving(arguments, start, chosen, replace(own, vocab_size=vocabulary_size(arguments, rows, own)))
     return chosen
+
+
+def held_against(arguments: DpoArguments, chosen: ReferenceModel) -> HeldAgainst:
+    """The reference in words, and what stays in memory for it."""
+    keys, beside = arguments.objective, f" with the adapter {chosen.lora_path}" if chosen.lora_path else ""
+    if keys.reference_mode == "cached":
+        return HeldAgainst(f"{chosen.folder}{beside}; its log-probs were computed once, and are kept on disk")
+    follows = f", following the policy every {keys.ref_model_sync_steps:,} steps" if keys.sync_ref_model else ""
+    if not chosen.apart:
+        return HeldAgainst(f"the policy's own base{beside}, asked at each step{follows}")
+    return HeldAgainst(f"{chosen.folder}{beside}, in memory of its own, asked at each step{follows}", chosen.config, chosen.precision)
 
 
 def choose_reference_precision(wanted: str, start: Start) -> Precision:

@@ -11,7 +11,7 @@ from paddlealign.arguments.results import TrainArguments
 from paddlealign.errors import UserError
 from paddlealign.models.tensor_files import write_json
 from paddlealign.parallel.topology import Topology
-from paddlealign.recipes.device import say
+from paddlealign.recipes.device import say, show
 from paddlealign.recipes.run_file import refuse_other_run
 from paddlealign.training.checkpoint import TrainState, load_checkpoint
 from paddlealign.training.progress import Progress
@@ -71,15 +71,15 @@ def replay_run(arguments: TrainArguments, task: Task, resume: Path | None, run: 
         return
     logged = _logged(output_dir, step)
     for line in [*_layer_table(found), "", *_row_table(found), ""]:
-        say(line)
+        show(line)
     path = output_dir / f"replay_{step}.json"
     first = found.first_broken()
     write_json(path, plain_numbers({"step": step, "from": begun, **asdict(found), "first_not_finite": first, "logged": logged}))
-    say(f"step {step}: loss {found.loss:.6f}, gradient's norm {found.norm:.6f}, learning rate {found.rate:.3e}")
+    show(f"step {step}: loss {found.loss:.6f}, gradient's norm {found.norm:.6f}, learning rate {found.rate:.3e}")
     if logged is not None:
         same = all(str(logged[name]) == str(plain_numbers(value)) for name, value in (("loss", found.loss), ("grad_norm", found.norm)))
-        say("the run logged the same" if same else f"the run logged loss {logged['loss']} and norm {logged['grad_norm']}")
-    say(f"numbers that are not finite begin in the {first.removeprefix('the ')}" if first else "all numbers are finite")
+        show("the run logged the same" if same else f"the run logged loss {logged['loss']} and norm {logged['grad_norm']}")
+    show(f"numbers that are not finite begin in the {first.removeprefix('the ')}" if first else "all numbers are finite")
     say(f"written: {path}")
 
 

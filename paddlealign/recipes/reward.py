@@ -48,7 +48,7 @@ def run(arguments: RewardArguments, request: StopRequest, lock: FolderLock) -> N
     task = replace(task, side_files=with_pad_token(task.side_files, rows.tokenizer, pad_token))
     if arguments.training.check:
         check_resume(arguments, start, hashes)
-        check_run(arguments, task, rows.train or rows.dev, rows.tokenizer, reference=None)
+        check_run(arguments, start, task, rows)
         return
     train(arguments, start, task, hashes, rows)
 

@@ -80,7 +80,7 @@ def prepare_rows(arguments: TrainArguments, kind: str, score_turns: str | None =
         if split.labels is not None:
             hashes[f"{name} labels"] = hashlib.sha256(split.labels.tobytes()).hexdigest()
         hashes[f"{name} files"] = split.content
-        lines = describe_rows(name, split.told.read, split.told.encoding, split.told.other_shares)
+        lines = describe_left_out(name, split.told.read, split.told.encoding, split.told.other_shares)
         for line in [*lines, *repeats_in(name, split), *(leaks(train, split) if name == "dev" and train else [])]:
             say(line)
     nothing = examples_hash(NO_EXAMPLES)
@@ -125,16 +125,24 @@ def _mixture(arguments: TrainArguments, train: Split) -> Mixture:
     return mixture
 
 
-def describe_rows(split: str, read: ReadReport, encoded: EncodingReport, other_shares: int = 0) -> list[str]:
-    """Lines that say what became of a split's rows: kept, cut, left out and why. other_shares: records that data_split gives others."""
+def describe_rows(split: str, read: ReadReport, encoded: EncodingReport) -> list[str]:
+    """Lines that say what became of a split's rows: kept, cut, left out and why."""
+    return [f"{split}: {describe_kept(read, encoded)}", *describe_left_out(split, read, encoded)]
+
+
+def describe_kept(read: ReadReport, encoded: EncodingReport) -> str:
+    """How many of the rows are used, and their tokens."""
     names = [path.name for path in read.files]
     files = f"1 file ({names[0]})" if len(names) == 1 else f"{len(names)} files ({names[0]} to {names[-1]})"
-    forms = ", ".join(read.forms if len(read.forms) == 1 else [f"{name} ({count:,})" for name, count in read.forms.items()])
     total = read.records + sum(read.refused.values()) + len(read.skipped)  # a row may hold several pairs or answers
     of_all = f"{total:,} rows" if total == read.rows else f"{total:,} records ({read.rows:,} rows)"
-    lines = [f"{split}: {encoded.kept:,} of {of_all} from {files}, {encoded.tokens:,} tokens, {encoded.scored_tokens:,} of them scored"]
-    if read.forms:
-        lines.append(f"{split}: rows: {forms} form{'s' if len(read.forms) > 1 else ''}")
+    return f"{encoded.kept:,} of {of_all} from {files}, {encoded.tokens:,} tokens, {encoded.scored_tokens:,} of them scored"
+
+
+def describe_left_out(split: str, read: ReadReport, encoded: EncodingReport, other_shares: int = 0) -> list[str]:
+    """Lines that say in which form a split's rows are, and which were cut or left out and why. other_shares: see ``chunk_counts.Told``."""
+    forms = ", ".join(read.forms if len(read.forms) == 1 else [f"{name} ({count:,})" for name, count in read.forms.items()])
+    lines = [f"{split}: rows: {forms} form{'s' if len(read.forms) > 1 else ''}"] if read.forms else []
     left_out = [(other_shares, "in the other shares of data_split")]
     longest = f"the longest has {encoded.longest_row:,} tokens; raise src_length or max_length, or set truncation"
     left_out += [(encoded.dropped_too_long, f"too long ({longest}; first: {encoded.too_long_at})")]

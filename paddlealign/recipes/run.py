@@ -6,7 +6,8 @@ from pathlib import Path
 
 from paddlealign.arguments.paths import CURVES_FILE, DATA_FILE, INCIDENTS_FILE, REFUSED_FILE, RUN_FILE
 from paddlealign.arguments.results import TrainArguments
-from paddlealign.arguments.show import render
+from paddlealign.arguments.show import render, render_changed
+from paddlealign.arguments.viewer_names import viewers_of
 from paddlealign.errors import UserError
 from paddlealign.evaluation.pair_margins import drop_margins
 from paddlealign.evaluation.samples import drop_samples
@@ -22,9 +23,10 @@ from paddlealign.parallel.pipeline import Chain
 from paddlealign.parallel.sharding import Sharding
 from paddlealign.parallel.stopping import StopRequest
 from paddlealign.parallel.topology import Topology
-from paddlealign.recipes.adapter import adapter_hash, describe_adapter, start_adapter, trained_adapter
+from paddlealign.recipes.adapter import adapter_hash, start_adapter, trained_adapter
 from paddlealign.recipes.data_file import describe_data
 from paddlealign.recipes.device import choose_device, say
+from paddlealign.recipes.estimate import HeldAgainst
 from paddlealign.recipes.heads import need_language_head
 from paddlealign.recipes.output_folder import check_shared, settle_folder
 from paddlealign.recipes.processes import agree_on, check_cut, start_processes, stop_code
@@ -33,13 +35,15 @@ from paddlealign.recipes.replay import refuse_layout, replay_run, replay_start
 from paddlealign.recipes.rows import Rows, check_vocabulary, dev_batches, make_feed, note_length, vocabulary_size
 from paddlealign.recipes.run_file import argument_values, describe_run, refuse_other_run
 from paddlealign.recipes.run_page import RunPage
-from paddlealign.recipes.run_words import start_log, tell_end
+from paddlealign.recipes.run_words import EndOfRun, start_log, tell_end, tell_start
 from paddlealign.recipes.side_files import side_files
 from paddlealign.recipes.splits import forget_others
+from paddlealign.recipes.start_block import start_entries
 from paddlealign.recipes.told_table import told_table
 from paddlealign.report.curves import draw_curves
 from paddlealign.report.remedies import Run
 from paddlealign.report.watch import Watch
+from paddlealign.saying import tells_all
 from paddlealign.training.checkpoint import TrainState, load_checkpoint, save_policy
 from paddlealign.training.folder_lock import FolderLock
 from paddlealign.training.loop import fit, run_evaluation, take_samples
@@ -52,6 +56,7 @@ from paddlealign.training.run_folder import find_resume, list_checkpoints, refus
 from paddlealign.training.run_log import read_metrics
 from paddlealign.training.share import load_share
 from paddlealign.training.task import Task
+from paddlealign.training.viewers import missing_viewer
 
 
 @dataclass(frozen=True)
@@ -73,11 +78,15 @@ class Start:
 
 
 def begin(arguments: TrainArguments, request: StopRequest, lock: FolderLock) -> Start:
-    """Print the effective arguments and notes, settle device, precision and where to go on, and put output_dir in order."""
+    """Print notes (and all arguments, for debugging), settle device, precision and where to go on, and put output_dir in order."""
     settings = arguments.training
     if arguments.told:
         say(told_table(arguments.told))
-    say(render(arguments))
+    if tells_all() or settings.replay_step is not None:
+        say(render(arguments) if tells_all() else render_changed(arguments))
+    missing = missing_viewer(viewers_of(settings.report_to))
+    if missing:
+        raise UserError(missing)
     output_dir = Path(settings.output_dir)
     replayed = settings.replay_step
     resume = find_resume(output_dir, settings.resume_from_checkpoint) if replayed is None else replay_start(output_dir, replayed)
@@ -137,10 +146,6 @@ def load_policy(arguments: TrainArguments, start: Start, rows: Rows, config: Dec
         say(f"vocabulary: {stored.vocab_size} tokens grow to the tokenizer's {size}; each new row is the mean of the old ones")
     policy, sharding = read_share(arguments, start, folder, size, config, start.lora)
     start_adapter(arguments, policy)
-    if start.lora is not None:
-        count, held = (sum(it.size for it in parameters) for parameters in (dict(policy.trained()).values(), policy.parameters()))
-        here = " that this process holds" if start.topology.world > 1 else ""
-        say(f"adapter: {count:,} of {held:,} parameters{here} are trained, {describe_adapter(start.lora)}")
     return policy, sharding
 
 
@@ -197,10 +202,10 @@ def make_task(
     )
 
 
-def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str, str], rows: Rows) -> None:
+def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str, str], rows: Rows, held: HeldAgainst | None = None) -> None:
     """Resume or start, fit, and leave the final model, the run log and the curves in output_dir.
 
-    hashes: see ``describe_run``. rows: those of the run; what was skipped of them is kept there too.
+    hashes: see ``describe_run``. rows: those of the run; what was skipped of them is kept there too. held: what the policy is held against.
     """
     settings = arguments.training
     output_dir = Path(settings.output_dir)
@@ -221,14 +226,13 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
             forget_others(arguments, rows.folders)
     if settings.evaluation_strategy == "steps" and (settings.eval_steps or settings.logging_steps) > task.feed.total_steps:
         say(f"note: nothing will be evaluated: eval_steps is above the run's {task.feed.total_steps} steps")
-    if settings.do_train:
-        say(f"train: {task.feed.describe_epoch(most=64)}")
-    began = time.perf_counter()
+    tell_start(arguments, start_entries(arguments, task, rows, start.lora, held, state.step))
+    began, tokens_before = time.perf_counter(), state.tokens
     progress = Progress(task.feed.total_steps, state.step, settings.disable_tqdm)
     watch = Watch(Run(arguments.command, task.feed.total_steps, argument_values(run)))
     page = RunPage(output_dir, {**run, "finished": False}, progress.say)
     task = replace(task, keep_margins=page.keep_margins if is_main else None)
-    log = start_log(output_dir if is_main else None, state, task.feed.total_steps, settings, watch, progress, page)
+    log = start_log(output_dir if is_main else None, state, task.feed.total_steps, arguments, watch, progress, page)
     with start.request.heed(settings.save_on_stop and settings.do_train):  # to the end: the final model is written, too
         try:
             if state.step == 0 or not settings.do_train:
@@ -256,7 +260,8 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
     page.finish()
     if state.skipped:
         say(f"{state.skipped:,} of {state.step:,} steps were left out: numbers that are not finite (on_bad_numbers skip, {INCIDENTS_FILE})")
-    tell_end(arguments, seconds, watch, start.precision.weights_dtype, task.policy.config.dtype, start.lora is not None)
+    dtypes = (task.policy.config.dtype, start.precision.weights_dtype)
+    tell_end(arguments, EndOfRun(state, seconds, state.tokens - tokens_before, read_metrics(output_dir), dtypes, rows.told), watch)
 
 
 def save_final(output_dir: Path, task: Task) -> None:

@@ -22,7 +22,7 @@ FREE_KEYS = frozenset({
     "early_stopping_threshold", "tensor_parallel_degree", "pipeline_parallel_degree", "data_parallel_degree", "sharding",
     "sharding_parallel_degree", "sequence_parallel", "lora_path", "ref_lora_path", "sample_during_eval", "n_eval_model_samples",
     "sample_data_file", "sample_max_length", "sample_temperature", "sample_reward_model", "sample_judge", "dev_split", "dataset_num_proc",
-    "dataset_cache_dir", "on_bad_row", "on_bad_numbers", "replay_step", "preempt_save_seconds", "plain_path",
+    "dataset_cache_dir", "log_level", "run_name", "on_bad_row", "on_bad_numbers", "replay_step", "preempt_save_seconds", "plain_path",
 })  # fmt: skip
 # Of these only the product counts: it is the number of rows of a step.
 BATCH_KEYS = ("per_device_train_batch_size", "gradient_accumulation_steps", "data_parallel_degree")

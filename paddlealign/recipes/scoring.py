@@ -1,7 +1,6 @@
 """What the commands that score texts share: rows in tokens, a model found and read, and what it says of each response."""
 
 import gc
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +24,7 @@ from paddlealign.models.weights import plan_loading
 from paddlealign.recipes.adapter import load_adapted, read_adapter, with_adapter
 from paddlealign.recipes.device import choose_dtype, say
 from paddlealign.recipes.rows import NO_EXAMPLES, Rows, check_shared_prompts, check_vocabulary, describe_rows, note_length
+from paddlealign.saying import shows_bars
 from paddlealign.training.precision import Precision
 from paddlealign.training.score import Scores, score_without_gradient
 
@@ -80,7 +80,7 @@ def encode_told(
     name: str, records: Sequence[Record], read: ReadReport, tokenizer: Tokenizer, chat_template: str, limits: Limits
 ) -> EncodedSet:
     """The records in tokens; what is cut and left out is told. name: of the rows, in front of the lines."""
-    encoded = encode_all(records, tokenizer, load_template(tokenizer, chat_template), limits, sys.stderr.isatty())
+    encoded = encode_all(records, tokenizer, load_template(tokenizer, chat_template), limits, shows_bars())
     for line in describe_rows(name, read, encoded.report):
         say(line)
     return encoded
@@ -123,7 +123,7 @@ def _scored_batches(model: Decoder, examples: Sequence[Example], pace: Pace) -> 
     """All examples in their order, with a bar."""
     precision = Precision(str(model.parameters()[0].dtype).removeprefix("paddle."), "O2", None)
     plan = evaluation_plan(lengths_of(examples), batch_size=pace.batch_size)
-    with tqdm(total=len(examples), unit="row", dynamic_ncols=True, disable=None) as bar:
+    with tqdm(total=len(examples), unit="row", dynamic_ncols=True, disable=not shows_bars()) as bar:
         for index in range(plan.steps):
             batch = lay(examples, plan.step(index)[0][0], pace.pad_id)
             scores = score_without_gradient(model, batch, precision)

@@ -30,6 +30,6 @@ def run(arguments: SftArguments, request: StopRequest, lock: FolderLock) -> None
         task = replace(task, sample=Sampler(arguments, start, rows, policy, prompts, judges, reference=None))
     if arguments.training.check:
         check_resume(arguments, start, hashes)
-        check_run(arguments, task, rows.train or rows.dev, rows.tokenizer, reference=None)
+        check_run(arguments, start, task, rows)
         return
     train(arguments, start, task, hashes, rows)

@@ -1,7 +1,6 @@
 """The splits of a training run as stores of encoded rows: what they follow from, where they lie, and what stands in them twice."""
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from paddlealign.data.template import Template
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.machine import available_cores, ranks_here
 from paddlealign.recipes.device import say
+from paddlealign.saying import shows_bars
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def open_splits(
     with TemporaryDirectory(prefix="paddlealign-") if hidden else _made(Path(data.dataset_cache_dir or _own_cache(arguments))) as cache:
         # Of the processes of a run one encodes and the others wait, so it may use all cores; in a check each encodes for itself.
         workers = data.dataset_num_proc or max(1, available_cores() // (ranks_here(os.environ) if hidden else 1))
-        building = Building(Path(cache), workers, sys.stderr.isatty() and not training.disable_tqdm, say)
+        building = Building(Path(cache), workers, shows_bars() and not training.disable_tqdm, say)
         for name, paths in dataset_files(data, arguments.rows, training)._asdict().items():
             if paths:
                 share = shares(arguments.rows, arguments.command) if name == "train" else None

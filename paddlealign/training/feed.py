@@ -92,6 +92,16 @@ class Feed:
             done += count
             epoch += 1
 
+    @property
+    def epoch_steps(self) -> int:
+        """Steps of the first epoch."""
+        return self._steps_of(0)
+
+    def tokens_of_a_step(self, most: int) -> tuple[float, float]:
+        """The mean tokens of a step over all ranks, and the share of padding beside them; from at most so many steps of the first epoch."""
+        found = padding_of(self._plan(0), most)
+        return found.tokens / found.steps, found.share
+
     def describe_epoch(self, most: int) -> str:
         """What the first epoch lays out over all ranks, in words, from at most so many of its steps."""
         plan = self._plan(0)

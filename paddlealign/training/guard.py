@@ -67,7 +67,7 @@ class Guard:
         self._state.skipped += 1
         self._state.skipped_in_a_row += 1
         if self._settings.on_bad_numbers == "skip" and self._state.skipped_in_a_row <= MOST_SKIPPED:
-            self._progress.say(f"{told}; left out ({self._state.skipped:,} so far, on_bad_numbers skip). {of_rows}")
+            self._progress.say(f"{told}; left out ({self._state.skipped:,} so far, on_bad_numbers skip). {of_rows}", warns=True)
             return "skip"
         many = f", {MOST_SKIPPED} steps in a row before it were left out" if self._settings.on_bad_numbers == "skip" else ""
         self._state.skipped -= 1
@@ -87,7 +87,7 @@ class Guard:
             self._spikes += 1
             if self._spikes <= _SHOWN_SPIKES:
                 last = f". Further ones are told in {INCIDENTS_FILE} only" if self._spikes == _SHOWN_SPIKES else ""
-                self._progress.say(f"step {step}: the loss is {loss:.4f}, usually {usual:.4f}. Its rows: {_some(rows)}{last}")
+                self._progress.say(f"step {step}: the loss is {loss:.4f}, usually {usual:.4f}. Its rows: {_some(rows)}{last}", warns=True)
         self._state.losses = [*self._state.losses, loss][-SPIKE_STEPS:]
 
     def _rows(self, batches: Sequence[Batch]) -> list[Any]:

@@ -47,7 +47,10 @@ def fit(
     window_start = time.perf_counter()
     best = output_dir / f"checkpoint-{state.best_step}"
     if settings.load_best_model_at_end and state.best_step and not everywhere(task.topology, best.is_dir()):
-        progress.say(f"the best checkpoint so far, of step {state.best_step}, is not in {output_dir}; the best one is chosen from here on")
+        progress.say(
+            f"the best checkpoint so far, of step {state.best_step}, is not in {output_dir}; the best one is chosen from here on",
+            warns=True,
+        )
         state.best_metric = state.best_step = None
     if state.owes:
         stop = _look(task, settings, state, log, progress, asked)

@@ -23,6 +23,7 @@ from paddlealign.models.tensor_files import read_tensors, remove_parts, write_te
 from paddlealign.parallel.collect import sum_over
 from paddlealign.parallel.pipeline import LONE_CHAIN, Chain
 from paddlealign.parallel.topology import SINGLE, Topology
+from paddlealign.saying import shows_bars
 from paddlealign.training.precision import Precision
 from paddlealign.training.reference import model_logps
 
@@ -86,7 +87,7 @@ def compute_logps(
     own, data = np.zeros_like(logps), topology.data
     to_do = [row for row in rows if np.isnan(logps[list(row)]).any()]
     done: list[int] = []  # examples since the last part
-    hide = None if show and topology.is_main else True
+    hide = not (show and topology.is_main and shows_bars())
     with tqdm(total=len(rows), initial=len(rows) - len(to_do), desc=what, unit="row", leave=False, disable=hide) as bar:
         for start in range(0, len(to_do), data.size):
             together = to_do[start : start + data.size]

@@ -1,4 +1,4 @@
-"""What a run leaves for people and for programs to read: metrics.jsonl always, VisualDL when asked for."""
+"""What a run leaves for people and for programs to read: metrics.jsonl always, and what goes wrong in incidents.jsonl."""
 
 import errno
 import json
@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 from paddlealign.arguments.paths import INCIDENTS_FILE, METRICS_FILE
 from paddlealign.models.tensor_files import write_bytes
+from paddlealign.training.viewers import Lines, Viewers
 
 
 class RunLog:
@@ -23,32 +24,32 @@ class RunLog:
         self,
         output_dir: Path | None,
         first_step: int,
-        report_to: str,
+        open_viewers: Callable[[Lines], Viewers] | None = None,
         hear: Callable[[dict[str, Any]], None] = lambda line: None,
         tell: Callable[[str], None] = print,
         repeats: tuple[str, ...] = (),
     ) -> None:
         """Open the log. first_step: lines of later steps are left over from a run that went on after its last checkpoint; they go.
 
-        output_dir: None where another process writes the run's log. hear: is told each line that this process writes. tell: is told what
-        cannot be written. repeats: lines of ``first_step`` that hold one of these names will be written again, so they go, too.
+        output_dir: None where another process writes the run's log. open_viewers: of those that get the lines, too. hear: is told each line
+        that this process writes. tell: is told what cannot be written. repeats: lines of ``first_step`` that hold one of these names will
+        be written again, so they go, too.
         """
         self._hear, self._tell = hear, tell
         self._file: BinaryIO | None = None
-        self._visualdl = None
+        self._viewers: Viewers | None = None
         self._told = False
         if output_dir is None:
             return
         self._path = output_dir / METRICS_FILE
-        kept = [line for line in _lines(self._path) if line.get("step", 0) <= first_step] if first_step else []
+        before = _lines(self._path) if first_step else []
+        kept = [line for line in before if line.get("step", 0) <= first_step]
         kept = [line for line in kept if line.get("step") != first_step or not any(name in line for name in repeats)]
         write_bytes(self._path, b"".join(json.dumps(line).encode() + b"\n" for line in kept))
         self._waiting: list[bytes] = []  # lines that could not be written yet; no others are held, however long the run
         self._file = self._path.open("a+b", buffering=0)
-        if report_to == "visualdl":
-            from visualdl import LogWriter  # here, since it takes a second to import
-
-            self._visualdl = LogWriter(logdir=str(output_dir / "visualdl"))
+        if open_viewers is not None:
+            self._viewers = open_viewers(Lines(kept, before))
 
     def write(self, values: dict[str, Any]) -> None:
         """Append one line. values must hold "step"; numbers only otherwise. A number that is not finite becomes null: JSON has none."""
@@ -62,14 +63,8 @@ class RunLog:
             if not self._told:
                 self._tell(f"note: {self._path} cannot be written: {error.strerror}; the run goes on, and its lines follow when they can")
             self._told = True
-        if self._visualdl is not None:
-            try:
-                for name, value in values.items():
-                    if name != "step":
-                        self._visualdl.add_scalar(tag=name, value=value, step=values["step"])
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is not worth a run
-                self._tell(f"note: visualdl is written no further: {error}; the run goes on, and metrics.jsonl has all lines")
-                self._visualdl = None
+        if self._viewers is not None:
+            self._viewers.add(line)
         self._hear(values)
 
     def _append(self) -> None:
@@ -106,8 +101,8 @@ class RunLog:
         self.sync()
         if self._file is not None:
             self._file.close()
-        if self._visualdl is not None:
-            self._visualdl.close()
+        if self._viewers is not None:
+            self._viewers.close()
 
 
 def _whole_lines(file: BinaryIO) -> list[bytes]:

@@ -68,7 +68,7 @@ def main() -> None:
         everywhere(topology, True)
         spoilt = dataclasses.replace(objective, loss=loss)
         task = Task(policy, optimizer, FLOAT32, spoilt, feed, objective, list, {}, topology, chain, sharding)
-        log = RunLog(output if topology.is_main else None, 0, "none")
+        log = RunLog(output if topology.is_main else None, 0)
         try:
             fit(task, settings, state, log, Progress(STEPS, 0, disable=True))
         except Stopped as stopped:

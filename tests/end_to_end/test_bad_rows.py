@@ -46,7 +46,7 @@ def test_training(model: Path, rows: Path, tmp_path: Path, capsys: pytest.Captur
     assert not out.exists()
     assert main("sft", [*words, "--on_bad_row", "skip"]) == 0
     said = capsys.readouterr().out
-    assert "train: 2 of 4 rows" in said and f"train: skipped 1 bad: tgt is empty. (first: {rows}:4)" in said
+    assert "  train      2 of 4 rows" in said and f"train: skipped 1 bad: tgt is empty. (first: {rows}:4)" in said
     assert f"dev: skipped 1 bad: tgt is empty. (first: {rows}:4)" in said and f"4 skipped rows are in {out / 'refused.jsonl'}" in said
     found = kept(out / "refused.jsonl")
     assert [it["source"] for it in found] == [f"{rows}:2:15", f"{rows}:4"] * 2

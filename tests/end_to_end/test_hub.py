@@ -35,7 +35,7 @@ def test_a_run_starts_from_filled_caches(tmp_path: Path, run_command):
     done = run_command(["sft_main.py", *words], cwd=tmp_path, environment=caches)
     assert done.code == 0 and "Retrying" not in done.err, done.err
     assert f"note: model_name_or_path: org/tiny is read from {model / 'snapshots' / revision}" in done.out
-    assert "train: 8 of 8 rows from 1 file (sums-train.arrow)" in done.out and "dev: 4 of 4 rows from 1 file" in done.out
+    assert "  train      8 of 8 rows from 1 file (sums-train.arrow)" in done.out and "  dev        4 of 4 rows from 1 file" in done.out
     assert (tmp_path / "o/model.safetensors").is_file()
     told = json.loads((tmp_path / "o/run.json").read_text())
     assert "org/sums" in json.dumps(told["arguments"])

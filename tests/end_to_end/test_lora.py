@@ -316,4 +316,4 @@ def test_check_counts_the_adapter_only(base: Path, tmp_path: Path, capsys: pytes
     for lora in ("true", "false"):
         assert train("sft", base, tmp_path / "out", "--check", "true", "--lora", lora) == 0
         told[lora] = capsys.readouterr().out
-    assert "adapter: 7,552 of" in told["true"] and "check passed" in told["true"] and "adapter: " not in told["false"]
+    assert "  adapter    7,552 of" in told["true"] and "check passed" in told["true"] and "  adapter " not in told["false"]

@@ -203,19 +203,12 @@ def test_a_plain_run_prints_our_lines_alone(checkpoint: Path, tmp_path: Path):
     command = [sys.executable, str(ROOT / "sft_main.py"), *words("sft", checkpoint, tmp_path, tmp_path / "out", "--do_eval")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
-    known = (
-        "machine: ",
-        "arguments of ",
-        " ",
-        "note: ",
-        "train: ",
-        "dev: ",
-        "step ",
-        "eval ",
-        "saved ",
-        "what the curves ",
-        "done in ",
-        "the run's page: ",
-    )
-    assert [line for line in done.stdout.splitlines() if line and not line.startswith(known)] == []
+    known = ("machine: ", " ", "note: ", "train: ", "dev: ", "step ", "eval ", "saved ", "what the curves ", "done in ", "next:")
+    lines = done.stdout.splitlines()
+    block = lines[lines.index("sft_main.py") :]
+    assert [line for line in lines if line and not line.startswith(known) and line != "sft_main.py"] == []
+    labels = [line.split()[0] for line in block if line.startswith("  ") and line[2] != " "]
+    start = ["model", "train", "dev", "layout", "a", "steps", "saves", "evaluates", "memory", "output", "arguments"]
+    assert labels[: len(start)] == start and next(n for n, line in enumerate(block) if line.startswith(("step ", "eval "))) <= 25
+    assert [line for line in block if line.startswith("  page ")] == [f"  page       {tmp_path / 'out' / 'report.html'}"]
     assert all(word not in done.stdout for word in ("Warning", "[   DEBUG]", "INFO"))

@@ -52,7 +52,7 @@ def train(data: list[Example], objective: Objective, folder: Path) -> list[dict[
         output_dir=str(folder), logging_steps=1, save_strategy="no", learning_rate=keys["learning_rate"], warmup_steps=keys["warmup_steps"],
         max_grad_norm=keys["max_grad_norm"],
     )  # fmt: skip
-    log = RunLog(folder, 0, "none")
+    log = RunLog(folder, 0)
     fit(Task(policy, optimizer, FLOAT32, objective, feed, objective, list, {}), settings, TrainState(), log, Progress(30, 0, disable=True))
     log.close()
     return read_metrics(folder)

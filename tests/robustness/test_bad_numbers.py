@@ -79,7 +79,7 @@ class Run:
             source_of=lambda example: f"rows.jsonl:{example + 1}",
         )
         self.folder.mkdir(exist_ok=True)
-        log = RunLog(self.folder, self.state.step, "none")
+        log = RunLog(self.folder, self.state.step)
         try:
             self.state = fit(task, settings, self.state, log, Progress(task.feed.total_steps, self.state.step, disable=True))
         finally:

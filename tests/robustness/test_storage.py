@@ -32,6 +32,7 @@ from paddlealign.training.manifest import MANIFEST_FILE, find_damage
 from paddlealign.training.reference_cache import read_cache, settle_cache, write_cache, write_part
 from paddlealign.training.run_folder import choose_resume, list_checkpoints, prune_checkpoints
 from paddlealign.training.run_log import RunLog, read_metrics
+from paddlealign.training.viewers import About, Viewers, VisualDL
 from tests.small_runs import FLOAT32, MODEL, ROOT, character_checkpoint, optimizer_of, train
 
 
@@ -260,7 +261,7 @@ def test_parts_of_a_table_that_is_whole_are_taken_away(tmp_path: Path):
 
 def test_a_full_disk_costs_the_run_log_no_line(tmp_path: Path):
     told: list[str] = []
-    log = RunLog(tmp_path, 0, "none", tell=told.append)
+    log = RunLog(tmp_path, 0, None, tell=told.append)
     line = {"step": 1, "loss": 0.123456789}
     log.write(line)
     with files_end_at((tmp_path / "metrics.jsonl").stat().st_size + 10):
@@ -279,20 +280,20 @@ def test_a_full_disk_costs_the_run_log_no_line(tmp_path: Path):
 
 def test_a_kill_while_the_run_log_is_opened_loses_no_line(tmp_path: Path):
     """The lines of an earlier start are written anew beside the file, not over it."""
-    log = RunLog(tmp_path, 0, "none")
+    log = RunLog(tmp_path, 0)
     for step in range(1, 9):
         log.write({"step": step, "loss": 1.0})
     log.close()
     before = (tmp_path / "metrics.jsonl").read_bytes()
     with files_end_at(100), pytest.raises(UserError, match=r"metrics\.jsonl: cannot be written"):
-        RunLog(tmp_path, 6, "none")
+        RunLog(tmp_path, 6)
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
 
 def test_what_is_done_again_at_the_checkpoint_stands_once(tmp_path: Path):
     """An evaluation after the last checkpoint, at its very step, is made again by a resume."""
     for _ in range(2):
-        log = RunLog(tmp_path, 0 if not (tmp_path / "metrics.jsonl").exists() else 4, "none", repeats=("eval_loss",))
+        log = RunLog(tmp_path, 0 if not (tmp_path / "metrics.jsonl").exists() else 4, repeats=("eval_loss",))
         if not read_metrics(tmp_path):
             log.write({"step": 4, "loss": 1.0})
         log.write({"step": 4, "eval_loss": 2.0})
@@ -302,12 +303,12 @@ def test_what_is_done_again_at_the_checkpoint_stands_once(tmp_path: Path):
 
 def test_a_second_run_log_that_fails_is_told_and_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     told: list[str] = []
-    log = RunLog(tmp_path, 0, "visualdl", tell=told.append)
 
-    def fail(**_: object) -> None:
+    def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(log._visualdl, "add_scalar", fail)
+    monkeypatch.setattr(VisualDL, "add", fail)
+    log = RunLog(tmp_path, 0, lambda lines: Viewers(["visualdl"], tmp_path, About(), lines, told.append))
     for step in (1, 2):
         log.write({"step": step, "loss": 1.0})
     log.close()

@@ -173,6 +173,9 @@ def test_what_follows_from_other_keys(tmp_path):
     assert run(tmp_path, resume_from_checkpoint=True).training.resume_from_checkpoint == "true"
     assert run(tmp_path, resume_from_checkpoint=False).training.resume_from_checkpoint is None
     assert run(tmp_path, report_to=["visualdl"]).training.report_to == "visualdl"
+    assert run(tmp_path, report_to="wandb, tensorboard,wandb", run_name="x").training.report_to == "wandb,tensorboard"
+    assert "Not read in this run: run_name (report_to does not name wandb)." in run(tmp_path, run_name="x").notes
+    assert [run(tmp_path, log_level=given).screen.log_level for given in ("passive", "critical", "debug")] == ["info", "error", "debug"]
     assert run(tmp_path, chat_template="None").data.chat_template == "none"
 
 

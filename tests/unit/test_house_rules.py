@@ -22,6 +22,8 @@ NOT_IMPORTED = {"pip", "setuptools", "mypy", "ruff", "pytest-timeout", "pytest-x
 # The golden files were made once with these, and TRL is measured with them; they are no part of the environment.
 OF_ANOTHER_ENVIRONMENT = {"peft", "safetensors", "torch", "transformers", "trl"}
 RUN_IN_ANOTHER = ("scripts/golden", "scripts/benchmark/peers")
+# What a user may add: refused in plain words where it is missing, and in requirements-dev.in for the tests.
+OPTIONAL = {"wandb"}
 # What only those need who work on the project: these files may import what requirements-dev.in names.
 FOR_DEVELOPERS = ("scripts/api_pages.py",)
 
@@ -202,7 +204,7 @@ def test_what_is_imported_is_named_in_requirements_in_and_the_other_way_round():
     unnamed = {
         f"{path.relative_to(ROOT)}: {package}"
         for path, packages in used.items()
-        for package in packages - names_of("requirements.in") - (OF_ANOTHER_ENVIRONMENT if is_run_apart(path) else set())
+        for package in packages - names_of("requirements.in") - (OF_ANOTHER_ENVIRONMENT if is_run_apart(path) else OPTIONAL)
     }
     assert not unnamed, f"imported, but not named in requirements.in: {sorted(unnamed)}"
     tests = developers.union(*map(imported_packages, python_files("tests")))

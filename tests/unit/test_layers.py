@@ -21,7 +21,7 @@ LEVELS = [
     {"convert", "export", "plan"},  # paddlealign/export.py and its like: commands, as sft_main.py is
 ]
 LEVEL_OF = {folder: level for level, folders in enumerate(LEVELS) for folder in folders}
-FOR_ALL = {"", "errors", "versions", "machine"}  # "" is the package itself: __version__
+FOR_ALL = {"", "errors", "versions", "machine", "saying"}  # "" is the package itself: __version__
 FRAMEWORKS = {"paddle", "paddlenlp"}
 WITHOUT_FRAMEWORK = {"data", "arguments", *FOR_ALL}
 OBJECTIVES_MAY_IMPORT = {"paddle", "numpy", "paddlealign"} | sys.stdlib_module_names

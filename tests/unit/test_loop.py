@@ -83,7 +83,7 @@ class Run:
             max_steps=-1,
         )
         self.output_dir.mkdir(exist_ok=True)
-        log = RunLog(self.output_dir, self.state.step, "none")
+        log = RunLog(self.output_dir, self.state.step)
         objective = sft_objective()
         task = Task(self.policy, optimizer, FLOAT32, objective, feed, objective, list, {})
         self.state = fit(task, settings, self.state, log, Progress(feed.total_steps, self.state.step, disable=True))
@@ -291,7 +291,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_leaves_the_weights(tmp_
 
     loss.calls = 0
     broken = dataclasses.replace(objective, loss=loss)
-    log = RunLog(tmp_path, 0, "none")
+    log = RunLog(tmp_path, 0)
     settings = TrainingArguments(output_dir=str(tmp_path), logging_steps=1, learning_rate=1e-3)
     task = Task(policy, optimizer, FLOAT32, broken, feed, objective, list, {})
     state = TrainState()

@@ -16,7 +16,7 @@ from paddlealign.training.run_log import METRICS_FILE, IncidentLog, RunLog, read
 
 
 def write(folder: Path, first_step: int, steps: range) -> None:
-    log = RunLog(folder, first_step, "none")
+    log = RunLog(folder, first_step)
     for step in steps:
         log.write({"step": step, "loss": 1 / step})
     log.close()
@@ -31,7 +31,7 @@ def test_lines_are_json_in_order(tmp_path: Path):
 
 
 def test_each_line_is_there_as_soon_as_it_is_written(tmp_path: Path):
-    log = RunLog(tmp_path, 0, "none")
+    log = RunLog(tmp_path, 0)
     log.write({"step": 1, "loss": 2.0})
     assert read_metrics(tmp_path) == [{"step": 1, "loss": 2.0}]
     log.close()
@@ -47,11 +47,11 @@ def test_a_resume_takes_back_the_lines_behind_its_checkpoint(tmp_path: Path, tor
 
 
 def test_an_evaluation_at_the_checkpoint_stays(tmp_path: Path):
-    log = RunLog(tmp_path, 0, "none")
+    log = RunLog(tmp_path, 0)
     for line in ({"step": 4, "loss": 1.0}, {"step": 4, "eval_loss": 2.0}, {"step": 5, "loss": 0.5}):
         log.write(line)
     log.close()
-    RunLog(tmp_path, 4, "none").close()
+    RunLog(tmp_path, 4).close()
     assert read_metrics(tmp_path) == [{"step": 4, "loss": 1.0}, {"step": 4, "eval_loss": 2.0}]
 
 
@@ -64,10 +64,10 @@ def test_a_new_run_starts_an_empty_log(tmp_path: Path):
 def test_who_listens_is_told_each_line_that_is_written(tmp_path: Path):
     heard: list[dict] = []
     for folder in (tmp_path, None):  # None: another process writes, and speaks
-        log = RunLog(folder, 0, "none", heard.append)
+        log = RunLog(folder, 0, None, heard.append)
         log.write({"step": 1, "loss": 2.0})
         log.close()
-    RunLog(tmp_path, 1, "none", heard.append).close()  # lines of an earlier start were heard
+    RunLog(tmp_path, 1, None, heard.append).close()  # lines of an earlier start were heard
     assert heard == [{"step": 1, "loss": 2.0}] and len(read_metrics(tmp_path)) == 1
 
 
@@ -95,27 +95,15 @@ def test_a_long_log_takes_little_memory(tmp_path: Path):
 
 def test_numbers_come_back_bit_for_bit(tmp_path: Path):
     value = 0.1 + 0.2
-    log = RunLog(tmp_path, 0, "none")
+    log = RunLog(tmp_path, 0)
     log.write({"step": 1, "loss": value})
     log.close()
-    RunLog(tmp_path, 1, "none").close()  # rewritten once
+    RunLog(tmp_path, 1).close()  # rewritten once
     assert read_metrics(tmp_path)[0]["loss"] == value
 
 
-def test_visualdl_gets_every_number_when_asked(tmp_path: Path):
-    log = RunLog(tmp_path, 0, "visualdl")
-    log.write({"step": 3, "loss": 0.5, "rewards/margins": 0.25})
-    log.close()
-    from visualdl import LogReader
-
-    (events,) = (tmp_path / "visualdl").glob("vdlrecords.*.log")
-    reader = LogReader(file_path=str(events))
-    found = {tag: [(item.id, item.value) for item in reader.get_data("scalar", tag)] for tag in reader.get_tags()["scalar"]}
-    assert found == {"loss": [(3, 0.5)], "rewards/margins": [(3, 0.25)]}
-
-
 def test_a_number_that_is_not_finite_is_null(tmp_path: Path):
-    log = RunLog(tmp_path, 0, "none")
+    log = RunLog(tmp_path, 0)
     log.write({"step": 1, "loss": float("nan"), "grad_norm": float("inf")})
     log.close()
     assert read_metrics(tmp_path) == [{"step": 1, "loss": None, "grad_norm": None}]

@@ -284,4 +284,4 @@ def _take_times(reading: Reading) -> None:
     if "log_interval" not in reading.entries:
         reading.take("log_interval", "logging_steps", 1 if reading.command != "dpo" else 16)
     if reading.get("enable_tensorboard") is True:
-        reading.take("enable_tensorboard", "report_to", "visualdl", "VisualDL in TensorBoard's place")
+        reading.take("enable_tensorboard", "report_to", "tensorboard", "event files of the same kind")

@@ -47,7 +47,7 @@ IGNORED_SECTIONS = {
     "buffer.trainer_input.sft_warmup_dataset": "read with sft_warmup_steps only",
     "data_processor": "works on rollouts there; rows are read as they are here",
     "service": "services of the explorer",
-    "monitor": "the run log is output_dir/metrics.jsonl here, and report_to visualdl beside it",
+    "monitor": "the run log is output_dir/metrics.jsonl here, and report_to names viewers beside it",
     "log": "the run log is output_dir/metrics.jsonl here",
     "ray_namespace": "there is no Ray here; paddle.distributed.launch starts the processes",
     "cluster.ray_address": "there is no Ray here; paddle.distributed.launch starts the processes",

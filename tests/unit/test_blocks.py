@@ -1,0 +1,96 @@
+"""The blocks at the start and the end of a run: what to run next can be run, long lists are cut, and the best evaluation is found."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluate import TASKS
+from paddlealign.arguments import parse
+from paddlealign.arguments.show import labelled, render_changed
+from paddlealign.recipes.next_commands import PAIRS, next_commands
+from paddlealign.recipes.run_words import EndOfRun, best_text, end_entries
+from paddlealign.recipes.start_block import arguments_text, evaluates_text, saves_text
+from paddlealign.training.checkpoint import TrainState
+from tests.least_arguments import run
+
+SCRIPTS = {"predict.py": "predict", "dpo_main.py": "dpo", "paddlealign.export": "export"}
+
+
+def parsed(command: str) -> Any:
+    """The arguments of a command that a user copies."""
+    python, first, *words = shlex.split(command)
+    assert python == "python"
+    if first == "-m":
+        first, *words = words
+    return parse(TASKS[words[0]], words[1:], {}) if first == "evaluate.py" else parse(SCRIPTS[first], words, {})  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    ("command", "lora", "wanted"),
+    [
+        ("sft", False, ["predict", "evaluate_perplexity", "export", "dpo"]),
+        ("sft", True, ["predict", "evaluate_perplexity", "export", "dpo"]),
+        ("reward", False, ["evaluate_rewards", "export"]),
+        ("reward", True, ["evaluate_rewards"]),
+        ("dpo", False, ["predict", "evaluate_compare", "export"]),
+        ("dpo", True, ["predict", "evaluate_compare", "export"]),
+    ],
+)
+def test_what_to_run_next_are_commands_that_can_be_read(tmp_path: Path, command: str, lora: bool, wanted: list[str]):
+    output = str(tmp_path / "out put")
+    arguments = run(tmp_path, command, output_dir=output, model_name_or_path="base", lora=lora, chat_template="none")
+    found = [parsed(text) for text, _ in next_commands(arguments, Path("my rows/dev.json"), "bfloat16", "float32")]
+    assert [it.command for it in found] == wanted
+    for it in found:
+        of_adapter = lora and it.command != "dpo"
+        assert it.model.model_name_or_path == ("base" if of_adapter else f"{output}-merged" if lora else output)
+        assert it.command == "dpo" or it.adapter.lora_path == (output if lora else None)
+        if it.command.startswith("evaluate"):
+            section = it.comparison if it.command == "evaluate_compare" else it.scoring
+            assert section.data_file == "my rows/dev.json" and Path(section.output_file).parent == Path(output)
+            assert section.chat_template == "none"
+    told = " ".join(text for text, _ in next_commands(arguments, None, "float32", "float32"))
+    assert ("evaluate.py" in told) == (command == "reward") and ("export" in told) == (lora and command != "reward") and (PAIRS in told) == (command != "dpo")
+
+
+def test_the_arguments_that_are_not_defaults_are_shown_and_a_long_list_is_cut(tmp_path: Path):
+    arguments = run(tmp_path, seed=7, output_dir="out", train_dataset_path=["rows.jsonl"], max_grad_norm=1.0)
+    text = arguments_text(arguments).replace("\u00a0", " ")
+    assert "seed 7" in text and "train_dataset_path [rows.jsonl]" in text and "max_grad_norm" not in text
+    assert text.endswith("(all: out/run.json, or --log_level debug)") and " more " not in text
+    files = [f"folder/rows-{number:03}.jsonl" for number in range(40)]
+    cut = arguments_text(run(tmp_path, seed=7, output_dir="out", train_dataset_path=files, learning_rate=1e-3)).replace("\u00a0", " ")
+    assert len(cut) < 600 and ", and " in cut and "rows-039" not in cut
+    assert "seed 7" in render_changed(arguments) and "max_grad_norm" not in render_changed(arguments)
+    assert all(len(line) <= 118 for line in labelled("arguments", arguments_text(arguments)).splitlines())
+
+
+def test_when_a_run_saves_and_evaluates(tmp_path: Path):
+    plain = run(tmp_path, save_steps=1500, logging_steps=7, do_eval=True, dev_dataset_path="dev.jsonl")
+    assert (saves_text(plain), evaluates_text(plain)) == ("a checkpoint every 1,500 steps", "once, at the end")
+    each = run(tmp_path, save_strategy="epoch", evaluation_strategy="steps", eval_steps=5, dev_dataset_path="dev.jsonl")
+    assert (saves_text(each), evaluates_text(each)) == ("a checkpoint after each epoch", "every 5 steps")
+
+
+def test_the_end_block_has_both_ends_of_the_figures_and_the_best_evaluation(tmp_path: Path):
+    rows = [
+        {"step": 1, "loss": 2.0, "accuracy": 0.25, "memory_gib": 1.5},
+        {"step": 1, "eval_loss": 1.75, "eval_accuracy": 0.5},
+        {"step": 2, "loss": 1.0, "accuracy": 0.75, "memory_gib": 1.25},
+        {"step": 2, "eval_loss": 1.875, "eval_accuracy": 0.625},
+    ]
+    state = TrainState(step=2, best_step=1, best_metric=1.75)
+    arguments = run(tmp_path, output_dir=str(tmp_path / "out"))
+    end = EndOfRun(state, 10.0, 12_340, rows, ("float32", "float32"), {})
+    told = dict(end_entries(arguments, end))
+    assert told["speed"].startswith("1,234 tokens/s") and told["memory"] == "at most 1.50 GiB"
+    assert told["train"] == "loss 2.0000 to 1.0000, accuracy 0.250 to 0.750"
+    assert told["dev"] == "loss 1.7500 to 1.8750, accuracy 0.500 to 0.625"
+    assert told["best"].startswith("eval loss 1.7500 at step 1, of which no checkpoint was kept")
+    (tmp_path / "out" / "checkpoint-1").mkdir(parents=True)
+    assert best_text(arguments, end) == f"eval loss 1.7500 at step 1: {tmp_path / 'out' / 'checkpoint-1'}"
+    assert best_text(arguments, EndOfRun(TrainState(), 1.0, 1, [], ("", ""), {})).startswith("no evaluation")
+    none = dict(end_entries(arguments, EndOfRun(state, 1.0, 1, [{"step": 1, "loss": None}], ("", ""), {})))
+    assert none["train"] == "loss not a number" and "dev" not in none
