@@ -102,7 +102,7 @@ def steps_text(task: Task, done: int) -> str:
     """How many steps, and how often the rows are passed."""
     total, of_epoch = task.feed.total_steps, task.feed.epoch_steps
     begun = f", {done:,} of them done" if done else ""
-    return f"{total:,}, {total / of_epoch:.2f} epochs of {of_epoch:,} steps{begun}"
+    return f"{total:,}, {total / of_epoch:.3g} epochs of {of_epoch:,} steps{begun}"
 
 
 def saves_text(arguments: TrainArguments) -> str:
