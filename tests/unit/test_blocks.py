@@ -52,7 +52,11 @@ def test_what_to_run_next_are_commands_that_can_be_read(tmp_path: Path, command:
             assert section.data_file == "my rows/dev.json" and Path(section.output_file).parent == Path(output)
             assert section.chat_template == "none"
     told = " ".join(text for text, _ in next_commands(arguments, None, "float32", "float32"))
-    assert ("evaluate.py" in told) == (command == "reward") and ("export" in told) == (lora and command != "reward") and (PAIRS in told) == (command != "dpo")
+    assert (
+        ("evaluate.py" in told) == (command == "reward")
+        and ("export" in told) == (lora and command != "reward")
+        and (PAIRS in told) == (command != "dpo")
+    )
 
 
 def test_the_arguments_that_are_not_defaults_are_shown_and_a_long_list_is_cut(tmp_path: Path):

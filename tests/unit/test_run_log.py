@@ -74,7 +74,7 @@ def test_who_listens_is_told_each_line_that_is_written(tmp_path: Path):
 def test_a_long_log_takes_little_memory(tmp_path: Path):
     # Of each figure two numbers are held, not a line, and not an object.
     line = {f"rewards/{number}": number / 7 for number in range(20)}
-    log = RunLog(tmp_path, 0, "none")
+    log = RunLog(tmp_path, 0)
     tracemalloc.start()
     for step in range(1, 4001):
         log.write({"step": step, **line})
