@@ -4,7 +4,8 @@
 #   bash scripts/test.sh                        everything
 #   bash scripts/test.sh tests/unit -k order    some of the tests
 #
-# Test files are shared out to one process per core, four at most; within a file the order is the file's.
+# Test files are shared out to one process per core, four at most, in the order of tests/conftest.py: left to itself, xdist begins with the files
+# of many tests, and so ends with the quickstart, minutes long, while the other processes have nothing to do. Within a file the order is the file's.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -35,5 +36,5 @@ check "mypy" "$python" -m mypy --no-error-summary paddlealign
 if [[ ${#failed[@]} -gt 0 ]]; then printf 'FAILED: %s\n' "${failed[@]}"; fi
 
 # pytest is last, and so is its summary line.
-"$python" -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile "$@" || failed+=(pytest)
+"$python" -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@" || failed+=(pytest)
 [[ ${#failed[@]} -eq 0 ]]

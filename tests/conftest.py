@@ -29,6 +29,15 @@ settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "deterministic"))
 
 
+# These take minutes. They begin first, while there is work for the other processes beside them.
+LONGEST = ("test_quickstart.py", "test_equality.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, the others in their order. xdist keeps it with ``--no-loadscope-reorder``."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 class CommandResult(NamedTuple):
     """What a finished command left: exit code, stdout and stderr."""
 

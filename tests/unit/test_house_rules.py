@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ STRANGE_WORDS = {
 }
 
 
+@cache
 def tracked_files() -> list[Path]:
     """What git holds or would add; everything but environments and caches where there is no git."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
@@ -59,6 +61,7 @@ def python_files(*folders: str) -> list[Path]:
     return [path for path in found if ("" if path.parent == ROOT else path.relative_to(ROOT).parts[0]) in folders]
 
 
+@cache
 def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
@@ -121,6 +124,7 @@ def requirements_of(name: str) -> list[Requirement]:
     return [Requirement(line) for line in lines if line]
 
 
+@cache
 def names_of(name: str) -> set[str]:
     return {canonicalize_name(requirement.name) for requirement in requirements_of(name)}
 
