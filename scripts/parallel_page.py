@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,15 +46,15 @@ class Figures(NamedTuple):
 LIMITS = Figures(losses=1e-5, norms=1e-5, evaluation=1e-5, gradients=1e-5, weights=1e-4)
 
 
-def train(layout: str, folder: Path, resume_from: Path | None = None) -> dict[str, Run]:
-    """Train everything under one layout, or go on from what was saved under another; by the run's name what ranks_training.py found."""
+def train(layout: str, folder: Path, runs: Sequence[str] = RUNS, resume_from: Path | None = None) -> dict[str, Run]:
+    """Train under one layout, or go on from what was saved under another; by the run's name what ranks_training.py found."""
     folder.mkdir(parents=True)
-    words = [layout, str(folder), *([] if resume_from is None else [str(resume_from)])]
+    words = [layout, str(folder), ",".join(runs), *([] if resume_from is None else [str(resume_from)])]
     if layout == SINGLE:
         subprocess.run([sys.executable, str(SCRIPT), *words], check=True, timeout=300, env={**os.environ, "PYTHONPATH": str(ROOT)})
     else:
         run_ranks(SCRIPT, LAYOUTS[layout].ranks, *words, timeout=300)
-    return {run: dict(np.load(folder / f"{run}.npz")) for run in RUNS}
+    return {run: dict(np.load(folder / f"{run}.npz")) for run in runs}
 
 
 def difference(found: Run, expected: Run, steps: slice = slice(None)) -> Figures:

@@ -39,3 +39,17 @@ LAYOUTS = {
     "PP2 x DP2, sharding stage 3": Layout(pipeline=2, data=2, shards=2, stage=3),
     "DP4, sharding stage 2 in twos": Layout(data=4, shards=2, stage=2),
 }
+# Which method goes with which model, by layout: each layout trains every model and every method once, and those that share a degree or a
+# stage take other pairs in turn. scripts/parallel_page.py trains all ten runs under each.
+_TURNS = {
+    "TP2": 0, "TP2, sequence parallel": 1, "PP2": 1, "DP2": 0, "DP2, sharding stage 1": 1, "DP2, sharding stage 2": 2,
+    "DP2, sharding stage 3": 1, "TP2 x PP2, sequence parallel": 2, "TP2 x DP2, sharding stage 2": 0, "PP2 x DP2, sharding stage 3": 0,
+    "DP4, sharding stage 2 in twos": 1,
+}  # fmt: skip
+
+
+def some_runs(layout: str) -> tuple[tuple[str, str], ...]:
+    """The four of RUNS that tell a layout's faults: three pairs of a model and a method, and the reward model."""
+    methods = ("sft", "dpo", "frozen")
+    pairs = [(model, methods[(place + _TURNS[layout]) % 3]) for place, model in enumerate(MODELS)]
+    return (*pairs, RUNS[-1])

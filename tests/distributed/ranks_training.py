@@ -1,6 +1,6 @@
 """What each rank runs for test_equality.py: models trained by SFT and DPO, and one for rewards, under one layout; saved midway, or resumed.
 
-    ranks_training.py LAYOUT FOLDER [RESUME_FROM]
+    ranks_training.py LAYOUT FOLDER RUN,RUN... [RESUME_FROM]
 
 The main rank writes FOLDER/<model> <objective>.npz: losses, norms, evaluation, the first step's gradients and the last weights, all whole;
 of SFT also what the trained model answers.
@@ -37,7 +37,7 @@ from paddlealign.training.reference_cache import compute_logps
 from paddlealign.training.share import load_share
 from paddlealign.training.step import accumulate_gradients, apply_gradients, evaluate
 from paddlealign.training.whole import whole_tensors
-from tests.distributed.layouts import LAYOUTS, RESPONSES, RUNS, Layout
+from tests.distributed.layouts import LAYOUTS, RESPONSES, Layout
 from tests.small_runs import FLOAT32, GOLDEN, dpo_objective, examples
 
 RATE, BETA = 5e-4, 0.1
@@ -130,16 +130,17 @@ def whole(policy: Decoder, topology: Topology, sharding: Sharding, what: str) ->
 
 
 def main() -> None:
-    """Train every model with every objective."""
-    name, folder, *resume_from = sys.argv[1:]
+    """Train the models by the methods that are asked for."""
+    name, folder, runs, *resume_from = sys.argv[1:]
     layout = LAYOUTS[name]
     paddle.set_device("cpu")
     topology = start(layout.tensor, layout.pipeline, layout.data, layout.shards)
     chain = connect(topology.pipeline)
-    for name, objective in RUNS:
+    for run in runs.split(","):
+        name, objective = run.split()
         found = train(name, objective, layout, topology, chain, Path(folder), Path(resume_from[0]) if resume_from else None)
         if topology.is_main:
-            np.savez(Path(folder) / f"{name} {objective}.npz", **found)
+            np.savez(Path(folder) / f"{run}.npz", **found)
     everywhere(topology, True)  # nobody leaves before the last is done
 
 

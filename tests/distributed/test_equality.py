@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from scripts.parallel_page import LIMITS, ROOT, RUNS, Figures, Run, difference, faults, largest, read_table, train
-from tests.distributed.layouts import LAYOUTS, SINGLE
+from tests.distributed import layouts
+from tests.distributed.layouts import LAYOUTS, SINGLE, some_runs
 from tests.distributed.ranks_training import SAVED_AT
 
 
@@ -20,15 +21,30 @@ def single(folder: Path) -> dict[str, Run]:
     return train(SINGLE, folder / SINGLE)
 
 
+def runs_of(layout: str) -> list[str]:
+    """The runs that the layout is held to one process by: four of the ten, each model and each method among them."""
+    return [f"{model} {method}" for model, method in some_runs(layout)]
+
+
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != SINGLE])
 def test_a_layout_trains_what_one_process_trains_as_the_page_says(folder: Path, single: dict[str, Run], layout: str) -> None:
-    found = train(layout, folder / layout)
-    for run in RUNS:
+    found = train(layout, folder / layout, runs_of(layout))
+    for run in found:
         assert len(found[run]["losses"]) == 20
         assert found[run].keys() == single[run].keys()
         assert np.array_equal(found[run].get("answers"), single[run].get("answers")), run
-    figures = largest([difference(found[run], single[run]) for run in RUNS])
+    figures = largest([difference(found[run], single[run]) for run in found])
     assert not faults(layout, figures, read_table((ROOT / "docs" / "parallel.md").read_text("utf-8")))
+
+
+def test_the_layouts_together_train_every_model_by_every_method() -> None:
+    """Of those with a degree in common, too: a model's layers are cut by tensor, rows by data, and its chain by pipeline."""
+    for degree in ("tensor", "pipeline", "data"):
+        names = [name for name, layout in LAYOUTS.items() if getattr(layout, degree) > 1]
+        assert {run for name in names for run in some_runs(name)} == set(layouts.RUNS), degree
+    for name in LAYOUTS.keys() - {SINGLE}:
+        models, methods = zip(*some_runs(name), strict=True)
+        assert set(models) == set(layouts.MODELS) and set(methods) == set(layouts.RESPONSES), name
 
 
 def test_training_changed_something(single: dict[str, Run]) -> None:
@@ -62,9 +78,9 @@ def test_a_difference_is_seen(single: dict[str, Run], kind: str) -> None:
 def test_a_checkpoint_knows_no_layout(folder: Path, single: dict[str, Run], saved_by: str, goes_on: str) -> None:
     """Saved in the middle of an epoch under one layout, resumed under another; under the same one it is the same bit for bit."""
     if not (folder / saved_by).exists():
-        train(saved_by, folder / saved_by)
-    found = train(goes_on, folder / f"{saved_by} to {goes_on}", resume_from=folder / saved_by)
-    for run in RUNS:
+        train(saved_by, folder / saved_by, runs_of(saved_by))
+    found = train(goes_on, folder / f"{saved_by} to {goes_on}", runs_of(saved_by), resume_from=folder / saved_by)
+    for run in found:
         assert len(found[run]["losses"]) == 20 - SAVED_AT
         assert all(value <= limit for value, limit in zip(difference(found[run], single[run], slice(SAVED_AT, None)), LIMITS, strict=True))
         if saved_by == goes_on:
