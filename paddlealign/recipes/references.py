@@ -95,7 +95,7 @@ def held_against(arguments: DpoArguments, chosen: ReferenceModel) -> HeldAgainst
     """The reference in words, and what stays in memory for it."""
     keys, beside = arguments.objective, f" with the adapter {chosen.lora_path}" if chosen.lora_path else ""
     if keys.reference_mode == "cached":
-        return HeldAgainst(f"{chosen.folder}{beside}; its log-probs were computed once, and are kept on disk")
+        return HeldAgainst(f"{chosen.folder}{beside}; its log-probs are computed once, and kept on disk")
     follows = f", following the policy every {keys.ref_model_sync_steps:,} steps" if keys.sync_ref_model else ""
     if not chosen.apart:
         return HeldAgainst(f"the policy's own base{beside}, asked at each step{follows}")

@@ -43,7 +43,8 @@ def start_entries(
         entries.append(("evaluates", evaluates_text(arguments)))
     if settings.do_train and not settings.check and done < task.feed.total_steps:
         entries += estimate_entries(arguments, task, held, done)
-    entries.append(("output", f"{settings.output_dir}; {PAGE_FILE} in it shows the run while it goes on"))
+    if not settings.check:
+        entries.append(("output", f"{settings.output_dir}; {PAGE_FILE} in it shows the run while it goes on"))
     entries.append(("arguments", arguments_text(arguments)))
     return entries
 
@@ -140,4 +141,5 @@ def arguments_text(arguments: TrainArguments) -> str:
         kept += 1
     shown, rest = ", ".join(items[:kept]), len(items) - kept
     path = Path(arguments.training.output_dir) / RUN_FILE
-    return f"{shown}{f', and {rest} more' if rest else ''} (all: {path}, or --log_level debug)"
+    written = "" if arguments.training.check else f"{path}, or "
+    return f"{shown}{f', and {rest} more' if rest else ''} (all: {written}--log_level debug)"

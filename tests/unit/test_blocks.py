@@ -64,6 +64,8 @@ def test_the_arguments_that_are_not_defaults_are_shown_and_a_long_list_is_cut(tm
     text = arguments_text(arguments).replace("\u00a0", " ")
     assert "seed 7" in text and "train_dataset_path [rows.jsonl]" in text and "max_grad_norm" not in text
     assert text.endswith("(all: out/run.json, or --log_level debug)") and " more " not in text
+    checked = run(tmp_path, output_dir="out", check=True)
+    assert arguments_text(checked).endswith("(all: --log_level debug)")
     files = [f"folder/rows-{number:03}.jsonl" for number in range(40)]
     cut = arguments_text(run(tmp_path, seed=7, output_dir="out", train_dataset_path=files, learning_rate=1e-3)).replace("\u00a0", " ")
     assert len(cut) < 600 and ", and " in cut and "rows-039" not in cut
