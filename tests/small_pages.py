@@ -1,6 +1,8 @@
 """A run's folder as training leaves it, without training, for the tests of the page."""
 
 import json
+import math
+import random
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,37 @@ def write_run(folder: Path, steps: int = 20, finished: bool = True, beta: float 
     }
     _json(folder / "data.json", {"train": {**split, "lengths": {"prompts": counted, "answers": counted}}})
     return folder
+
+
+def write_long_run(folder: Path, steps: int, seed: int = 0) -> Path:
+    """``write_run`` with a log that has every figure of a DPO run for each of so many steps, noisy as they are. Returns the folder."""
+    write_run(folder, beta=0.1 * (seed + 1))
+    noise = random.Random(seed)
+    rows: list[dict[str, Any]] = []
+    for step in range(1, steps + 1):
+        share = step / steps
+        rows.append({"step": step, "epoch": share, **_dpo_figures(share, noise)})
+        speeds = {"grad_norm": noise.lognormvariate(0, 0.4), "tokens_per_second": noise.gauss(9000, 400), "padding": noise.uniform(0, 0.02)}
+        rows[-1] |= {"learning_rate": 1e-4 * (1 - share), "memory_gib": 1 + share // 0.25 / 10, "tokens": 4096 * step, **speeds}
+        if step % max(1, steps // 20) == 0:
+            rows.append({"step": step, "epoch": share, **{f"eval_{name}": it for name, it in _dpo_figures(share, noise).items()}})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def _dpo_figures(share: float, noise: random.Random) -> dict[str, float]:
+    """What DPO logs of a batch after that share of the run."""
+    learnt = 1 - math.exp(-4 * share)
+    chosen, rejected = noise.gauss(learnt, 0.2), noise.gauss(-3 * learnt, 0.3)
+    return {
+        "loss": math.log1p(math.exp(rejected - chosen)),
+        "rewards/chosen": chosen,
+        "rewards/rejected": rejected,
+        "rewards/margins": chosen - rejected,
+        "rewards/accuracies": round(min(1.0, noise.gauss(0.5 + 0.45 * learnt, 0.05)), 3),
+        "logps/chosen": 10 * chosen - 40,
+        "logps/rejected": 10 * rejected - 60,
+    }
 
 
 def _json(path: Path, value: Any) -> None:

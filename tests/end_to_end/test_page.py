@@ -1,9 +1,7 @@
 """The run's page in headless Chromium: it draws without an error, a click zooms, a filter filters, a text of others does not run."""
 
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -15,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import Select, WebDriverWait
@@ -23,33 +20,17 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 from paddlealign.report.__main__ import main
 from paddlealign.report.page import write_page
 from paddlealign.report.serve import LivePage, is_allowed, make_server
-from tests.small_pages import write_run
+from paddlealign.report.thin import GROUPS
+from tests.browsers import PATIENCE, started_browser
+from tests.small_pages import write_long_run, write_run
 
 ROOT = Path(__file__).resolve().parents[2]
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--window-size=1280,1000",
-)  # fmt: skip
-PATIENCE = 60  # seconds, on a machine that does other things too
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
-    found = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
-    missing = [name for name, path in found.items() if path is None]
-    assert not missing, (
-        f"{', '.join(missing)}: not installed. bash scripts/test.sh installs them, or apt-get install chromium chromium-driver"
-    )
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(found["chromium"])
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    os.environ["SE_OFFLINE"] = "true"  # selenium's manager asks the network for drivers; this one is named
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=str(found["chromedriver"])))
-    driver.set_page_load_timeout(PATIENCE)
-    yield driver
-    driver.quit()
+    with started_browser(tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
 
 
 def open_page(browser: WebDriver, address: str) -> None:
@@ -127,6 +108,22 @@ def click(browser: WebDriver, selector: str) -> None:
 
 def shown(browser: WebDriver) -> int:
     return len([it for it in browser.find_elements(By.CSS_SELECTOR, ".pair:not(.head)") if not it.get_attribute("hidden")])
+
+
+def test_of_a_long_run_only_what_is_looked_at_is_drawn(browser: WebDriver, tmp_path: Path):
+    page = write_page(write_long_run(tmp_path / "run", 10_000))
+    assert page.stat().st_size < 2_500_000
+    browser.get(page.as_uri())
+    browser.execute_script("document.querySelector('#curves').scrollIntoView({behavior: 'instant'})")
+    near = "[...document.querySelectorAll('.card')].filter((it) => it.getBoundingClientRect().top < innerHeight + 250)"
+    until(browser, lambda: browser.execute_script(f"return {near}.every((it) => it.dataset.drawn)"))
+    cards = browser.find_elements(By.CSS_SELECTOR, ".card")
+    assert 0 < len(drawn(browser)) == browser.execute_script(f"return {near}.length") < len(cards) == 14
+    points = "JSON.parse(document.getElementById('data').textContent).charts.flatMap((it) => it.curves).map((it) => it.x.length)"
+    assert max(browser.execute_script(f"return {points}")) <= 2 * GROUPS + 2
+    browser.execute_script("arguments[0].scrollIntoView({behavior: 'instant'})", cards[-1])
+    until(browser, lambda: cards[-1].get_attribute("data-drawn"))
+    assert complaints(browser) == []
 
 
 def test_a_script_in_the_page_that_is_not_its_own_is_refused(browser: WebDriver, tmp_path: Path):

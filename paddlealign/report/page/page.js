@@ -12,13 +12,19 @@
   const remember = (name, value) => { try { localStorage.setItem("paddlealign-" + name, value); } catch { /* private mode */ } };
   const recall = (name) => { try { return localStorage.getItem("paddlealign-" + name); } catch { return null; } };
 
-  const colour = (name) => getComputedStyle(root).getPropertyValue("--" + name).trim();
+  const style = getComputedStyle(root);
+  const shades = new Map(); // of the theme; asking the style each time makes the browser work it out anew
+  const colour = (name) => {
+    if (!shades.has(name)) shades.set(name, style.getPropertyValue("--" + name).trim());
+    return shades.get(name);
+  };
   const ink = (number) => colour("c" + (number % 8));
 
   // Theme ----------------------------------------------------------------------------------------
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const applyTheme = (wanted) => {
     root.dataset.theme = wanted ?? recall("theme") ?? (dark.matches ? "dark" : "light");
+    shades.clear();
     for (const swatch of document.querySelectorAll(".swatch[data-colour]")) swatch.style.background = ink(Number(swatch.dataset.colour));
     charts.forEach(paint);
   };
@@ -201,10 +207,25 @@
     card.dataset.drawn = "true";
   }
 
-  // Only what is looked at is drawn: a page of many charts opens as fast as one of few.
+  // Only what is looked at is drawn, and one chart after the other, so that the first is there early and the page answers in between.
+  const awaited = [];
+  async function drawAwaited() {
+    while (awaited.length) {
+      await draw(awaited[0]);
+      await new Promise((shown) => setTimeout(shown));
+      awaited.shift();
+    }
+  }
+  const onScreen = ({ boundingClientRect: box }) => box.bottom > 0 && box.top < innerHeight;
   Bokeh.set_log_level("error");
   const seen = new IntersectionObserver((entries) => {
-    for (const entry of entries) if (entry.isIntersecting) { seen.unobserve(entry.target); draw(entry.target); }
+    const near = entries.filter((entry) => entry.isIntersecting);
+    const idle = awaited.length === 0;
+    for (const entry of [...near.filter(onScreen), ...near.filter((it) => !onScreen(it))]) {
+      seen.unobserve(entry.target);
+      awaited.push(entry.target);
+    }
+    if (idle) drawAwaited();
   }, { rootMargin: "250px" });
   applyTheme();
   dark.addEventListener("change", () => applyTheme());
