@@ -1,5 +1,6 @@
 """A chat in the terminal: the history is kept, answers appear as they are generated."""
 
+import sys
 from collections.abc import Iterable, Iterator
 
 from paddlealign.data.encoding import encode_prompt
@@ -33,6 +34,8 @@ def chat(model: Decoder, tokenizer: Tokenizer, template: Template, settings: Gen
         except (EOFError, KeyboardInterrupt):
             print()
             return
+        if not sys.stdin.isatty():  # a terminal shows what is typed; a file or a pipe does not
+            print(text)
         if text == "/exit":
             return
         if text == "/reset":

@@ -313,6 +313,7 @@ def test_chat(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert len(answers) == 3
     # The first answer, and the one after /reset, are those to the bare message; the one in between has a history.
     assert answers[0] == answers[2] == expected != answers[1]
+    assert "\nyou> hello\nmodel> " in said  # what was not typed at a terminal is shown
     assert "conversation is forgotten" in said and "/help is no command" in said and "this message has 301 tokens" in said
 
 

@@ -18,7 +18,7 @@ LEVELS = [
     {"models", "parallel"},
     {"training", "evaluation", "report", "planning"},
     {"recipes"},
-    {"convert", "export", "plan"},  # paddlealign/export.py and its like: commands, as sft_main.py is
+    {"convert", "export", "plan", "tour"},  # paddlealign/export.py and its like: commands, as sft_main.py is
 ]
 LEVEL_OF = {folder: level for level, folders in enumerate(LEVELS) for folder in folders}
 FOR_ALL = {"", "errors", "versions", "machine", "saying"}  # "" is the package itself: __version__
@@ -144,7 +144,7 @@ def test_arguments_data_and_the_commands_are_imported_without_a_framework():
     """What the source cannot show: nothing that they import brings Paddle in by another way."""
     files = [path for folder in ("arguments", "data") for path in (ROOT / "paddlealign" / folder).glob("*.py")]
     modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files if not path.stem.startswith("__")]
-    modules += ["sft_main", "dpo_main", "predict", "paddlealign.export", "paddlealign.plan"]
+    modules += ["sft_main", "dpo_main", "predict", "paddlealign.export", "paddlealign.plan", "paddlealign.tour"]
     script = (
         f"import importlib, sys\n"
         f"for name in {sorted(modules)!r}:\n"
