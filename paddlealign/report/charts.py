@@ -16,11 +16,16 @@ _COUNTERS = {"step", "epoch", "tokens", "examples", "examples_per_second", "eval
 
 @dataclass(frozen=True)
 class Curve:
-    """metric: its name in metrics.jsonl. label: in the legend. role: which colour it has among the curves of its chart."""
+    """metric: its name in metrics.jsonl. label: in the legend. role: which colour it has among the curves of its chart.
+
+    dev: whether it is of the dev rows. side: 1 of rejected answers, else 0; where several runs share a chart, colours tell the runs.
+    """
 
     metric: str
     label: str
     role: int
+    dev: bool = False
+    side: int = 0
 
 
 @dataclass(frozen=True)
@@ -34,16 +39,16 @@ class Panel:
 
 def _both(metric: str) -> tuple[Curve, ...]:
     """The same figure of the training rows and of the dev rows."""
-    return Curve(metric, TRAIN, 0), Curve(f"eval_{metric}", DEV, 1)
+    return Curve(metric, TRAIN, 0), Curve(f"eval_{metric}", DEV, 1, dev=True)
 
 
 def _sides(metric: str) -> tuple[Curve, ...]:
     """The same figure of chosen and rejected answers."""
     return (
         Curve(f"{metric}/chosen", "chosen", 0),
-        Curve(f"{metric}/rejected", "rejected", 1),
-        Curve(f"eval_{metric}/chosen", "chosen, dev rows", 2),
-        Curve(f"eval_{metric}/rejected", "rejected, dev rows", 3),
+        Curve(f"{metric}/rejected", "rejected", 1, side=1),
+        Curve(f"eval_{metric}/chosen", "chosen, dev rows", 0, dev=True),
+        Curve(f"eval_{metric}/rejected", "rejected, dev rows", 1, dev=True, side=1),
     )
 
 
@@ -78,7 +83,7 @@ def panels_for(names: set[str]) -> list[Panel]:
 
 
 def charts_of(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
-    """The charts of one run or of several, over steps: {title, unit, curves: [{run, label, role, x, y, mean_x, mean_y}]}.
+    """The charts of one run or of several, over steps: {title, unit, curves: [{run, label, role, dev, side, x, y, mean_x, mean_y}]}.
 
     run: number of the run. mean_x, mean_y: see ``Line``; left out where they are x and y.
     """
@@ -93,7 +98,8 @@ def charts_of(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
                 if line and line.x:
                     points = {"x": line.x, "y": line.y}
                     means = {} if line.mean_x == line.x else {"mean_x": line.mean_x, "mean_y": line.mean_y}
-                    curves.append({"run": number, "label": curve.label, "role": curve.role, **points, **means})
+                    look = {"label": curve.label, "role": curve.role, "dev": curve.dev, "side": curve.side}
+                    curves.append({"run": number, **look, **points, **means})
         if curves:
             charts.append({"title": panel.title, "unit": panel.unit, "curves": curves})
     return charts

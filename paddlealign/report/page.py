@@ -1,7 +1,7 @@
 """A run's page, report.html: one file that needs nothing else, made from the run's folder and from nothing else.
 
 Everything that came from rows, models or arguments is text: the template escapes it, and the page's own policy (Content-Security-Policy)
-lets no script run but the three whose hashes it names, and loads nothing.
+lets no script run but the four whose hashes it names, and loads nothing.
 """
 
 import base64
@@ -119,7 +119,7 @@ def _value(value: Any) -> str:
 def _scripts() -> list[str]:
     """The scripts of the page, in their order: BokehJS as its Python package brings it, and ours."""
     library = Path(bokeh.__file__).parent / "server" / "static" / "js"
-    files = [library / "bokeh.min.js", library / "bokeh-api.min.js", ASSETS / "page.js"]
+    files = [library / "bokeh.min.js", library / "bokeh-api.min.js", ASSETS / "charts.js", ASSETS / "page.js"]
     scripts = [file.read_text(encoding="utf-8") for file in files]
     for file, script in zip(files, scripts, strict=True):
         if "</script" in script:

@@ -142,7 +142,12 @@ def test_several_runs_are_laid_over_each_other(browser: WebDriver, tmp_path: Pat
     assert main([*map(str, runs), "-o", str(tmp_path / "both.html")]) == 0
     open_page(browser, (tmp_path / "both.html").as_uri())
     names = [it.text for it in browser.find_elements(By.CSS_SELECTOR, ".card .legend")[0].find_elements(By.TAG_NAME, "button")]
-    assert names == ["a: training rows", "a: dev rows", "b: training rows", "b: dev rows"]
+    assert names == ["a", "b", "training rows", "dev rows"]
+    pressed = "return [...document.querySelector('.legend').children].map((it) => it.ariaPressed)"
+    browser.execute_script("document.querySelector('.legend').children[1].click()")  # the run b: what is left of each kind is a's
+    assert browser.execute_script(pressed) == ["true", "false", "true", "true"]
+    browser.execute_script("document.querySelector('.legend').children[3].click()")
+    assert browser.execute_script(pressed) == ["true", "false", "true", "false"]
     assert complaints(browser) == []
 
 

@@ -212,15 +212,15 @@ def test_the_page_follows_from_the_folder_alone(tmp_path: Path):
 def test_texts_of_others_stay_texts(tmp_path: Path):
     page = render([read_run(write_run(tmp_path / HOSTILE.replace("/", ":")))])
     script = re.findall(r"<script[^>]*>", page)
-    assert script == ['<script type="application/json" id="data">', "<script>", "<script>", "<script>"]
-    assert page.count("</script") == 4
+    assert script == ['<script type="application/json" id="data">', "<script>", "<script>", "<script>", "<script>"]
+    assert page.count("</script") == 5
     assert "<img" not in page.split("<script")[0]
     assert "&lt;img src=x onerror=" in page
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
     assert policy
     scripts = next(part for part in unescape(policy[1]).split(";") if "script-src" in part)
     assert "unsafe" not in scripts
-    assert len(re.findall("sha256-", scripts)) == 3
+    assert len(re.findall("sha256-", scripts)) == 4
 
 
 def test_the_page_loads_nothing(tmp_path: Path):
