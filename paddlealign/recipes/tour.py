@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 from paddlealign.arguments.paths import METRICS_FILE
@@ -101,7 +102,7 @@ def _start(step: Step, asks: bool) -> int:
 def _show(step: Step) -> None:
     """The figures and the answers to look at, each with what it means."""
     if step.figures:
-        rows = read_lines(Path(step.run) / METRICS_FILE)
+        rows = list(read_lines(Path(step.run) / METRICS_FILE))
         _say(f"To look at, from {step.run}/{METRICS_FILE}:")
         for figure in step.figures:
             values = [row[figure.metric] for row in rows if row.get(figure.metric) is not None]
@@ -112,7 +113,7 @@ def _show(step: Step) -> None:
             else:
                 continue
             _say(f"        {figure.meaning}")
-    answers = [(name, read_lines(Path(path))[:SHOWN]) for name, path in step.answers]
+    answers = [(name, list(islice(read_lines(Path(path)), SHOWN))) for name, path in step.answers]
     if not answers:
         return
     _say(f"Some of the answers ({step.answers[-1][1]} has all):")

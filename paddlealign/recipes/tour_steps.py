@@ -4,7 +4,7 @@ import shlex
 from dataclasses import dataclass
 
 SFT_STEPS, DPO_STEPS = 100, 40
-QUESTIONS = ("How many legs does a spider have?", "I have 7 apples and get 5 more. How many do I have now?", "四加三等于几？谢谢！")
+QUESTIONS = ("How many legs does a spider have?", "I have 7 apples and get 5 more. How many do I have now?", "3加4等于几？谢谢！")
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,7 @@ def _preferences(folder: str, steps: int) -> list[Step]:
         # In so few steps most rows are never met: a frozen copy of the model costs less than the log-probs of all rows beforehand.
         *("--learning_rate", "2e-4", "--reference_mode", "frozen"),
         *("--evaluation_strategy", "steps", "--eval_steps", str(max(1, steps // 2))),
+        *("--sample_during_eval", "true", "--sample_data_file", "data/heldout.json"),
     )
     return [
         Step(
@@ -123,7 +124,7 @@ def _preferences(folder: str, steps: int) -> list[Step]:
                 "It is held to the model that SFT left, the reference; beta, here 0.5, says how tightly.",
                 "--sample_during_eval lets it answer some prompts before and after, for the run's page.",
             ),
-            (*training, "--output_dir", f"{folder}/dpo", "--sample_during_eval", "true", "--sample_data_file", "data/heldout.json"),
+            (*training, "--output_dir", f"{folder}/dpo"),
             (f"{folder}/dpo",),
             ("sft",),
             12 + 0.9 * steps,
@@ -144,7 +145,7 @@ def _preferences(folder: str, steps: int) -> list[Step]:
             (*training, "--output_dir", f"{folder}/dpo_beta_0.1", "--beta", "0.1"),
             (f"{folder}/dpo_beta_0.1",),
             ("sft",),
-            10 + 0.9 * steps,
+            12 + 0.9 * steps,
             run=f"{folder}/dpo_beta_0.1",
             figures=(
                 Figure("rewards/margins", "a fifth of the other run's where it goes as far"),

@@ -15,6 +15,7 @@ from paddlealign.recipes.convert import main as convert
 from paddlealign.recipes.entry import main
 from scripts import api_pages
 from tests.pages import ROOT, Command, commands, saved_files
+from tests.small_home import make_home
 
 GUIDES = (
     "first_run", "own_data", "own_model", "choose_objective", "go_parallel", "read_the_curves", "serve",
@@ -36,22 +37,12 @@ SHORT = {
     "evaluate_compare": ["--max_length", "4"],
 }
 SHORT |= {"reward": SHORT["sft"], "dpo": [*SHORT["sft"], "--sample_max_length", "4", "--n_eval_model_samples", "2"]}
-ROWS = {"sft/train.json": 16, "sft/dev.json": 4, "dpo/train.json": 16, "dpo/dev.json": 4, "heldout.json": 4}
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like the repository's, with few rows."""
-    folder = tmp_path_factory.mktemp("home")
-    (folder / "scripts").symlink_to(ROOT / "scripts")
-    for script in ROOT.glob("*.py"):
-        (folder / script.name).symlink_to(script)
-    for name, count in ROWS.items():
-        (folder / "data" / name).parent.mkdir(parents=True, exist_ok=True)
-        lines = (ROOT / "data" / name).read_text(encoding="utf-8").splitlines()
-        (folder / "data" / name).write_text("\n".join(lines[:count]) + "\n", encoding="utf-8")
-    (folder / "data" / "base_model").symlink_to(ROOT / "data" / "base_model")
-    return folder
+    return make_home(tmp_path_factory.mktemp("home"))
 
 
 def command_of(words: list[str]) -> tuple[str, list[str]]:
