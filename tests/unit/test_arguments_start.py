@@ -83,8 +83,9 @@ def test_the_reference_page_is_in_step():
 def test_the_reference_page_has_every_key(command):
     from paddlealign.arguments.parsing import known_fields
 
+    page = reference_page()
     for key in known_fields(command):
-        assert f"| `{key}` |" in reference_page()
+        assert f"| `{key}` |" in page
 
 
 def test_without_paddlenlp_the_version_to_install_is_named(monkeypatch):
