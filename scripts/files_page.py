@@ -24,6 +24,7 @@ FOLDERS = (
     "data",
     "arguments",
     "arguments/dialects",
+    "messages",
 )
 
 

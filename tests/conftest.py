@@ -4,6 +4,8 @@ import os
 
 # One thread for each pytest process, and for the commands that tests start: several of them share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Messages are compared in English, whatever the developer's own language is.
+os.environ["PADDLEALIGN_LANG"] = "en"
 # Names of a hub are answered from caches that tests fill, and none waits for a network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

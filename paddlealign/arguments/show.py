@@ -1,6 +1,7 @@
 """The arguments for people and for run.json, and the reference table in docs/arguments.md."""
 
 import textwrap
+import unicodedata
 from dataclasses import asdict
 from typing import Any
 
@@ -11,6 +12,7 @@ from paddlealign.arguments.foreign import ALIASES, HINTS, ONLY
 from paddlealign.arguments.parsing import known_fields
 from paddlealign.arguments.results import Arguments
 from paddlealign.arguments.values import show
+from paddlealign.messages.language import translated
 
 _ORDER = ("command line", "file", "derived", "default")
 _WIDTH = 118
@@ -70,9 +72,17 @@ def labelled(label: str, text: str) -> str:
 
     A key stays together with its value where these are joined by a no-break space, which becomes a plain one.
     """
-    lead, indent = f"  {label}".ljust(_LABEL), " " * _LABEL
-    lines = textwrap.wrap(text, _WIDTH, initial_indent=lead, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    title, indent = translated(f"  {label}"), " " * _LABEL
+    lead = title + " " * (_LABEL - columns(title))
+    lines = textwrap.wrap(
+        translated(text), _WIDTH, initial_indent=lead, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
     return "\n".join(lines).replace("\u00a0", " ")
+
+
+def columns(text: str) -> int:
+    """How wide a text is on a terminal, where Chinese letters take two columns each."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "FW" else 1 for letter in text)
 
 
 def _sections(arguments: Arguments) -> dict[str, dict[str, Any]]:

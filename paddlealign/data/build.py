@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -32,6 +33,7 @@ from paddlealign.data.sources import pieces
 from paddlealign.data.store import SUMMARY, Store, StoreDamagedError, StoreWriter, map_store, open_store
 from paddlealign.data.workers import Task, in_order
 from paddlealign.errors import UserError
+from paddlealign.messages.language import translated
 
 CHUNK_ROWS, CHUNK_BYTES = 512, 8 << 20
 # With fewer chunks to encode, starting processes takes longer than they save.
@@ -210,7 +212,9 @@ def _write_chunks(split: str, encoder: Encoder, writer: StoreWriter, building: B
                 bar.update(size)
 
     total = sum(path.stat().st_size for path in encoder.paths)
-    with tqdm(total=total, desc=f"{split}: encoding", unit="B", unit_scale=True, disable=not building.show, leave=False) as bar:
+    with tqdm(
+        total=total, desc=translated(f"{split}: encoding", sys.stderr), unit="B", unit_scale=True, disable=not building.show, leave=False
+    ) as bar:
         waiting = tasks()
         first = list(islice(waiting, _WORTH_WORKERS))
         workers = building.workers if building.workers > 1 and len(first) == _WORTH_WORKERS else 0

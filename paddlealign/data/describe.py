@@ -6,6 +6,7 @@ import numpy as np
 
 from paddlealign.data.example import Example
 from paddlealign.data.tokenizer import Tokenizer
+from paddlealign.messages.language import translated
 
 # What a terminal shows: (scored, control token) -> the code of its colour.
 _CODES = {(False, False): "2", (False, True): "36", (True, False): "32", (True, True): "1;4;32"}
@@ -19,12 +20,12 @@ def describe(
     """The example as text for people; see ``legend``. pair: what two responses are. most: of a longer text its two ends are shown."""
     prompt = example.prompt_ids
     ids, unscored = prompt.tolist(), np.zeros(len(prompt), bool)
-    lines = [f"prompt ({len(ids):,} tokens): {''.join(_pieces(ids, 0, unscored, tokenizer, colour, most))}"]
+    lines = [f"{translated(f'prompt ({len(ids):,} tokens):')} {''.join(_pieces(ids, 0, unscored, tokenizer, colour, most))}"]
     names = pair if len(example.responses) == 2 else ("response",) * len(example.responses)
     for name, response in zip(names, example.responses, strict=True):
         whole, scored = [*ids, *response.token_ids.tolist()], np.concatenate([unscored, response.scored])
         text = "".join(_pieces(whole, len(ids), scored, tokenizer, colour, most))
-        lines.append(f"{name} ({len(response.token_ids):,} tokens, {int(response.scored.sum()):,} scored): {text}")
+        lines.append(f"{translated(f'{name} ({len(response.token_ids):,} tokens, {int(response.scored.sum()):,} scored):')} {text}")
     return "\n".join(lines)
 
 
@@ -33,7 +34,7 @@ def legend(colour: bool, scored: str = "scored") -> str:
     if not colour:
         return f"⟦ ⟧ stand around what is {scored}"
     words = {(False, False): "read only", (True, False): scored, (False, True): "control token", (True, True): f"control token, {scored}"}
-    return ", ".join(f"\x1b[{_CODES[kind]}m{word}\x1b[0m" for kind, word in words.items())
+    return ", ".join(f"\x1b[{_CODES[kind]}m{translated(word)}\x1b[0m" for kind, word in words.items())
 
 
 def telling(examples: Sequence[Example]) -> Example:
@@ -53,7 +54,7 @@ def _pieces(ids: list[int], first: int, scored: np.ndarray, tokenizer: Tokenizer
     start = first
     while start < len(ids):
         if start in left_out:
-            yield f" [... {len(left_out):,} tokens ...] "
+            yield translated(f" [... {len(left_out):,} tokens ...] ")
             start = left_out.stop
         end = start + 1
         while end < len(ids) and end != left_out.start and kinds[end - first] == kinds[start - first]:

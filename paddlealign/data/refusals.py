@@ -30,13 +30,15 @@ def raise_refusals(first: Sequence[RefusedRow], count: int, rows: int, allowed: 
     """Raise UserError where there are bad rows. first: the first of so many. rows: how many were read. allowed: the forms of rows."""
     if not count:
         return
-    listed = "\n  ".join(f"{row.source}: {row.reason}" for row in first[:SHOWN_PROBLEMS])
-    more = f"\n  ... and {count - SHOWN_PROBLEMS:,} more" if count > SHOWN_PROBLEMS else ""
-    noun, them = ("row is", "it") if count == 1 else ("rows are", "them")
+    listed = [f"{row.source}: {row.reason}" for row in first[:SHOWN_PROBLEMS]]
+    if count > SHOWN_PROBLEMS:
+        listed.append(f"... and {count - SHOWN_PROBLEMS:,} more")
+    lines, one = "\n  ".join(listed), count == 1
     raise UserError(
-        f"{count:,} data {noun} wrong (of {rows:,}):\n  {listed}{more}\n"
-        f"Allowed rows: {allowed}. Columns of other names are named by prompt_key, chosen_key and their kin. Mend or remove {them}, or set "
-        "on_bad_row to skip: then bad rows are left out, counted, and kept in a file of refused rows."
+        f"{count:,} data {'row is' if one else 'rows are'} wrong (of {rows:,}):\n  {lines}\n"
+        f"Allowed rows: {allowed}. Columns of other names are named by prompt_key, chosen_key and their kin. "
+        f"Mend or remove {'it' if one else 'them'}, or set on_bad_row to skip: then bad rows are left out, counted, and kept in a file of "
+        "refused rows."
     )
 
 

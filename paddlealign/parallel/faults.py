@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from paddlealign.arguments.paths import ERROR_FILE
+from paddlealign.messages.language import translated
 from paddlealign.parallel.agreement import disagreement
 from paddlealign.parallel.meeting import answer, call, send, serve, words_of
 from paddlealign.parallel.stopping import (
@@ -127,7 +128,7 @@ class Line:
             with suppress(OSError):
                 self.screen = _open_screen(self.launcher)  # the launcher may be gone before there is anything to say
                 if self.place == 0:
-                    print(f"\n{HEEDED}", file=self.screen, flush=True)
+                    print(f"\n{translated(HEEDED, self.screen)}", file=self.screen, flush=True)
 
     def _wait(self) -> None:
         time.sleep(10 * _COLLECTING_SECONDS)
@@ -243,10 +244,10 @@ def _speak(word: Mapping[str, Any], folder: Path | None, launcher: int, screen: 
         text += f"\n(not written to {folder / ERROR_FILE if folder else ''}: {error.strerror})"
     try:
         with screen or _open_screen(launcher) as screen:
-            command = ["sh", "-c", _LAST_WORD, "sh", str(launcher), text]
+            command = ["sh", "-c", _LAST_WORD, "sh", str(launcher), translated(text, screen)]
             subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=screen, stderr=screen, start_new_session=True, close_fds=True)
     except OSError:
-        print(text, file=sys.stderr, flush=True)
+        print(translated(text, sys.stderr), file=sys.stderr, flush=True)
 
 
 def _open_screen(launcher: int) -> TextIO:

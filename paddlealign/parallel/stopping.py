@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import FrameType
 
+from paddlealign.messages.language import translated
+
 # The exit code after SIGTERM where the same command, started again, goes on: "temporary failure, try again" in sysexits.h. It is nobody
 # else's here, so that a scheduler can tell it from a failure (1) and from a process that was killed (137, 143).
 RESTART_CODE = 75
@@ -90,7 +92,7 @@ class StopRequest:
         inside, self._joining = self._joining, False
         self.numbers.add(number)
         if number == signal.SIGTERM and self.seconds is not None and self._deadline is None:
-            late = STOPPED_LATE.format(seconds=f"{self.seconds:g}")
+            late = stopped_late(self.seconds)
             self._deadline = threading.Timer(self.seconds, self.leave, (late, RESTART_CODE))
             self._deadline.daemon = True
             self._deadline.start()
@@ -113,20 +115,16 @@ class StopRequest:
         if self.note(number, launched=False):
             raise KeyboardInterrupt
         if first:
-            print(f"\n{HEEDED}", flush=True)
+            print(f"\n{translated(HEEDED)}", flush=True)
 
 
 def _leave(text: str, code: int) -> None:
     """End this process at once, from any thread. What it was writing stays half written beside what it was to replace."""
-    print(f"\n{text}", file=sys.stderr, flush=True)
+    print(f"\n{translated(text, sys.stderr)}", file=sys.stderr, flush=True)
     os._exit(code)
 
 
 STOPPED_EARLY = "stopped by SIGTERM while no step was under way; start again with --resume_from_checkpoint auto"
-STOPPED_LATE = (
-    "stopped: there was no whole checkpoint {seconds} s after SIGTERM (preempt_save_seconds); the last one is intact, go on with "
-    "--resume_from_checkpoint auto"
-)
 HEEDED = "stopping after this step, with a checkpoint; another Ctrl-C ends at once, without one"
 
 
@@ -198,3 +196,11 @@ def outlive_parent() -> None:
 
 def _nothing(*_: object) -> None:
     """A handler of Python's own, without which a signal does not reach the thread that watches for it."""
+
+
+def stopped_late(seconds: float) -> str:
+    """What is told where a checkpoint was not written in time."""
+    return (
+        f"stopped: there was no whole checkpoint {seconds:g} s after SIGTERM (preempt_save_seconds); the last one is intact, go on with "
+        "--resume_from_checkpoint auto"
+    )

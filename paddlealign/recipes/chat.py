@@ -9,6 +9,7 @@ from paddlealign.data.streaming import growing_text
 from paddlealign.data.template import Template
 from paddlealign.data.tokenizer import Tokenizer
 from paddlealign.errors import UserError
+from paddlealign.messages.language import translated
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.generation import stream
 from paddlealign.models.sampling import GenerationSettings
@@ -22,7 +23,7 @@ def chat(model: Decoder, tokenizer: Tokenizer, template: Template, settings: Gen
     src_length: most tokens of history and message together, as far as they leave room for an answer (``prompt_limit``); the oldest turns
     are left out where they no longer fit.
     """
-    print(HELP)
+    print(translated(HELP))
     positions = model.config.max_positions
     limit = prompt_limit(src_length, settings.max_new_tokens, positions)
     history: list[Message] = []
@@ -40,25 +41,25 @@ def chat(model: Decoder, tokenizer: Tokenizer, template: Template, settings: Gen
             return
         if text == "/reset":
             history = []
-            print("(the conversation is forgotten)")
+            print(translated("(the conversation is forgotten)"))
             continue
         if text.startswith("/"):
-            print(f"({text} is no command. {HELP})")
+            print(translated(f"({text} is no command. {HELP})"))
             continue
         if not text:
             continue
         try:
             turns, prompt = fit_history([*history, Message("user", text)], tokenizer, template, limit)
         except UserError as error:
-            print(f"({error})")
+            print(f"({translated(str(error))})")
             continue
         if len(turns) <= len(history) and not told:
             told = True
-            print("(the oldest turns no longer fit and are left out; this is said once)")
+            print(translated("(the oldest turns no longer fit and are left out; this is said once)"))
         tokens: list[int] = []
         answer = say_answer(noted(stream(model, prompt, settings, answers), tokens), tokenizer, settings.stop_ids)
         if len(prompt) + len(tokens) == positions and len(tokens) < settings.max_new_tokens and not settings.ends(tokens):
-            print(f"(the answer was cut: the model has {positions} positions. /reset makes room for longer ones)")
+            print(translated(f"(the answer was cut: the model has {positions} positions. /reset makes room for longer ones)"))
         answers += 1
         history = [*turns, Message("assistant", answer)]
 

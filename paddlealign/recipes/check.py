@@ -7,8 +7,9 @@ import paddle
 from paddlealign.arguments.objective_checks import loss_mixture
 from paddlealign.arguments.results import DpoArguments, TrainArguments
 from paddlealign.data.describe import describe, legend, telling
+from paddlealign.messages.language import translated
 from paddlealign.planning.memory import Memory
-from paddlealign.recipes.device import in_colour
+from paddlealign.recipes.device import in_colour, show
 from paddlealign.recipes.estimate import GB, HeldAgainst, fullest_memory
 from paddlealign.recipes.rows import Rows
 from paddlealign.recipes.run import Start
@@ -33,20 +34,20 @@ def check_run(arguments: TrainArguments, start: Start, task: Task, rows: Rows, h
     pair = ("the row's answer", "another prompt's answer") if labelled else ("chosen", "rejected")
     colour = in_colour()
     what = legend(colour, "of the response" if rewards else "scored")
-    print(f"\n{title} ({what}):\n{describe(telling(rows.train or rows.dev), rows.tokenizer, colour, pair)}\n")
+    print(f"\n{translated(f'{title} ({what})')}:\n{describe(telling(rows.train or rows.dev), rows.tokenizer, colour, pair)}\n")
     if not arguments.training.do_train:
-        print("check passed; this run would only evaluate")
+        show("check passed; this run would only evaluate")
         return
     step = next(iter(task.feed.steps(first=0)))
     examples = sum(len(batch.example_ids) for batch in step.batches)
     tokens = sum(batch.token_count for batch in step.batches)
     cells = sum(batch.input_ids.size for batch in step.batches)
     each = f" in each of {task.topology.data.size} copies of the model" if task.topology.data.size > 1 else ""
-    print(
+    show(
         f"steps: {task.feed.total_steps:,}; the first takes {examples} rows, {tokens:,} tokens, in micro-batches: {len(step.batches)}{each}"
     )
-    print(f"padding: {1 - tokens / cells:.1%} of the first step's {cells:,} positions; {task.feed.describe_epoch(CHECKED_STEPS)}")
-    print(describe_memory(fullest_memory(arguments, task, step.batches, held), task.topology.everyone.size))
+    show(f"padding: {1 - tokens / cells:.1%} of the first step's {cells:,} positions; {task.feed.describe_epoch(CHECKED_STEPS)}")
+    show(describe_memory(fullest_memory(arguments, task, step.batches, held), task.topology.everyone.size))
     sums = evaluate(task.policy, step.batches[:1], task.objective, task.precision, task.topology, task.chain)
     means = sums.means()
     if "kl" not in means and "rewards/margins" in means:
@@ -56,20 +57,20 @@ def check_run(arguments: TrainArguments, start: Start, task: Task, rows: Rows, h
             and loss_mixture(arguments.objective) == {"sigmoid": 1.0}
         )
         known = f" (ln 2 is {math.log(2):.6f})" if plain else ""
-        print(
+        show(
             f"first micro-batch: loss {means['loss']:.6f}{known}, margin {means['rewards/margins']:+.6f}, "
             f"chosen {means['logps/chosen']:.2f} and rejected {means['logps/rejected']:.2f} nats a response"
         )
     elif "margin" in means:
-        print(
+        show(
             f"first micro-batch: loss {means['loss']:.6f} (ln 2 is {math.log(2):.6f}), margin {means['margin']:+.6f}, mean reward "
             f"{means['mean_reward']:+.6f}, {means['accuracy']:.1%} of the pairs ranked right"
         )
     elif "kl" in means:
-        print(f"first micro-batch: loss {means['loss']:.6f} a row, KL estimate {means['kl']:.4f} nats")
+        show(f"first micro-batch: loss {means['loss']:.6f} a row, KL estimate {means['kl']:.4f} nats")
     else:
-        print(f"first micro-batch: loss {means['loss']:.4f} nats a token, {means['accuracy']:.1%} of the tokens are the first choice")
-    print("check passed")
+        show(f"first micro-batch: loss {means['loss']:.4f} nats a token, {means['accuracy']:.1%} of the tokens are the first choice")
+    show("check passed")
 
 
 def describe_memory(found: tuple[Memory, int] | None, processes: int) -> str:

@@ -8,6 +8,7 @@ import paddle
 from paddlealign.arguments.results import Arguments
 from paddlealign.arguments.show import render, render_changed
 from paddlealign.errors import UserError
+from paddlealign.messages.language import translated
 from paddlealign.models.config import DecoderConfig
 from paddlealign.saying import is_said, tells_all
 
@@ -51,4 +52,4 @@ def say(text: str) -> None:
 
 def show(text: str) -> None:
     """Print what was asked for, whatever ``log_level`` is."""
-    print(text, flush=True)
+    print(translated(text), flush=True)

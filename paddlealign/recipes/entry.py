@@ -20,6 +20,7 @@ from paddlealign.arguments.results import Arguments, Command, TrainArguments
 from paddlealign.arguments.show import arguments_dict
 from paddlealign.errors import Stopped, UserError
 from paddlealign.machine import prepare
+from paddlealign.messages.language import check_language, translated
 from paddlealign.parallel.faults import STOPPED, Line, join
 from paddlealign.parallel.stopping import StopRequest
 from paddlealign.recipes.run_file import argument_values
@@ -36,9 +37,10 @@ def main_of_task(script: str, tasks: Mapping[str, Command], argv: Sequence[str] 
         return main(tasks[words[0]], words[1:])
     usage = f"{script} {{{','.join(tasks)}}} [ARGS.json] [--key value ...]; {script} TASK --help lists a task's keys"
     if words and words[0] in ("-h", "--help"):
-        print(f"usage: {usage}")
+        print(translated(f"usage: {usage}"))
         return 0
-    print(f"error: {script} needs a task as its first word{f', not {words[0]}' if words else ''}: {usage}.", file=sys.stderr)
+    told = f"error: {script} needs a task as its first word{f', not {words[0]}' if words else ''}: {usage}."
+    print(translated(told, sys.stderr), file=sys.stderr)
     return 1
 
 
@@ -74,7 +76,7 @@ def _run(command: Command, argv: Sequence[str]) -> int:
     except Stopped as stopped:
         if line:
             line.stop(stopped.text, stopped.code)
-        print(stopped.text, file=sys.stderr)
+        print(translated(stopped.text, sys.stderr), file=sys.stderr)
         return stopped.code
     except SystemExit:  # after --help
         _finish(line)
@@ -84,7 +86,7 @@ def _run(command: Command, argv: Sequence[str]) -> int:
     except UserError as error:
         if line:
             line.fail(str(error))
-        print(f"error: {error}", file=sys.stderr)
+        print(translated(f"error: {error}", sys.stderr), file=sys.stderr)
         return 1
     except Exception as error:
         # Paddle wraps an interrupt that comes in the middle of its own work.
@@ -98,6 +100,7 @@ def _run(command: Command, argv: Sequence[str]) -> int:
 
 def _work(command: Command, argv: Sequence[str], line: Line | None) -> None:
     """The recipe is imported after the arguments are known to be good, so that ``--help`` and mistakes do not wait for Paddle."""
+    check_language(os.environ)
     warning = check_versions()
     arguments = parse_plan(argv) if command == "plan" else parse(command, argv)
     if line and not isinstance(arguments, Planned):
@@ -140,7 +143,7 @@ def _train(arguments: TrainArguments, request: StopRequest, line: Line | None, w
 def _recipe(command: Command, line: Line | None, warning: str | None, request: StopRequest | None = None) -> Any:
     """The command's module; its import brings Paddle. warning: of the versions. request: of a training run."""
     if warning and is_said(f"warning: {warning}"):
-        print(f"warning: {warning}", file=sys.stderr)
+        print(translated(f"warning: {warning}", sys.stderr), file=sys.stderr)
     _say(prepare(quiet=not tells_all()))
     # Paddle puts a handler of its own in the place of ours, so SIGTERM waits until ours is back.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -158,7 +161,7 @@ def _recipe(command: Command, line: Line | None, warning: str | None, request: S
 def _say(text: str) -> None:
     """``device.say``, which brings Paddle."""
     if is_said(text):
-        print(text, flush=True)
+        print(translated(text), flush=True)
 
 
 def _with_paths(arguments: Arguments | Planned) -> Arguments | Planned:
@@ -193,5 +196,5 @@ def _stopped(command: Command, line: Line | None) -> int:
         if command in ("predict", "evaluate_compare")
         else "stopped by the keyboard"
     )
-    print(f"\n{STOPPED if 'training' in SECTIONS[command] else other}", file=sys.stderr)
+    print(f"\n{translated(STOPPED if 'training' in SECTIONS[command] else other, sys.stderr)}", file=sys.stderr)
     return 130

@@ -7,6 +7,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from paddlealign.messages.language import translated
 from paddlealign.planning.layout import Layout
 from paddlealign.planning.step import GIB, Figures, Plan, seconds_of
 
@@ -89,9 +90,9 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for number, title in enumerate(titles):
         numeric = all(row[number][:1].isdigit() for row in rows)
-        table.add_column(title, justify="right" if numeric else "left", no_wrap=True)
+        table.add_column(translated(title), justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(translated(cell) for cell in row))
     text = io.StringIO()
     Console(file=text, width=160).print(table)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip()) + "\n"

@@ -11,6 +11,7 @@ from paddlealign.arguments.results import TrainArguments
 from paddlealign.arguments.show import arguments_dict, labelled
 from paddlealign.arguments.viewer_names import viewers_of
 from paddlealign.data.chunk_counts import Told
+from paddlealign.messages.language import translated
 from paddlealign.recipes.device import say
 from paddlealign.recipes.next_commands import next_commands
 from paddlealign.recipes.run_file import argument_values
@@ -103,7 +104,7 @@ def tell_end(arguments: TrainArguments, end: EndOfRun, watch: Watch) -> None:
     files = end.told["dev"].read.files if "dev" in end.told else ()
     say("next:")
     for command, what in next_commands(arguments, files[0] if files else None, stored, held):
-        say(f"  {what}:")
+        say(f"  {translated(what)}:")
         say(f"    {command}")
 
 

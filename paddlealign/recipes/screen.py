@@ -5,6 +5,8 @@ import os
 import sys
 from typing import Any, TextIO
 
+from paddlealign.messages.language import translated
+
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 
@@ -38,4 +40,5 @@ class Screen:
             raise error
         # What waits in the stream's buffer must go somewhere, or Python's own flush at the end fails as well.
         os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
-        print(f"note: what is said here cannot be written any more: {error.strerror}; the run goes on", file=sys.stderr, flush=True)
+        told = f"note: what is said here cannot be written any more: {error.strerror}; the run goes on"
+        print(translated(told, sys.stderr), file=sys.stderr, flush=True)

@@ -1,12 +1,14 @@
 """``python -m paddlealign.report RUN [RUN ...]``: the page of a run, or of several side by side, written or served live."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from paddlealign.arguments.paths import PAGE_FILE
 from paddlealign.errors import UserError
+from paddlealign.messages.language import check_language, translated
 from paddlealign.models.tensor_files import write_bytes
 from paddlealign.report.page import MARK, render
 from paddlealign.report.run_files import read_run
@@ -17,17 +19,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write or serve the page. The exit code: 0, 1 after a user's error, 130 after Ctrl-C."""
     words = _parser().parse_args(argv)
     try:
+        check_language(os.environ)
         folders = list(dict.fromkeys(words.runs))
         names = names_of(folders)
         if words.serve:
             _serve(folders, names, words.host, words.port)
         else:
-            print(f"written: {write(folders, names, words.output)}")
+            print(translated(f"written: {write(folders, names, words.output)}"))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(translated(f"error: {error}", sys.stderr), file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}.", file=sys.stderr)
+        print(translated(f"error: {error.filename}: {error.strerror}.", sys.stderr), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -60,9 +63,10 @@ def _serve(folders: Sequence[Path], names: Sequence[str], host: str, port: int) 
     live = LivePage(folders, names)
     live.page()  # what is wrong with a run is told here, not to the browser
     server = make_server(live, host, port)
-    print(f"http://{host}:{server.server_address[1]}/ (Ctrl-C ends it; it follows the runs, and writes nothing)", flush=True)
+    address = f"http://{host}:{server.server_address[1]}/"
+    print(translated(f"{address} (Ctrl-C ends it; it follows the runs, and writes nothing)"), flush=True)
     if host not in (LOOPBACK, "localhost", "::1"):
-        print(f"note: anyone who reaches {host} can read the page, with its samples and arguments", flush=True)
+        print(translated(f"note: anyone who reaches {host} can read the page, with its samples and arguments"), flush=True)
     with server:
         server.serve_forever()
 

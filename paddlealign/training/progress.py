@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from tqdm import tqdm
 
+from paddlealign.messages.language import translated
 from paddlealign.saying import is_said, shows_bars
 
 HEADER_EVERY = 20  # lines
@@ -79,7 +80,7 @@ class Progress:
     def say(self, text: str, warns: bool = False) -> None:
         """Print a line without disturbing the bar, where ``log_level`` lets it; see ``is_said``."""
         if is_said(text, warns):
-            tqdm.write(text)
+            tqdm.write(translated(text))
 
     def close(self) -> None:
         """Leave the bar as it stands."""

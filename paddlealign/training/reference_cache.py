@@ -6,6 +6,7 @@ content and its fingerprint. Files appear whole or not at all, so runs that comp
 """
 
 import hashlib
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from paddlealign.data.example import Example
 from paddlealign.data.packing import idle_batch, lengths_of, make_batch, pack_rows
 from paddlealign.errors import UserError
+from paddlealign.messages.language import translated
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.tensor_files import read_tensors, remove_parts, write_tensors
 from paddlealign.parallel.collect import sum_over
@@ -88,7 +90,8 @@ def compute_logps(
     to_do = [row for row in rows if np.isnan(logps[list(row)]).any()]
     done: list[int] = []  # examples since the last part
     hide = not (show and topology.is_main and shows_bars())
-    with tqdm(total=len(rows), initial=len(rows) - len(to_do), desc=what, unit="row", leave=False, disable=hide) as bar:
+    title = translated(what, sys.stderr)
+    with tqdm(total=len(rows), initial=len(rows) - len(to_do), desc=title, unit="row", leave=False, disable=hide) as bar:
         for start in range(0, len(to_do), data.size):
             together = to_do[start : start + data.size]
             mine = together[data.rank : data.rank + 1]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from paddlealign.parallel.stopping import RESTART_CODE, STOPPED_EARLY, STOPPED_LATE, StopRequest
+from paddlealign.parallel.stopping import RESTART_CODE, STOPPED_EARLY, StopRequest, stopped_late
 from paddlealign.recipes import run
 from paddlealign.recipes.entry import main
 from paddlealign.training.manifest import find_damage
@@ -94,7 +94,7 @@ def test_the_seconds_count_from_sigterm_on(number: int, seconds: float | None, l
     with request.heed(True):
         request.note(number, launched=False)
         time.sleep(0.3)
-    assert ended == ([(STOPPED_LATE.format(seconds="0.05"), RESTART_CODE)] if left else [])
+    assert ended == ([(stopped_late(0.05), RESTART_CODE)] if left else [])
 
 
 def test_a_save_in_time_lets_the_seconds_go():
@@ -153,7 +153,7 @@ def test_a_save_that_takes_too_long_is_left_with_the_last_checkpoint_intact(word
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=30)
         assert 0.5 < time.monotonic() - began < 25  # not the minute that the save takes
-    assert process.returncode == RESTART_CODE and err.strip() == STOPPED_LATE.format(seconds="1")
+    assert process.returncode == RESTART_CODE and err.strip() == stopped_late(1)
     ((step, folder),) = list_checkpoints(output)
     assert step == 1 and find_damage(folder) == [] and (output / "checkpoint-2.partial").is_dir()
     assert main("sft", words(output, *save, "--resume_from_checkpoint", "auto")) == 0
@@ -181,5 +181,5 @@ def test_several_processes_end_in_time(tmp_path: Path):
         screen, _ = process.communicate(timeout=LIMIT)
     finally:
         end(process)
-    assert process.returncode == RESTART_CODE and screen.rstrip().endswith(STOPPED_LATE.format(seconds="1")), screen
+    assert process.returncode == RESTART_CODE and screen.rstrip().endswith(stopped_late(1)), screen
     assert processes_of(tmp_path) == [] and not list(tmp_path.glob("saved*"))

@@ -26,7 +26,7 @@ RUN_IN_ANOTHER = ("scripts/golden", "scripts/benchmark/peers")
 # What a user may add: refused in plain words where it is missing, and in requirements-dev.in for the tests.
 OPTIONAL = {"wandb"}
 # What only those need who work on the project: these files may import what requirements-dev.in names.
-FOR_DEVELOPERS = ("scripts/api_pages.py", "scripts/measure/page.py")
+FOR_DEVELOPERS = ("scripts/api_pages.py", "scripts/measure/page.py", "scripts/messages/catalog_file.py")
 
 # One letter of each stands in brackets, so that this file is not its own first find.
 STRANGE_WORDS = {

@@ -1,0 +1,203 @@
+"""A catalog of translated templates, and how a finished English text finds its own in it.
+
+The source builds its messages as f-strings, and nothing there knows of languages. A finished text is compared with the templates, as a
+whole and in pieces, and what stands in their places again, since messages are made of messages. Of all ways to read it so, that one is
+taken in which most of its letters are the templates' own.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from gettext import GNUTranslations
+from pathlib import Path
+from typing import NamedTuple
+
+from paddlealign.messages.template import Place, Variant, fill, match, parse, variants
+
+_PIECES = 40  # that one message may have of a line
+_LEADING = 4  # words of a value, such as a key, that may stand in front of a message
+_WEAK = 8  # letters: a template that begins with a place and has fewer ("{low} to {high}") is trusted beside single words only
+_STRONG = 16  # letters: where the longest template has so many and fits, no other way of reading is tried
+_JOINTS = re.compile(r"(; |: |, | \(|\)|\.(?= |$)|(?<=[.?]) )")
+_WIDE = {"; ": "；", ": ": "：", ", ": "，", ".": "。", " ": ""}
+# Names with a word between the last two: "a, b and c", "'a' and no 'b'".
+_NAME = r"(?:python -m |evaluate\.py )?[^\s,]+"
+_LIST = re.compile(rf"({_NAME}(?:, {_NAME})*),? (and no|and|or) ({_NAME})")
+_BETWEEN = {"and": "和", "or": "或", "and no": "和"}
+_HEADINGS = ("error: ", "note: ", "warning: ")  # what is behind them begins anew
+_WORD = re.compile(r"[A-Za-z_]+")
+
+
+class Entry(NamedTuple):
+    """A way to say a message, its translation, the words that it always has, its longest text, and how many letters are its own."""
+
+    variant: Variant
+    translation: str
+    words: frozenset[str]
+    longest: str
+    letters: int
+
+
+class Reading(NamedTuple):
+    """A text as it was read: how many of its letters are the templates' own, and its translation."""
+
+    letters: int
+    text: str
+
+
+class Known(NamedTuple):
+    """What was read of a text already: as one message, or None; in whatever way; and which texts can hardly be read in another."""
+
+    wholes: dict[str, Reading | None]
+    values: dict[str, Reading]
+    sure: set[str]
+
+
+class Catalog:
+    """Translations by template."""
+
+    def __init__(self, messages: Mapping[str, str]) -> None:
+        """messages: template -> translated template, as ``template.parse`` reads them."""
+        entries = [entry_of(variant, translation) for template, translation in messages.items() for variant in variants(parse(template))]
+        usual = Counter(word for entry in entries for word in entry.words)
+        self._by_word: dict[str, list[Entry]] = {}
+        for entry in entries:
+            if entry.words:
+                self._by_word.setdefault(min(entry.words, key=lambda word: (usual[word], word)), []).append(entry)
+
+    def translate(self, text: str) -> str:
+        """The text in the catalog's language; what is not known stays as it is."""
+        if "\n" in text:
+            whole = self._whole(text, self._near(text), Known({}, {}, set()))
+            if whole is not None:
+                return whole.text
+        return "\n".join(self._line(line, self._near(line), Known({}, {}, set())).text for line in text.split("\n"))
+
+    def _near(self, text: str) -> list[Entry]:
+        """The entries all of whose words a text has, those with most letters first."""
+        words = frozenset(_WORD.findall(text))
+        near = [entry for word in words for entry in self._by_word.get(word, ()) if entry.words <= words]
+        return sorted(near, key=lambda entry: (-entry.letters, entry.translation))
+
+    def _whole(self, text: str, near: list[Entry], known: Known) -> Reading | None:
+        """The text as one message, or None. near: the entries in question, those with most letters first."""
+        if text in known.wholes:
+            return known.wholes[text]
+        best: Reading | None = None
+        near = [entry for entry in near if entry.longest in text]
+        headed = text.startswith(_HEADINGS)
+        for entry in near:
+            if headed and isinstance(entry.variant.parts[0], Place):
+                continue
+            values = match(entry.variant.parts, text)
+            if values is None or not _is_likely(entry, values):
+                continue
+            read = {name: self._value(value, near, known) for name, value in values.items()}
+            letters = entry.letters + sum(value.letters for value in read.values())
+            if best is None or letters > best.letters:
+                changed = {name: value.text for name, value in read.items()}
+                best = Reading(letters, fill(parse(entry.translation), values, changed, entry.variant.chosen))
+            if entry is near[0] and entry.letters >= _STRONG:
+                known.sure.add(text)
+                break
+        known.wholes[text] = best
+        return best
+
+    def _value(self, text: str, near: list[Entry], known: Known) -> Reading:
+        """What may be a message, or several that were joined, or something else."""
+        if not near or not _WORD.search(text):
+            return Reading(0, text)
+        names = _LIST.fullmatch(text)
+        if names:
+            return Reading(len(names[2]) + 2, f"{names[1]} {_BETWEEN[names[2]]} {names[3]}")
+        if text not in known.values:
+            best = self._whole(text, near, known)
+            if best is None or not (text in known.sure or text.startswith(_HEADINGS)):
+                joined = self._lines(text, near, known) if "\n" in text else self._joined(_JOINTS.split(text), near, known)
+                best = joined if best is None or joined.letters > best.letters else best
+            known.values[text] = best
+        return known.values[text]
+
+    def _lines(self, text: str, near: list[Entry], known: Known) -> Reading:
+        """Lines, each for itself."""
+        read = [self._line(line, near, known) for line in text.split("\n")]
+        return Reading(sum(line.letters for line in read), "\n".join(line.text for line in read))
+
+    def _line(self, text: str, near: list[Entry], known: Known) -> Reading:
+        """A line behind its indentation, or with it."""
+        whole = self._whole(text, near, known)
+        inner = text.lstrip()
+        read = self._value(inner, near, known)
+        return whole if whole and whole.letters > read.letters else Reading(read.letters, text[: len(text) - len(inner)] + read.text)
+
+    def _joined(self, pieces: list[str], near: list[Entry], known: Known) -> Reading:
+        """Pieces and the signs between them, of which some together are a message."""
+        if len(pieces) == 1:
+            return self._behind_words(pieces[0], near, known) or Reading(0, pieces[0])
+        # best[at]: the rest from there on, and where its first part ends.
+        best: list[tuple[int, Reading | None, int]] = [(0, None, 0)] * (len(pieces) + 1)
+        for at in range(len(pieces) - 1, -1, -1):
+            best[at] = (best[at + 1][0], None, at + 1)
+            for end in range(min(len(pieces), at + _PIECES), at, -1):
+                if end - at < len(pieces):
+                    part = self._behind_words("".join(pieces[at:end]), near, known)
+                    if part is not None and part.letters + best[end][0] > best[at][0]:
+                        best[at] = (part.letters + best[end][0], part, end)
+        done, at = "", 0
+        while at < len(pieces):
+            _, part, end = best[at]
+            plain = _WIDE.get(pieces[at], pieces[at]) if is_chinese(done[-1:]) else pieces[at]
+            done, at = done + (plain if part is None else part.text), end
+        return Reading(best[0][0], done)
+
+    def _behind_words(self, text: str, near: list[Entry], known: Known) -> Reading | None:
+        """A message, or one that a few other words stand in front of, where a space may belong to it."""
+        best = self._whole(text, near, known)
+        space = -1
+        for _ in range(_LEADING):
+            space = text.find(" ", space + 1)
+            if space < 0:
+                break
+            for begin in (space, space + 1):
+                rest = self._whole(text[begin:], near, known) if begin else None
+                if rest is not None:
+                    front = self._value(text[:begin], near, known)
+                    if best is None or front.letters + rest.letters > best.letters:
+                        best = Reading(front.letters + rest.letters, front.text + rest.text)
+        return best
+
+
+def _is_likely(entry: Entry, values: Mapping[str, str]) -> bool:
+    """Whether values may be a message's: of a message of one line, only what ends it may have several."""
+    if entry.letters < _WEAK and isinstance(entry.variant.parts[0], Place) and any(" " in value for value in values.values()):
+        return False
+    if any(isinstance(part, str) and "\n" in part for part in entry.variant.parts):
+        return True
+    last = entry.variant.parts[-1]
+    return not any("\n" in value for name, value in values.items() if not (isinstance(last, Place) and name == last.name))
+
+
+def entry_of(variant: Variant, translation: str) -> Entry:
+    """A variant with what it is found by."""
+    texts = [part for part in variant.parts if isinstance(part, str)]
+    return Entry(variant, translation, words_of(variant), max(texts, key=len, default=""), sum(map(len, texts)))
+
+
+def is_chinese(letter: str) -> bool:
+    """Whether a letter, or a sign of punctuation, is a Chinese one."""
+    return "\u3000" <= letter <= "\u9fff" or "\uff00" <= letter <= "\uffef"
+
+
+def words_of(variant: Variant) -> frozenset[str]:
+    """Words that every text of a variant has, with nothing of a place's value grown onto them."""
+    marked = "".join(part if isinstance(part, str) else "\0" for part in variant.parts)
+    return frozenset(word.group() for word in _WORD.finditer(marked) if "\0" not in marked[max(0, word.start() - 1) : word.end() + 1])
+
+
+def load(path: Path) -> Catalog:
+    """The catalog of a .mo file. Raises OSError and ValueError."""
+    with path.open("rb") as file:
+        translations = GNUTranslations(file)
+    # gettext has no public way to list what a catalog holds; this name has stood since Python 2.
+    held: dict[str, str] = vars(translations)["_catalog"]
+    return Catalog({key: value for key, value in held.items() if key and isinstance(key, str)})
