@@ -18,6 +18,7 @@ ENGLISH = frozenset({
     "property name",
     "single value",
     "No ccache found",
+    "The value of the smallest subnormal",
     # code, and what is written for programs
     "\\A\\ufeff?---[ \\t]*\\r?\\n(.*?)^---[ \\t]*\\r?$",
     "import sys; sys.path[:] = sys.argv[2:]; from paddlealign.data.workers import serve; serve(int(sys.argv[1]))",
