@@ -163,8 +163,8 @@ def test_every_message_finds_its_translation_with_its_values(kept: dict[str, str
             "说明：out/metrics.jsonl 无法写入：设备上没有剩余空间；运行继续，等到可以写入时再补上这些行",
         ),
         (
-            "done in 3.1 s: the adapter, metrics.jsonl and curves.png are in output/sft",
-            "用时 3.1 秒，完成：适配器、metrics.jsonl 和 curves.png 在 output/sft 中",
+            "done in 3 min 5 s: metrics.jsonl is in output/sft",
+            "用时 3 分 5 秒，完成：metrics.jsonl 在 output/sft 中",
         ),
     ],
 )
