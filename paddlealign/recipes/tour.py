@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from paddlealign.arguments.paths import METRICS_FILE
 from paddlealign.errors import UserError
+from paddlealign.messages.language import check_language, translated
 from paddlealign.models.tensor_files import write_bytes
 from paddlealign.recipes.entry import while_read
 from paddlealign.recipes.tour_steps import DPO_STEPS, QUESTIONS, SFT_STEPS, Step, after, steps_of
@@ -32,14 +34,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(folder: Path, steps: int | None, asks: bool) -> int:
     try:
+        check_language(os.environ)
         return _walk(folder, steps_of(folder.as_posix(), steps), asks)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(translated(f"error: {error}", sys.stderr), file=sys.stderr)
         return 1
     except BrokenPipeError:
         raise
     except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}.", file=sys.stderr)
+        print(translated(f"error: {error.filename}: {error.strerror}.", sys.stderr), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return _stopped()
@@ -118,9 +121,9 @@ def _show(step: Step) -> None:
         return
     _say(f"Some of the answers ({step.answers[-1][1]} has all):")
     for number, row in enumerate(answers[-1][1]):
-        _say(f"    {row['src']}")
+        print(f"    {row['src']}", flush=True)
         for name, of_model in answers:
-            _say(f"        {name}: {of_model[number]['output'].strip()}")
+            print(f"        {translated(name)}: {of_model[number]['output'].strip()}", flush=True)
 
 
 def _tell_end(folder: Path, seconds: float) -> None:
@@ -173,13 +176,13 @@ def _write_state(folder: Path, done: Mapping[str, str]) -> None:
 
 
 def _stopped() -> int:
-    print("\nThe tour was stopped; the same command goes on with this step.", file=sys.stderr)
+    print(translated("\nThe tour was stopped; the same command goes on with this step.", sys.stderr), file=sys.stderr)
     return 130
 
 
 def _wait(prompt: str) -> None:
     try:
-        input(prompt)
+        input(translated(prompt))
     except EOFError:
         _say("")
 
@@ -190,7 +193,7 @@ def _minutes(seconds: float) -> str:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)
+    print(translated(text), flush=True)
 
 
 def _count(word: str) -> int:

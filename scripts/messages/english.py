@@ -38,6 +38,9 @@ ENGLISH = frozenset({
     "{name} files",
     # a cell of a table, whose words are too few to be recognised elsewhere
     "{micro_batches} of {rows}",
+    # rows of the sample data
+    "How many legs does a spider have?",
+    "I have 7 apples and get 5 more. How many do I have now?",
     # names
     "PaddleNLP 3.0.0b4",
     # a line of the log, whose columns have English names
