@@ -86,8 +86,7 @@ def test_overfitted_rows_come_back_and_dpo_goes_on_from_there(checkpoint: Path, 
     write_rows(rows, "sft", "train", 0, 8)
     keys = ["--train_dataset_path", str(rows), "--per_device_train_batch_size", "8", "--gradient_accumulation_steps", "1"]
     keys += ["--max_steps", "90", "--learning_rate", "2e-2", "--logging_steps", "30"]
-    code, _, err = run_command(["sft_main.py", *words("sft", checkpoint, tmp_path, tuned, *keys)])
-    assert (code, err) == (0, "")
+    in_process("sft", words("sft", checkpoint, tmp_path, tuned, *keys))
     asked = ["--model_name_or_path", tuned, "--data_file", rows, "--output_file", predicted, "--decode_strategy", "greedy_search"]
     code, _, err = run_command(["predict.py", *asked, "--max_length", "96", "--src_length", "128", "--batch_size", "8"])
     assert (code, err) == (0, "")
@@ -97,8 +96,7 @@ def test_overfitted_rows_come_back_and_dpo_goes_on_from_there(checkpoint: Path, 
 
     before = hashes(tuned)
     aligned = tmp_path / "dpo"
-    code, _, err = run_command(["dpo_main.py", *words("dpo", tuned, tmp_path, aligned)])
-    assert (code, err) == (0, "")
+    in_process("dpo", words("dpo", tuned, tmp_path, aligned))
     lines = numbers(aligned)
     assert lines[0]["loss"] == pytest.approx(LN_2, abs=1e-5) and abs(lines[0]["rewards/margins"]) <= 1e-4
     assert lines[-1]["rewards/margins"] > 0.05 and lines[-1]["loss"] < LN_2 - 0.02
