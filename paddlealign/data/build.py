@@ -99,7 +99,7 @@ def fingerprint(encoder: Encoder, content: str) -> str:
 def _code_hash() -> str:
     total = hashlib.sha256()
     for path in sorted(Path(__file__).parent.rglob("*")):
-        if path.is_file() and path.suffix != ".pyc":
+        if path.is_file() and "__pycache__" not in path.parts:  # where another process may just be writing
             total.update(hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()
 

@@ -7,7 +7,7 @@ translation ``{name!}`` keeps the value as it is; other values are translated wh
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 
 class Place(NamedTuple):
@@ -18,10 +18,10 @@ class Place(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """Where one of several texts stands."""
+    """Where one of several texts stands. texts: of type Template, which is defined by this one."""
 
     name: str
-    texts: tuple["Template", ...]
+    texts: tuple[tuple[Any, ...], ...]
 
 
 Template: TypeAlias = tuple[str | Place | Choice, ...]

@@ -2,7 +2,7 @@
 
 import math
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableSequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,8 @@ class Curves:
         """Nothing yet."""
         self.rows = 0
         # Arrays, not lists: a run may log a million rows.
-        self._places: dict[str, array[int]] = {}
-        self._values: dict[str, array[float]] = {}
+        self._places: dict[str, MutableSequence[int]] = {}
+        self._values: dict[str, MutableSequence[float]] = {}
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Take one more row. None, which JSON has for a value that is not finite, counts as such."""

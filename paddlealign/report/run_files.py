@@ -4,7 +4,7 @@ import json
 import math
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ Row = Mapping[str, Any]
 class Column:
     """A metric's rows in order. steps: int64; values: float64, nan where metrics.jsonl has null. Arrays: a run may log a million rows."""
 
-    steps: "array[int]"
-    values: "array[float]"
+    steps: MutableSequence[int]
+    values: MutableSequence[float]
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def test_trinity_yaml_is_checked_as_it_stands(places, monkeypatch, capfd):
     path = document(places, "trinity_dpo.yaml")
     assert main("dpo", [str(path), "--check", "--per_device_train_batch_size", "8"]) == 0
     shown = capfd.readouterr().out
-    for text in ("their key", "= 8 x 8", "The launch command", "beta 0.1"):
+    for text in ("their key", "= 8 x 8", "The launch command", "ln 2 is 0.693147"):
         assert text in shown
     assert "0.6931" in shown  # the first loss
     assert not (places / "runs").exists()
