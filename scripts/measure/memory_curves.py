@@ -27,7 +27,7 @@ LENGTH_LIMIT = 1.05
 # The most to the least that a batch's tensors take along the vocabulary, less a chunk of logits and what becomes the head's gradient. By
 # Paddle's count of tensors: how much of the memory that malloc keeps fits the next tensor is a matter of chance in their sizes.
 VOCABULARY_LIMIT = 1.1
-CHUNK_BYTES = 2 * 4 * (1 << 25)  # a chunk of logits and its slope, see models/head.py
+CHUNK_BYTES = 4 * (1 << 25)  # a chunk of logits, in whose place their slope is made, see models/head.py
 
 
 class Curve(NamedTuple):
@@ -72,9 +72,9 @@ def of_batch(found: Found) -> int:
 
 
 def head_bytes(case: Case) -> int:
-    """Bytes of these that follow from the vocabulary: a chunk of logits, its slope, the head's new gradient, and what is added to it."""
+    """Bytes of these that follow from the vocabulary: a chunk of logits, which become their slope, and the head's gradient."""
     targets = case.rows * (case.tokens - case.tokens // 4)
-    return min(CHUNK_BYTES, 8 * targets * case.vocabulary) + 8 * case.vocabulary * case.hidden
+    return min(CHUNK_BYTES, 4 * targets * case.vocabulary) + 4 * case.vocabulary * case.hidden
 
 
 def growth(sizes: Sequence[float], amounts: Sequence[float]) -> float:

@@ -80,10 +80,10 @@ def test_memory_that_grows_with_the_vocabulary_is_told(extra: int):
     assert bool(memory_curves.faults([(curve, points)])) == bool(extra)
 
 
-def test_the_heads_share_is_a_chunk_and_two_of_its_weights():
+def test_the_heads_share_is_a_chunk_and_one_of_its_weights():
     case = Case(256, 4, 8192, 2048, 1, 2, responses=2)
-    assert memory_curves.head_bytes(case) == 8 * 1536 * 8192 + 8 * 256 * 8192
-    assert memory_curves.head_bytes(case._replace(vocabulary=128000)) == 8 * (1 << 25) + 8 * 256 * 128000
+    assert memory_curves.head_bytes(case) == 4 * 1536 * 8192 + 4 * 256 * 8192
+    assert memory_curves.head_bytes(case._replace(vocabulary=128000)) == 4 * (1 << 25) + 4 * 256 * 128000
 
 
 def test_the_curves_are_measured_and_drawn(tmp_path: Path):
