@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from paddlealign.messages.template import Place, Variant, fill, match, parse, variants
 
+_LONG = 2000  # characters; in a longer text, which quotes another, no messages are looked for but it itself
 _PIECES = 40  # that one message may have of a line
 _LEADING = 4  # words of a value, such as a key, that may stand in front of a message
 _WEAK = 8  # letters: a template that begins with a place and has fewer ("{low} to {high}") is trusted beside single words only
@@ -67,6 +68,8 @@ class Catalog:
 
     def translate(self, text: str) -> str:
         """The text in the catalog's language; what is not known stays as it is."""
+        if "Traceback (most recent call last)" in text:
+            return text  # lines of code in it would be read as messages
         if "\n" in text:
             whole = self._whole(text, self._near(text), Known({}, {}, set()))
             if whole is not None:
@@ -112,7 +115,9 @@ class Catalog:
             return Reading(len(names[2]) + 2, f"{names[1]} {_BETWEEN[names[2]]} {names[3]}")
         if text not in known.values:
             best = self._whole(text, near, known)
-            if best is None or not (text in known.sure or text.startswith(_HEADINGS)):
+            if len(text) > _LONG:
+                best = best or Reading(0, text)
+            elif best is None or not (text in known.sure or text.startswith(_HEADINGS)):
                 joined = self._lines(text, near, known) if "\n" in text else self._joined(_JOINTS.split(text), near, known)
                 best = joined if best is None or joined.letters > best.letters else best
             known.values[text] = best

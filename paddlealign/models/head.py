@@ -40,22 +40,22 @@ class _TokenLogps(PyLayer):
         hidden, head, target_ids, normalisers = ctx.saved_tensor()
         vocabulary_first = ctx.vocabulary_first
         rows_dtype, head_dtype = hidden.dtype, head.dtype
-        head = head.astype(ctx.dtype)
+        hidden, head = hidden.astype(ctx.dtype), head.astype(ctx.dtype)
         grad_hidden = []
         vocabulary = head.shape[0 if vocabulary_first else 1]
         grad_head = None if ctx.frozen else paddle.zeros([hidden.shape[1], vocabulary], "float32")
         for start, stop in _chunks(hidden.shape[0], vocabulary):
-            # d logp / d logits = one_hot(target) - softmax. Its negative is made; sign and upstream gradient go to the narrow sides.
-            rows, upstream = hidden[start:stop], -grad[start:stop].unsqueeze(1)
-            logits = paddle.matmul(rows.astype(ctx.dtype), head, transpose_y=vocabulary_first).astype("float32")
-            slope = _softmax(logits, normalisers[start:stop])
+            rows, upstream = hidden[start:stop], grad[start:stop]
+            logits = paddle.matmul(rows, head, transpose_y=vocabulary_first).astype("float32")
+            # d logp / d logits = one_hot(target) - softmax
+            slope = _scaled_softmax(logits, normalisers[start:stop], -upstream)
             del logits
             places = _places(target_ids[start:stop], slope)
-            _flat(slope).scatter_(places, _flat(slope).gather(places) - 1.0)
+            _flat(slope).scatter_(places, _flat(slope).gather(places) + upstream)
             slope = slope.astype(ctx.dtype)
-            grad_hidden.append(paddle.matmul(slope, head, transpose_y=not vocabulary_first).astype("float32") * upstream)
+            grad_hidden.append(paddle.matmul(slope, head, transpose_y=not vocabulary_first))
             if grad_head is not None:
-                _add_product(grad_head, (rows.astype("float32") * upstream).astype(ctx.dtype), slope)
+                _add_product(grad_head, rows, slope)
             del slope
         found = paddle.concat(grad_hidden).astype(rows_dtype)
         if grad_head is None:
@@ -75,11 +75,12 @@ def _log_sums(logits: Tensor) -> tuple[Tensor, Tensor]:
     return paddle.concat(highest), paddle.concat(normalisers)
 
 
-def _softmax(logits: Tensor, normalisers: Tensor) -> Tensor:
-    """exp(logits - normaliser), in the place of the logits: float32 [rows, vocab]. normalisers: [rows]."""
+def _scaled_softmax(logits: Tensor, normalisers: Tensor, factors: Tensor) -> Tensor:
+    """The factor times exp(logits - normaliser), in the place of the logits: float32 [rows, vocab]. normalisers, factors: [rows]."""
 
     def work(rows: range) -> None:
-        logits[rows.start : rows.stop].subtract_(normalisers[rows.start : rows.stop].unsqueeze(1)).exp_()
+        own = slice(rows.start, rows.stop)
+        logits[own].subtract_(normalisers[own].unsqueeze(1)).exp_().multiply_(factors[own].unsqueeze(1))
 
     in_threads(work, len(logits), logits.place)
     return logits

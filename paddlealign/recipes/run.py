@@ -242,12 +242,13 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
                 state = fit(task, settings, state, log, progress, asked)
             if settings.do_eval and settings.evaluation_strategy == "no":
                 run_evaluation(task, state, log, progress)
+            seconds = time.perf_counter() - began
+            if settings.do_train:
+                log.sync()
+                save_final(output_dir, task)
         finally:
             progress.close()
-            log.close()
-        seconds = time.perf_counter() - began
-        if settings.do_train:
-            save_final(output_dir, task)
+            log.close()  # behind the model: a viewer may wait for its service
     if not is_main:
         return
     if settings.do_train:

@@ -18,6 +18,7 @@ from paddlealign.recipes.run_file import argument_values
 from paddlealign.recipes.run_page import RunPage
 from paddlealign.recipes.start_block import Entry
 from paddlealign.report.watch import Watch, tell
+from paddlealign.saying import is_said
 from paddlealign.training.checkpoint import TrainState
 from paddlealign.training.progress import Progress, in_words
 from paddlealign.training.run_log import RunLog, read_metrics
@@ -105,7 +106,8 @@ def tell_end(arguments: TrainArguments, end: EndOfRun, watch: Watch) -> None:
     say("next:")
     for command, what in next_commands(arguments, files[0] if files else None, stored, held):
         say(f"  {translated(what)}:")
-        say(f"    {command}")
+        if is_said(command):
+            print(f"    {command}", flush=True)  # as it stands: a path may hold words that messages have
 
 
 def end_entries(arguments: TrainArguments, end: EndOfRun) -> list[Entry]:
@@ -120,7 +122,8 @@ def end_entries(arguments: TrainArguments, end: EndOfRun) -> list[Entry]:
     evaluated = [row for row in end.rows if "eval_loss" in row]
     if evaluated:
         entries.append(("dev", _figures(evaluated[0], evaluated[-1], "eval_")))
-        entries.append(("best", best_text(arguments, end)))
+        if arguments.training.evaluation_strategy != "no":
+            entries.append(("best", best_text(arguments, end)))
     kind = "adapter" if arguments.adapter.lora else "model"
     entries.append((kind, f"{output_dir}, with {METRICS_FILE}, {CURVES_FILE} and {RUN_FILE} (all arguments)"))
     entries.append(("page", f"{output_dir / PAGE_FILE}"))

@@ -3,6 +3,8 @@
 import math
 from pathlib import Path
 
+from paddlealign.arguments.losses import UNPAIRED_LOSSES
+from paddlealign.arguments.objective_fields import ObjectiveArguments
 from paddlealign.arguments.paths import PAGE_FILE, RUN_FILE
 from paddlealign.arguments.results import TrainArguments
 from paddlealign.arguments.show import changed_arguments
@@ -86,7 +88,9 @@ def layout_text(topology: Topology, sharding: str) -> str:
 def step_text(arguments: TrainArguments, task: Task) -> str:
     """What an optimizer step takes."""
     settings, data = arguments.training, arguments.data
-    batch = f"{settings.per_device_train_batch_size:,} {'rows' if arguments.command == 'sft' else 'pairs'}"
+    objective = arguments.objective
+    unpaired = arguments.command == "sft" or (isinstance(objective, ObjectiveArguments) and objective.loss_type in UNPAIRED_LOSSES)
+    batch = f"{settings.per_device_train_batch_size:,} {'rows' if unpaired else 'pairs'}"
     if data.zero_padding:
         batch = f"{settings.per_device_train_batch_size:,} packed rows of {data.max_length:,} tokens"
     if settings.tokens_per_batch is not None:
@@ -127,7 +131,7 @@ def estimate_entries(arguments: TrainArguments, task: Task, held: HeldAgainst | 
     entries = []
     if memory is not None:
         processes = task.topology.world
-        where = f"in the fullest of {processes} processes" if processes > 1 else "by a step like the first"
+        where = f"in the fullest of {processes} processes" if processes > 1 else "in a step like the first"
         entries.append(("memory", f"about {memory[0].total / GB:.2f} GB {where}; what Paddle itself takes comes on top"))
     if task.feed.total_steps - done >= 2 * TIMED_STEPS:
         entries.append(("time", f"unknown before the first steps; estimated after {TIMED_STEPS} of them"))
@@ -136,10 +140,13 @@ def estimate_entries(arguments: TrainArguments, task: Task, held: HeldAgainst | 
 
 def arguments_text(arguments: TrainArguments) -> str:
     """What the user set, and where the rest can be read."""
-    items, kept = changed_arguments(arguments), 0
-    while kept < len(items) and sum(len(item) + 2 for item in items[: kept + 1]) <= _ARGUMENT_CHARACTERS:
-        kept += 1
-    shown, rest = ", ".join(items[:kept]), len(items) - kept
+    items, shown, room = changed_arguments(arguments), [], _ARGUMENT_CHARACTERS
+    for item in items:
+        if len(item) + 2 <= room:
+            shown.append(item)
+            room -= len(item) + 2
+    rest = len(items) - len(shown)
+    some = ", ".join(shown)
     path = Path(arguments.training.output_dir) / RUN_FILE
     written = "" if arguments.training.check else f"{path}, or "
-    return f"{shown}{f', and {rest} more' if rest else ''} (all: {written}--log_level debug)"
+    return f"{some}{f', and {rest} more' if some and rest else ''} (all: {written}--log_level debug)"

@@ -60,7 +60,7 @@ def _walk(folder: Path, steps: list[Step], asks: bool) -> int:
         for line in step.about:
             _say(line)
         _say("")
-        _say(f"    {step.line}")
+        print(f"    {step.line}", flush=True)
         _say("")
         if done.get(step.name) == step.line and all(Path(path).exists() for path in step.makes):
             _say(f"Done before, reused: {', '.join(step.makes) or 'it leaves no file'}.")
@@ -90,7 +90,7 @@ def _walk(folder: Path, steps: list[Step], asks: bool) -> int:
 def _start(step: Step, asks: bool) -> int:
     """Run a step's command to its end; its exit code. asks: a chat is left to the user; else some questions are asked."""
     for path in map(Path, step.makes):  # of a start that was broken off, or of other arguments
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
     by_itself = step.talks and not asks
     # Ctrl-C reaches the command too, and is its own: training ends politely, and a chat stops an answer.
     before = signal.signal(signal.SIGINT, lambda *_: None)

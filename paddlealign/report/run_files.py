@@ -87,10 +87,10 @@ def columns_of(rows: Iterable[Row]) -> dict[str, Column]:
     columns: dict[str, Column] = {}
     for row in rows:
         step = row.get("step")
-        if not isinstance(step, int):
+        if not isinstance(step, int) or not 0 <= step < 2**63:
             continue
         for name, value in row.items():
-            if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+            if value is None or (isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63):
                 column = columns.setdefault(name, Column(array("q"), array("d")))
                 column.steps.append(step)
                 column.values.append(math.nan if value is None else value)

@@ -178,7 +178,10 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
-                lines.append(json.loads(line))
-            except ValueError:
+                found = json.loads(line)
+            except (ValueError, RecursionError):
                 break
+            if not isinstance(found, dict):
+                break
+            lines.append(found)
     return lines

@@ -7,6 +7,7 @@ import importlib.util
 import math
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -69,18 +70,27 @@ class VisualDL:
 
 
 class TensorBoard:
-    """Event files in a folder, written anew as VisualDL's are."""
+    """An event file in a folder, written anew as VisualDL's are.
+
+    Written by this thread: tensorboardX's SummaryWriter has one of its own, which a full disk ends; its queue then fills, and the run waits
+    for room in it for ever.
+    """
 
     def __init__(self, folder: Path) -> None:
-        from tensorboardX import SummaryWriter  # here, as above
+        from tensorboardX.event_file_writer import EventsWriter  # here, as above
 
+        folder.mkdir(parents=True, exist_ok=True)
         _remove(folder, "events.out.tfevents.*")
-        self._writer = SummaryWriter(logdir=str(folder), flush_secs=10)
+        self._writer = EventsWriter(str(folder / "events"))
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """See ``Viewer``."""
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
+        self._writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+        self._writer.flush()
 
     def close(self) -> None:
         """See ``Viewer``."""
@@ -126,7 +136,10 @@ class WeightsAndBiases:
 
     def close(self) -> None:
         """See ``Viewer``."""
+        import wandb
+
         self._run.finish()
+        wandb.teardown()  # without which its file is written up to two seconds later
 
 
 def _what_of(step: int, values: Mapping[str, float]) -> tuple[int, frozenset[str]]:

@@ -298,7 +298,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     processes, layout = LAYOUTS[asked.layout]
-    os.environ["PYTHONUNBUFFERED"] = "1"  # what is said tells what is done
+    os.environ |= {"PYTHONUNBUFFERED": "1", "PADDLEALIGN_LANG": "en"}  # what is said tells what is done
     if asked.layout == "tp2":
         layout = [*layout, "--per_device_train_batch_size", "2"]
     if asked.real == "false":

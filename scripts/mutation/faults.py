@@ -394,8 +394,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "the head's softmax is not taken away",
         "models/head.py",
-        "unsqueeze(1)).exp_()\n",
-        "unsqueeze(1)).exp_().scale_(0.0)\n",
+        ".exp_().multiply_(factors[own].unsqueeze(1))",
+        ".exp_().multiply_(factors[own].unsqueeze(1) * 0.0)",
         _KERNELS + _LOGITS,
     ),
     Fault(

@@ -88,7 +88,7 @@ def test_the_end_block_has_both_ends_of_the_figures_and_the_best_evaluation(tmp_
         {"step": 2, "eval_loss": 1.875, "eval_accuracy": 0.625},
     ]
     state = TrainState(step=2, best_step=1, best_metric=1.75)
-    arguments = run(tmp_path, output_dir=str(tmp_path / "out"))
+    arguments = run(tmp_path, output_dir=str(tmp_path / "out"), evaluation_strategy="steps")
     end = EndOfRun(state, 10.0, 12_340, rows, ("float32", "float32"), {})
     told = dict(end_entries(arguments, end))
     assert told["speed"].startswith("1,234 tokens/s") and told["memory"] == "at most 1.50 GiB"

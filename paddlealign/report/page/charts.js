@@ -237,9 +237,12 @@
   const awaited = [];
   async function drawAwaited() {
     while (awaited.length) {
-      await draw(awaited[0]);
-      await new Promise((shown) => setTimeout(shown));
-      awaited.shift();
+      try {
+        await draw(awaited[0]);
+        await new Promise((shown) => setTimeout(shown));
+      } finally {
+        awaited.shift();
+      }
     }
   }
   const onScreen = ({ boundingClientRect: box }) => box.bottom > 0 && box.top < innerHeight;
