@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from paddlealign.arguments.paths import ERROR_FILE
+from paddlealign.errors import UserError
 from paddlealign.messages.language import translated
 from paddlealign.parallel.agreement import disagreement
-from paddlealign.parallel.meeting import answer, call, send, serve, words_of
+from paddlealign.parallel.meeting import MEETING_SECONDS, answer, call, send, serve, words_of
 from paddlealign.parallel.stopping import (
     HEEDED,
     RESTART_CODE,
@@ -58,6 +59,7 @@ class Line:
     launcher: int
     folder: Path | None = None
     request: StopRequest = field(default_factory=lambda: StopRequest(watched=True))
+    met: threading.Event = field(default_factory=threading.Event)
     over: threading.Event = field(default_factory=threading.Event)
     screen: TextIO | None = None
 
@@ -130,13 +132,26 @@ class Line:
                 if self.place == 0:
                     print(f"\n{translated(HEEDED, self.screen)}", file=self.screen, flush=True)
 
+    def _meet(self) -> None:
+        """Wait until all processes have taken up their lines. Raises UserError where one does not come.
+
+        Paddle waits for the first process with Python's lock held, so that from then on nobody who is late could be answered here.
+        """
+        if not self.met.wait(MEETING_SECONDS):
+            raise UserError(f"not all processes have come within {MEETING_SECONDS} s. Was every launcher started?")
+
     def _wait(self) -> None:
         time.sleep(10 * _COLLECTING_SECONDS)
         os._exit(1)
 
     def _listen(self, last: int) -> None:
-        """Wait for the switchboard's word; for the thread that does so."""
-        word = next(words_of(self.link), None) or {"event": "end", "rank": last, "text": None}
+        """Wait for the switchboard's words; for the thread that does so."""
+        words = words_of(self.link)
+        word = next(words, None)
+        if word == {"event": "met"}:
+            self.met.set()
+            word = next(words, None)
+        word = word or {"event": "end", "rank": last, "text": None}
         if word["event"] == "over":
             self.over.set()
             return
@@ -164,6 +179,7 @@ def join(environment: Mapping[str, str]) -> Line | None:
     threading.Thread(target=line._listen, args=(world - 1,), daemon=True).start()
     line.request.leave = line.stop
     line._watch_signals()
+    line._meet()
     return line
 
 
@@ -178,6 +194,7 @@ def _switchboard(board: socket.socket, world: int, job: str) -> None:
             link.close()
             return
         links[rank] = link
+        events.put({"event": "here", "rank": rank})
         for word in words:
             events.put({**word, "rank": rank})
         events.put({"event": "gone", "rank": rank})
@@ -187,10 +204,16 @@ def _switchboard(board: socket.socket, world: int, job: str) -> None:
             threading.Thread(target=attend, args=(board.accept()[0],), daemon=True).start()
 
     threading.Thread(target=accept, daemon=True).start()
+    here: set[int] = set()
     finished: set[int] = set()
     told: dict[int, dict[str, str]] = {}
     while len(finished) < world:
         event = events.get()
+        if event["event"] == "here":
+            here.add(event["rank"])
+            if len(here) == world:
+                _tell(links, {"event": "met"})
+            continue
         if event["event"] == "finished":
             finished.add(event["rank"])
             continue
@@ -202,7 +225,7 @@ def _switchboard(board: socket.socket, world: int, job: str) -> None:
             event = {"event": "failed", "rank": 0, "text": text}
         time.sleep(_COLLECTING_SECONDS)
         others = [events.get_nowait() for _ in range(events.qsize())]
-        verdict = cause([event, *(it for it in others if it["event"] != "told")])
+        verdict = cause([event, *(it for it in others if it["event"] not in ("told", "here"))])
         _tell(links, {**verdict, "event": "end", "text": verdict.get("text")})
         return
     _tell(links, {"event": "over"})

@@ -12,7 +12,7 @@ from typing import Any
 
 from paddlealign.errors import UserError
 
-_MEETING_SECONDS = 900  # for a process on another machine that starts later
+MEETING_SECONDS = 900  # for a process on another machine that starts later
 _ANSWER_SECONDS = 20.0  # for the process of the switchboard, while it imports Paddle
 _CALL_SECONDS = (10.0, 2.0)  # at the place that the launcher gave, and at the others, where a firewall may swallow a call
 _PLACES, _APART = 4, 1009  # ports that are tried, and how far they lie from each other
@@ -40,11 +40,11 @@ def serve(job: str) -> socket.socket:
 
 
 def call(job: str, rank: int) -> socket.socket:
-    """A line to the switchboard. Raises UserError where it is not met within _MEETING_SECONDS.
+    """A line to the switchboard. Raises UserError where it is not met within MEETING_SECONDS.
 
     It answers with the job's addresses: at any of the places others may listen, and a call may even reach itself.
     """
-    until, why = time.monotonic() + _MEETING_SECONDS, "nobody answers"
+    until, why = time.monotonic() + MEETING_SECONDS, "nobody answers"
     while True:
         for place, seconds in zip(places(job), (_CALL_SECONDS[0], *[_CALL_SECONDS[1]] * (_PLACES - 1)), strict=True):
             try:

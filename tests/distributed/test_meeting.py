@@ -1,6 +1,7 @@
 """Ranks meet where a port is taken in between, and none is left of a launcher or a waiting parent that ends in the first second."""
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -60,6 +61,33 @@ def test_they_meet_at_the_port_that_the_launcher_gave():
     with taken() as port:
         pass
     assert meet(job_at(port)) == (0, ("127.0.0.1", port))
+
+
+def test_nobody_goes_on_before_all_have_come():
+    """The last process goes into Paddle, which holds Python's lock while it waits for the first: who comes then must have been answered."""
+    with taken() as port:
+        pass
+    told = {"PADDLE_TRAINERS_NUM": "2", "PADDLE_TRAINER_ENDPOINTS": job_at(port), "PYTHONPATH": str(ROOT)}
+    script = "import ctypes, os; from paddlealign.parallel.faults import join; line = join(os.environ); print('met', flush=True)"
+    holds_the_lock = "ctypes.PyDLL(None).sleep(3)"
+
+    def start(rank: int) -> subprocess.Popen[str]:
+        environment = {**os.environ, **told, "PADDLE_TRAINER_ID": str(rank), "PADDLE_RANK_IN_NODE": str(rank)}
+        command = [sys.executable, "-c", f"{script}; {holds_the_lock}; line.finish()"]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+    last = start(1)
+    try:
+        assert last.stdout is not None
+        assert not select.select([last.stdout], [], [], 3)[0]
+        first = start(0)
+        try:
+            assert [rank.communicate(timeout=60)[0] for rank in (first, last)] == ["met\n", "met\n"]
+            assert [first.returncode, last.returncode] == [0, 0]
+        finally:
+            first.kill()
+    finally:
+        last.kill()
 
 
 kept: list[socket.socket] = []
