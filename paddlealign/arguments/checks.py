@@ -53,8 +53,11 @@ def resolve_data(data: DataArguments, training: TrainingArguments, sources: Mapp
     if training.do_train and not data.train_dataset_path and not data.dataset_name_or_path:
         found.problems.append("do_train needs rows: set dataset_name_or_path (a folder or file) or train_dataset_path (files).")
     if evaluates and not data.dev_dataset_path and not data.dataset_name_or_path:
-        asked = "do_eval" if training.evaluation_strategy == "no" else f"evaluation_strategy {training.evaluation_strategy}"
-        found.problems.append(f"{asked} needs rows: set dev_dataset_path (files), or dataset_name_or_path to a folder with dev rows.")
+        key, off = ("do_eval", "false") if training.evaluation_strategy == "no" else ("evaluation_strategy", "no")
+        asked = key if key == "do_eval" else f"{key} {training.evaluation_strategy}"
+        found.problems.append(
+            f"{asked} needs dev rows: set dev_dataset_path (files), or dataset_name_or_path to a folder with dev rows, or set {key} {off}."
+        )
     return found
 
 

@@ -77,7 +77,10 @@ def _of_root(part: str, name: str, rows: RowArguments, splits: _Splits) -> tuple
             _refuse_odd(key, root)
             raise UserError(f"{key}: {root} is neither a folder nor a file, and no hub's id, which is two words: org/name.")
         if part == "dev":
-            raise UserError(f"{key}: {root} is one file, of training rows. Set dev_dataset_path too, or switch evaluation off.")
+            raise UserError(
+                f"{key}: {root} is one file, of training rows. Set dev_dataset_path too, or switch evaluation off "
+                "(--evaluation_strategy no, --do_eval false)."
+            )
         return found
     found = _in_folder(root, splits, rows.subset)
     if not found and part == "train" and not any(_SPLIT_LIKE.search(str(file.relative_to(root))) for file in _row_files(root)):

@@ -14,7 +14,8 @@ from paddlealign.arguments.results import Arguments
 from paddlealign.arguments.values import show
 from paddlealign.messages.language import translated
 
-_ORDER = ("command line", "file", "derived", "default")
+_GIVEN = ("command line", "file")
+_ORDER = (*_GIVEN, "derived", "default")
 _WIDTH = 118
 _LABEL = 13  # columns before the text of a block's lines
 
@@ -49,21 +50,25 @@ def render(arguments: Arguments) -> str:
     return "\n".join(lines)
 
 
-def render_changed(arguments: Arguments) -> str:
-    """The arguments that are not as they are by default, under the command's name."""
+def render_given(arguments: Arguments) -> str:
+    """The arguments that the user gave, under the command's name."""
     title = f"{MAIN_SCRIPTS[arguments.command]}{f' {arguments.file}' if arguments.file else ''} (--log_level debug shows all arguments)"
-    return f"{title}\n{labelled('arguments', ', '.join(changed_arguments(arguments)))}"
+    return f"{title}\n{labelled('arguments', ', '.join(given_arguments(arguments)))}"
 
 
-def changed_arguments(arguments: Arguments) -> list[str]:
-    """Key and value of each argument that is not as it is by default: of the command line first, then of the file, then derived ones."""
+def given_arguments(arguments: Arguments) -> list[str]:
+    """Key and value of each argument that the user gave: on the command line, then in the file; of each those first that are no defaults.
+
+    One that equals its default is there too: on the command line it may stand against the file.
+    """
     sections = [(key, value) for values in _sections(arguments).values() for key, value in values.items()]
     defaults = {key: item.default for key, item in known_fields(arguments.command).items()}
     return [
         f"{key} {_bare(value)}".replace(" ", "\u00a0")
-        for source in _ORDER
+        for source in _GIVEN
+        for is_default in (False, True)
         for key, value in sections
-        if arguments.sources[key] == source and value != defaults[key]
+        if arguments.sources[key] == source and (value == defaults[key]) == is_default
     ]
 
 

@@ -36,8 +36,8 @@ from paddlealign.parallel.stopping import (
 )
 
 STOPPED = (
-    "stopped by the keyboard or a signal; a training run goes on from its last checkpoint with --resume_from_checkpoint true, a prediction "
-    "with the same command"
+    "stopped by the keyboard or a signal; with --resume_from_checkpoint true a training run goes on from its last checkpoint, where it has "
+    "one (save_strategy), and else from the first step; a prediction goes on with the same command"
 )
 _COLLECTING_SECONDS = 1.0  # in which a killed process is told from those that failed because of it
 

@@ -6,7 +6,7 @@ import sys
 import paddle
 
 from paddlealign.arguments.results import Arguments
-from paddlealign.arguments.show import render, render_changed
+from paddlealign.arguments.show import render, render_given
 from paddlealign.errors import UserError
 from paddlealign.messages.language import translated
 from paddlealign.models.config import DecoderConfig
@@ -39,7 +39,7 @@ def in_colour() -> bool:
 
 def introduce(arguments: Arguments) -> None:
     """Show what a command was told, and the notes on it."""
-    say(render(arguments) if tells_all() else render_changed(arguments))
+    say(render(arguments) if tells_all() else render_given(arguments))
     for note in arguments.notes:
         say(f"note: {note}")
 

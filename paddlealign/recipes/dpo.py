@@ -23,8 +23,9 @@ from paddlealign.recipes.references import (
     held_against,
     load_reference,
 )
+from paddlealign.recipes.resuming import check_resume
 from paddlealign.recipes.rows import Rows, check_shared_prompts, prepare_rows
-from paddlealign.recipes.run import adapter_hashes, agree_on_run, begin, check_resume, load_policy, make_task, train
+from paddlealign.recipes.run import adapter_hashes, agree_on_run, begin, load_policy, make_task, run_of, train
 from paddlealign.recipes.sampling import Answering, Sampler, find_judges, find_prompts
 from paddlealign.training.folder_lock import FolderLock
 from paddlealign.training.objective import Objective, Reference, kto_objective, preference_objective
@@ -73,7 +74,7 @@ def run(arguments: DpoArguments, request: StopRequest, lock: FolderLock) -> None
         check_start(arguments, task, references[0], chosen)
     held = HeldAgainst("none") if chosen is None else held_against(arguments, chosen)
     if arguments.training.check:
-        check_resume(arguments, start, hashes)
+        check_resume(arguments, start.resume, run_of(arguments, start, task, hashes))
         check_run(arguments, start, task, rows, held)
         return
     train(arguments, start, task, hashes, rows, held)

@@ -4,14 +4,41 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from paddlealign.arguments.model_files import read_json_object
+from paddlealign.arguments.paths import RUN_FILE
 from paddlealign.arguments.results import DpoArguments, TrainArguments
+from paddlealign.errors import UserError
 
 PAIRS = "PAIRS"  # stands for rows that the user has yet to name
+_LOOKED_AT = 20  # of the runs beside this one, the newest
 
 
-def next_commands(arguments: TrainArguments, dev_file: Path | None, stored: str, held: str) -> list[tuple[str, str]]:
-    """Each command with what it does. dev_file: a file of the run's dev rows. stored, held: dtypes of the weights, before and now."""
-    return [(shlex.join(["python", *words]), what) for words, what in _words(arguments, dev_file, stored, held)]
+def next_commands(
+    arguments: TrainArguments, dev_file: Path | None, stored: str, held: str, other: Path | None = None
+) -> list[tuple[str, str]]:
+    """Each command with what it does.
+
+    dev_file: a file of the run's dev rows. stored, held: dtypes of the weights, before and now. other: see ``run_beside``.
+    """
+    found = [(shlex.join(["python", *words]), what) for words, what in _words(arguments, dev_file, stored, held)]
+    if other is not None:
+        words = ["python", "-m", "paddlealign.report", str(other), arguments.training.output_dir.rstrip("/")]
+        found.append((shlex.join(words), "lay its curves over those of the run before"))
+    return found
+
+
+def run_beside(output_dir: Path, command: str) -> Path | None:
+    """The folder of the newest finished run of the same command that lies beside this one; None where there is none."""
+    here = output_dir.resolve()
+    files = [path for path in output_dir.parent.glob(f"*/{RUN_FILE}") if path.parent.resolve() != here]
+    for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)[:_LOOKED_AT]:
+        try:
+            run = read_json_object(path)
+        except UserError:
+            continue
+        if run.get("finished") is True and run.get("command") == command:
+            return path.parent
+    return None
 
 
 def _words(arguments: TrainArguments, dev_file: Path | None, stored: str, held: str) -> Iterator[tuple[list[str], str]]:

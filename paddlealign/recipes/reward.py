@@ -17,8 +17,9 @@ from paddlealign.recipes.check import check_run
 from paddlealign.recipes.device import say
 from paddlealign.recipes.heads import need_score_head
 from paddlealign.recipes.padding import choose_pad_token, with_pad_token
+from paddlealign.recipes.resuming import check_resume
 from paddlealign.recipes.rows import Rows, check_shared_prompts, prepare_rows, vocabulary_size
-from paddlealign.recipes.run import Start, adapter_hashes, agree_on_run, begin, check_resume, load_policy, make_task, train
+from paddlealign.recipes.run import Start, adapter_hashes, agree_on_run, begin, load_policy, make_task, run_of, train
 from paddlealign.training.folder_lock import FolderLock
 from paddlealign.training.objective import reward_objective
 from paddlealign.training.reference import table_reference
@@ -47,7 +48,7 @@ def run(arguments: RewardArguments, request: StopRequest, lock: FolderLock) -> N
     task = make_task(arguments, start, rows, policy, sharding, objective, dev_objective)
     task = replace(task, side_files=with_pad_token(task.side_files, rows.tokenizer, pad_token))
     if arguments.training.check:
-        check_resume(arguments, start, hashes)
+        check_resume(arguments, start.resume, run_of(arguments, start, task, hashes))
         check_run(arguments, start, task, rows)
         return
     train(arguments, start, task, hashes, rows)

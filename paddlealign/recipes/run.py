@@ -3,10 +3,11 @@
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from paddlealign.arguments.paths import CURVES_FILE, DATA_FILE, INCIDENTS_FILE, REFUSED_FILE, RUN_FILE
 from paddlealign.arguments.results import TrainArguments
-from paddlealign.arguments.show import render, render_changed
+from paddlealign.arguments.show import render, render_given
 from paddlealign.arguments.viewer_names import viewers_of
 from paddlealign.errors import UserError
 from paddlealign.evaluation.pair_margins import drop_margins
@@ -18,7 +19,6 @@ from paddlealign.models.score_head import with_score_head
 from paddlealign.models.tensor_files import json_bytes, write_bytes, write_json
 from paddlealign.models.tricks import chosen_tricks
 from paddlealign.models.weights import plan_loading
-from paddlealign.parallel.collect import everywhere
 from paddlealign.parallel.pipeline import Chain
 from paddlealign.parallel.sharding import Sharding
 from paddlealign.parallel.stopping import StopRequest
@@ -32,8 +32,9 @@ from paddlealign.recipes.output_folder import check_shared, settle_folder
 from paddlealign.recipes.processes import agree_on, check_cut, start_processes, stop_code
 from paddlealign.recipes.reading import keep_refusals
 from paddlealign.recipes.replay import refuse_layout, replay_run, replay_start
+from paddlealign.recipes.resuming import is_done, resume_or_start
 from paddlealign.recipes.rows import Rows, check_vocabulary, dev_batches, make_feed, note_length, vocabulary_size
-from paddlealign.recipes.run_file import argument_values, describe_run, refuse_other_run
+from paddlealign.recipes.run_file import argument_values, describe_run
 from paddlealign.recipes.run_page import RunPage
 from paddlealign.recipes.run_words import EndOfRun, start_log, tell_end, tell_start
 from paddlealign.recipes.side_files import side_files
@@ -44,7 +45,7 @@ from paddlealign.report.curves import draw_curves
 from paddlealign.report.remedies import Run
 from paddlealign.report.watch import Watch
 from paddlealign.saying import tells_all
-from paddlealign.training.checkpoint import TrainState, load_checkpoint, save_policy
+from paddlealign.training.checkpoint import save_policy
 from paddlealign.training.folder_lock import FolderLock
 from paddlealign.training.loop import fit, run_evaluation, take_samples
 from paddlealign.training.objective import Objective
@@ -52,7 +53,7 @@ from paddlealign.training.optimizer import make_optimizer
 from paddlealign.training.precision import Precision, choose_precision
 from paddlealign.training.progress import Progress
 from paddlealign.training.reference import weights_hash
-from paddlealign.training.run_folder import find_resume, list_checkpoints, refuse_foreign_run, remove_run, set_aside_later
+from paddlealign.training.run_folder import find_resume, list_checkpoints, refuse_foreign_run
 from paddlealign.training.run_log import read_metrics
 from paddlealign.training.share import load_share
 from paddlealign.training.task import Task
@@ -83,7 +84,7 @@ def begin(arguments: TrainArguments, request: StopRequest, lock: FolderLock) -> 
     if arguments.told:
         say(told_table(arguments.told))
     if tells_all() or settings.replay_step is not None:
-        say(render(arguments) if tells_all() else render_changed(arguments))
+        say(render(arguments) if tells_all() else render_given(arguments))
     missing = missing_viewer(viewers_of(settings.report_to))
     if missing:
         raise UserError(missing)
@@ -98,8 +99,6 @@ def begin(arguments: TrainArguments, request: StopRequest, lock: FolderLock) -> 
             say(f"note: a start would be refused. {error}")
     else:
         refuse_foreign_run(output_dir, resuming, resume, settings.overwrite_output_dir)
-    if resuming and resume is None and replayed is None:
-        say(f"note: {output_dir} holds no checkpoint yet; this starts at the first step")
     stored = config = read_config(arguments.model.model_name_or_path)  # a model that cannot be read is told before the rows are
     if arguments.command == "reward":
         config = with_score_head(config)
@@ -202,6 +201,11 @@ def make_task(
     )
 
 
+def run_of(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str, str]) -> dict[str, Any]:
+    """What run.json has of a run before its end."""
+    return {**describe_run(arguments, hashes, start.device), "total_steps": task.feed.total_steps}
+
+
 def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str, str], rows: Rows, held: HeldAgainst | None = None) -> None:
     """Resume or start, fit, and leave the final model, the run log and the curves in output_dir.
 
@@ -210,11 +214,16 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
     settings = arguments.training
     output_dir = Path(settings.output_dir)
     is_main = start.topology.is_main
-    run = {**describe_run(arguments, hashes, start.device), "total_steps": task.feed.total_steps}
+    run = run_of(arguments, start, task, hashes)
     if settings.replay_step is not None:
         replay_run(arguments, task, start.resume, run)
         return
-    state = resume_or_start(arguments, start, task, run)
+    if start.resume is None and is_done(arguments, run):
+        say(f"{output_dir} holds this run, finished, and its model; there is nothing to do (--overwrite_output_dir true starts it anew)")
+        if is_main:
+            RunPage(output_dir, run, say).finish()  # a kill may have come between run.json and the page
+        return
+    state = resume_or_start(arguments, start.resume, task, run)
     task = replace(task, run_file=json_bytes({**run, "finished": False}), lock=start.lock)
     if is_main and task.run_file is not None:
         drop_samples(output_dir, after=state.step)
@@ -278,39 +287,3 @@ def save_final(output_dir: Path, task: Task) -> None:
         raise UserError(
             f"all steps are done, but the model was not saved: {error} See to room and rights in output_dir, then {way}"
         ) from error
-
-
-def check_resume(arguments: TrainArguments, start: Start, hashes: dict[str, str]) -> None:
-    """Under ``--check``: refuse a resume that a start would refuse, or say from where it would go on."""
-    if start.resume is not None:
-        refuse_other_run(start.resume / RUN_FILE, describe_run(arguments, hashes, start.device))
-        say(f"a start would go on from {start.resume}; what follows is told of the first step")
-
-
-def resume_or_start(arguments: TrainArguments, start: Start, task: Task, run: dict) -> TrainState:
-    """Load the checkpoint that was asked for, or clear the way for a new run."""
-    output_dir = Path(arguments.training.output_dir)
-    if start.resume is None:
-        if (output_dir / RUN_FILE).exists() and arguments.training.resume_from_checkpoint is not None:
-            refuse_other_run(output_dir / RUN_FILE, run)
-        elif arguments.training.overwrite_output_dir:
-            everywhere(start.topology, True)  # by now all have read the model, which may lie in there
-            if start.topology.is_main:
-                remove_run(output_dir)
-                drop_samples(output_dir, after=-1)
-                drop_margins(output_dir, after=-1)
-        return TrainState()
-    old_steps = refuse_other_run(start.resume / RUN_FILE, run)
-    state = load_checkpoint(start.resume, task.policy, task.optimizer, task.precision, task.sharding, task.moving)
-    if state.step > task.feed.total_steps:
-        raise UserError(
-            f"max_steps, num_train_epochs: the run would end at step {task.feed.total_steps}, but {start.resume} is past that. "
-            "Raise them, or go on from an earlier checkpoint"
-        )
-    say(f"resumed from {start.resume}: {state.step} of {task.feed.total_steps} steps done")
-    if old_steps:
-        say(f"note: {old_steps}; the learning rate now follows the new length")
-    aside = set_aside_later(output_dir, state.step) if start.topology.is_main else []
-    if aside:
-        say(f"note: {', '.join(aside)} lie after it and were set aside (.abandoned)")
-    return state

@@ -13,7 +13,7 @@ from paddlealign.arguments.viewer_names import viewers_of
 from paddlealign.data.chunk_counts import Told
 from paddlealign.messages.language import translated
 from paddlealign.recipes.device import say
-from paddlealign.recipes.next_commands import next_commands
+from paddlealign.recipes.next_commands import next_commands, run_beside
 from paddlealign.recipes.run_file import argument_values
 from paddlealign.recipes.run_page import RunPage
 from paddlealign.recipes.start_block import Entry
@@ -104,7 +104,8 @@ def tell_end(arguments: TrainArguments, end: EndOfRun, watch: Watch) -> None:
         say(f"note: saved in {held}, as it was trained; the checkpoint was {stored}")
     files = end.told["dev"].read.files if "dev" in end.told else ()
     say("next:")
-    for command, what in next_commands(arguments, files[0] if files else None, stored, held):
+    other = run_beside(output_dir, arguments.command)
+    for command, what in next_commands(arguments, files[0] if files else None, stored, held, other):
         say(f"  {translated(what)}:")
         if is_said(command):
             print(f"    {command}", flush=True)  # as it stands: a path may hold words that messages have

@@ -5,8 +5,9 @@ from dataclasses import replace
 from paddlealign.arguments.results import SftArguments
 from paddlealign.parallel.stopping import StopRequest
 from paddlealign.recipes.check import check_run
+from paddlealign.recipes.resuming import check_resume
 from paddlealign.recipes.rows import prepare_rows
-from paddlealign.recipes.run import adapter_hashes, agree_on_run, begin, check_resume, load_policy, make_task, train
+from paddlealign.recipes.run import adapter_hashes, agree_on_run, begin, load_policy, make_task, run_of, train
 from paddlealign.recipes.sampling import Sampler, find_judges, find_prompts
 from paddlealign.training.folder_lock import FolderLock
 from paddlealign.training.objective import sft_objective
@@ -29,7 +30,7 @@ def run(arguments: SftArguments, request: StopRequest, lock: FolderLock) -> None
     if prompts and judges:
         task = replace(task, sample=Sampler(arguments, start, rows, policy, prompts, judges, reference=None))
     if arguments.training.check:
-        check_resume(arguments, start, hashes)
+        check_resume(arguments, start.resume, run_of(arguments, start, task, hashes))
         check_run(arguments, start, task, rows)
         return
     train(arguments, start, task, hashes, rows)

@@ -7,7 +7,7 @@ from paddlealign.arguments.losses import UNPAIRED_LOSSES
 from paddlealign.arguments.objective_fields import ObjectiveArguments
 from paddlealign.arguments.paths import PAGE_FILE, RUN_FILE
 from paddlealign.arguments.results import TrainArguments
-from paddlealign.arguments.show import changed_arguments
+from paddlealign.arguments.show import given_arguments
 from paddlealign.data.chunk_counts import Told
 from paddlealign.models.parameters import LoraSettings, parameter_shapes
 from paddlealign.parallel.topology import Topology
@@ -140,7 +140,7 @@ def estimate_entries(arguments: TrainArguments, task: Task, held: HeldAgainst | 
 
 def arguments_text(arguments: TrainArguments) -> str:
     """What the user set, and where the rest can be read."""
-    items, shown, room = changed_arguments(arguments), [], _ARGUMENT_CHARACTERS
+    items, shown, room = given_arguments(arguments), [], _ARGUMENT_CHARACTERS
     for item in items:
         if len(item) + 2 <= room:
             shown.append(item)

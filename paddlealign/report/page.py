@@ -20,12 +20,13 @@ from paddlealign.arguments.paths import PAGE_FILE
 from paddlealign.models.tensor_files import write_bytes
 from paddlealign.report.argument_tables import arguments_of, differences
 from paddlealign.report.charts import charts_of, lost_points
+from paddlealign.report.curve_statistics import LEAST_ROWS
 from paddlealign.report.facts import environment_of, facts_of, hashes_of, splits_of, state_of, title_of
 from paddlealign.report.histograms import margin_histograms, shared_bins
 from paddlealign.report.remedies import Run
 from paddlealign.report.run_files import RunFiles, read_run
 from paddlealign.report.sample_table import means, sample_table
-from paddlealign.report.watch import findings
+from paddlealign.report.watch import findings, more_lines
 
 ASSETS = Path(__file__).parent / "page"
 _REST = "style-src 'unsafe-inline'; img-src data: blob:; form-action 'none'; base-uri 'none'"
@@ -66,10 +67,12 @@ def render(runs: Sequence[RunFiles], live: bool = False) -> str:
                 "lost": lost_points(run),
                 "environment": environment_of(run),
                 "hashes": hashes_of(run),
-                "rows": len(run.columns["step"].steps) if run.columns else 0,
+                "trained": len(run.columns["loss"].steps) if "loss" in run.columns else 0,
+                "more_lines": _more_lines(run),
             }
             for run in runs
         ],
+        least_rows=LEAST_ROWS,
         alone=alone is not None,
         arguments=arguments_of(alone) if alone else [],
         differences=differences(runs) if not alone else [],
@@ -87,6 +90,13 @@ def margins_together(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
     last = {run.name: run.margins[max(run.margins)].get("rewards/margins", []) for run in runs if run.margins}
     bins = shared_bins(last)
     return [{"title": "Reward margin of the dev pairs", "unit": "at each run's last evaluation", **bins}] if bins else []
+
+
+def _more_lines(run: RunFiles) -> str:
+    try:
+        return more_lines(Run(run.run["command"], run.run.get("total_steps") or run.last_step, run.arguments))
+    except KeyError:  # as below
+        return "logging_steps"
 
 
 def _told(run: RunFiles) -> list[dict[str, Any]]:

@@ -55,7 +55,8 @@ class Watch:
         if self.found:
             return "\n".join(["what the curves say (docs/curves.md):", *(tell(it) for it in self.found)])
         if trained < LEAST_ROWS:
-            return f"what the curves say: too early to tell from {trained} training lines; {LEAST_ROWS} are needed (logging_steps)"
+            way = more_lines(self._run)
+            return f"what the curves say: too early to tell from {trained} training lines; {LEAST_ROWS} are needed ({way})"
         return "what the curves say: nothing that asks for a change (docs/curves.md)"
 
 
@@ -65,6 +66,14 @@ def findings(rows: Iterable[Row], run: Run) -> tuple[Finding, ...]:
     for row in rows:
         watch.see(row)
     return tuple(watch.found)
+
+
+def more_lines(run: Run) -> str:
+    """The key, and where it helps the value, that makes a run log long enough for the rules."""
+    every = run.total_steps // LEAST_ROWS
+    if 0 < every < run.arguments["logging_steps"]:
+        return f"--logging_steps {every}"
+    return "logging_steps" if every else "max_steps"
 
 
 def tell(finding: Finding) -> str:

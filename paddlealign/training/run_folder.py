@@ -118,6 +118,11 @@ def refuse_foreign_run(output_dir: Path, resuming: bool, resume: Path | None, ov
         raise UserError(
             f"output_dir: {output_dir} holds another run than {resume}. Name an empty folder, or the one that the checkpoint lies in"
         )
+    if not list_checkpoints(output_dir):
+        raise UserError(
+            f"output_dir: {output_dir} already holds a run. It has no checkpoint to go on from: name another folder, or replace it by "
+            "--overwrite_output_dir true"
+        )
     raise UserError(
         f"output_dir: {output_dir} already holds a run. Go on with it by --resume_from_checkpoint true, name another folder, "
         "or replace it by --overwrite_output_dir true"

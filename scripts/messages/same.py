@@ -1,6 +1,6 @@
 """Messages that are the same in Chinese: names of keys beside their values."""
 
 SAME = frozenset({
-    "evaluation_strategy {evaluation_strategy}",
+    "--logging_steps {every}",
     "tensor_parallel_degree {tensor} x pipeline_parallel_degree {pipeline}",
 })  # fmt: skip

@@ -76,4 +76,4 @@ def test_a_run_that_goes_well_is_told_so(trained: Callable[..., list[dict]], tmp
 
 def test_a_short_run_says_that_it_is_short(trained: Callable[..., list[dict]], tmp_path: Path, capsys: pytest.CaptureFixture):
     assert trained(tmp_path / "out", "against", "--max_steps", "2", "--save_strategy", "no") == []
-    assert "what the curves say: too early to tell from 2 training lines; 10 are needed (logging_steps)\n" in capsys.readouterr().out
+    assert "what the curves say: too early to tell from 2 training lines; 10 are needed (max_steps)\n" in capsys.readouterr().out

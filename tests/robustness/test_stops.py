@@ -76,6 +76,37 @@ def test_a_resume_that_is_stopped_before_it_evaluates_still_owes_it(words: Words
     assert [line["step"] for line in numbers(output) if "eval_loss" in line] == [2, 4]
 
 
+def test_a_finished_run_without_a_checkpoint_is_not_trained_again(words: Words, tmp_path: Path, capsys: pytest.CaptureFixture):
+    """Unless it is longer now, its model is gone, or run.json does not say that it is finished: a kill may have come before that."""
+    output = tmp_path / "output"
+    assert main("sft", words(output)) == 0
+    left = {path: path.read_bytes() for path in (output / "run.json", output / "metrics.jsonl", output / "model.safetensors")}
+    (output / "report.html").unlink()
+    for wish in ("true", "auto"):
+        capsys.readouterr()
+        assert main("sft", words(output, "--resume_from_checkpoint", wish)) == 0
+        told = capsys.readouterr().out
+        assert "finished, and its model; there is nothing to do" in told and "first step" not in told
+        assert {path: path.read_bytes() for path in left} == left
+    assert (output / "report.html").is_file()  # the one thing that comes behind run.json
+    assert main("sft", words(output, "--resume_from_checkpoint", "auto", "--check", "true")) == 0
+    assert "a start would do nothing" in capsys.readouterr().out
+    straight = numbers(output)
+    for change in (lambda: edit(output / "run.json", finished=False), lambda: (output / "model.safetensors").unlink()):
+        change()
+        assert main("sft", words(output, "--resume_from_checkpoint", "auto")) == 0
+        assert "holds no checkpoint yet; this starts at the first step" in capsys.readouterr().out
+        assert numbers(output) == straight and (output / "model.safetensors").read_bytes() == left[output / "model.safetensors"]
+    assert main("sft", words(output, "--resume_from_checkpoint", "auto", "--max_steps", "5")) == 0
+    assert [line["step"] for line in numbers(output) if "loss" in line] == [1, 2, 3, 4, 5]
+    assert main("sft", words(output, "--resume_from_checkpoint", "auto", "--max_steps", "5", "--learning_rate", "0.5")) == 1
+    assert "was made under other arguments" in capsys.readouterr().err
+
+
+def edit(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
 def test_preempt_save_seconds_sets_save_on_stop(words: Words, tmp_path: Path, capsys: pytest.CaptureFixture):
     assert main("sft", words(tmp_path / "out", "--preempt_save_seconds", "30", "--save_on_stop", "false", "--check", "true")) == 1
     assert "preempt_save_seconds asks for a checkpoint at SIGTERM, save_on_stop false for none" in capsys.readouterr().err

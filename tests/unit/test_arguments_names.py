@@ -132,8 +132,12 @@ def test_an_unknown_sharding_stage_is_refused(tmp_path):
         ("sft", {"src_length": 2048}, "src_length 2048"),
         ("sft", {"do_train": False}, "nothing to do"),
         ("sft", {"dataset_name_or_path": None}, "do_train needs rows"),
-        ("dpo", {"dev_dataset_path": None, "do_eval": True}, "do_eval needs rows"),
-        ("dpo", {"dev_dataset_path": None, "evaluation_strategy": "epoch"}, "evaluation_strategy epoch needs rows"),
+        ("dpo", {"dev_dataset_path": None, "do_eval": True}, "with dev rows, or set do_eval false."),
+        (
+            "dpo",
+            {"dev_dataset_path": None, "evaluation_strategy": "epoch"},
+            "with dev rows, or set evaluation_strategy no.",
+        ),
         ("sft", {"load_best_model_at_end": True, "evaluation_strategy": "epoch"}, "load_best_model_at_end needs evaluation_strategy"),
         (
             "sft",

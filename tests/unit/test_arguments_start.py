@@ -45,9 +45,9 @@ def test_a_users_mistake_is_one_message_and_exit_code_1(script):
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("sft", "a training run goes on from its last checkpoint with --resume_from_checkpoint true"),
-        ("reward", "a training run goes on from its last checkpoint with --resume_from_checkpoint true"),
-        ("dpo", "a training run goes on from its last checkpoint with --resume_from_checkpoint true"),
+        ("sft", "with --resume_from_checkpoint true a training run goes on from its last checkpoint, where it has one"),
+        ("reward", "with --resume_from_checkpoint true a training run goes on from its last checkpoint, where it has one"),
+        ("dpo", "with --resume_from_checkpoint true a training run goes on from its last checkpoint, where it has one"),
         ("evaluate_rewards", "stopped by the keyboard\n"),
         ("evaluate_compare", "stopped by the keyboard; run the same command to go on\n"),
         ("predict", "stopped by the keyboard; run the same command to go on\n"),

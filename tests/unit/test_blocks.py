@@ -1,5 +1,7 @@
 """The blocks at the start and the end of a run: what to run next can be run, long lists are cut, and the best evaluation is found."""
 
+import json
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -8,8 +10,8 @@ import pytest
 
 from evaluate import TASKS
 from paddlealign.arguments import parse
-from paddlealign.arguments.show import labelled, render_changed
-from paddlealign.recipes.next_commands import PAIRS, next_commands
+from paddlealign.arguments.show import labelled, render_given
+from paddlealign.recipes.next_commands import PAIRS, next_commands, run_beside
 from paddlealign.recipes.run_words import EndOfRun, best_text, end_entries
 from paddlealign.recipes.start_block import arguments_text, evaluates_text, saves_text
 from paddlealign.training.checkpoint import TrainState
@@ -59,17 +61,47 @@ def test_what_to_run_next_are_commands_that_can_be_read(tmp_path: Path, command:
     )
 
 
-def test_the_arguments_that_are_not_defaults_are_shown_and_a_long_list_is_cut(tmp_path: Path):
-    arguments = run(tmp_path, seed=7, output_dir="out", train_dataset_path=["rows.jsonl"], max_grad_norm=1.0)
+def test_the_newest_finished_run_beside_this_one_is_offered_for_comparison(tmp_path: Path):
+    assert run_beside(tmp_path / "this", "dpo") is None
+    runs = {
+        "old": {"command": "dpo", "finished": True},
+        "newer": {"command": "dpo", "finished": True},
+        "broken off": {"command": "dpo", "finished": False},
+        "other kind": {"command": "sft", "finished": True},
+        "this": {"command": "dpo", "finished": True},
+    }
+    for age, (name, told) in enumerate(runs.items()):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps(told))
+        os.utime(tmp_path / name / "run.json", (age, age))
+    (tmp_path / "no run").mkdir()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "run.json").write_text("{")
+    found = run_beside(tmp_path / "this", "dpo")
+    assert found == tmp_path / "newer"
+    arguments = run(tmp_path, "dpo", output_dir=f"{tmp_path}/this/")
+    *_, (command, _) = next_commands(arguments, None, "float32", "float32", found)
+    assert shlex.split(command) == ["python", "-m", "paddlealign.report", str(found), str(tmp_path / "this")]
+    assert "report" not in str(next_commands(arguments, None, "float32", "float32"))
+
+
+def test_the_arguments_that_the_user_gave_are_shown_and_a_long_list_is_cut(tmp_path: Path):
+    given = {"seed": 7, "output_dir": "out", "train_dataset_path": ["rows.jsonl"], "warmup_steps": 0, "evaluation_strategy": "steps"}
+    arguments = run(tmp_path, "sft", "--max_grad_norm", "1.0", dev_dataset_path=["dev.jsonl"], **given)
     text = arguments_text(arguments).replace("\u00a0", " ")
-    assert "seed 7" in text and "train_dataset_path [rows.jsonl]" in text and "max_grad_norm" not in text
+    assert "seed 7" in text and "train_dataset_path [rows.jsonl]" in text
+    # One given as it is by default is told, on the command line before all else, and none that nobody gave.
+    assert text.startswith("max_grad_norm 1") and text.index("seed 7") < text.index("warmup_steps 0")
+    assert arguments.training.greater_is_better is False and arguments.training.do_eval
+    assert "greater_is_better" not in text and "do_eval" not in text and "adam_beta1" not in text
     assert text.endswith("(all: out/run.json, or --log_level debug)") and " more " not in text
     checked = run(tmp_path, output_dir="out", check=True)
     assert arguments_text(checked).endswith("(all: --log_level debug)")
     files = [f"folder/rows-{number:03}.jsonl" for number in range(40)]
     cut = arguments_text(run(tmp_path, seed=7, output_dir="out", train_dataset_path=files, learning_rate=1e-3)).replace("\u00a0", " ")
     assert len(cut) < 600 and ", and " in cut and "rows-039" not in cut
-    assert "seed 7" in render_changed(arguments) and "max_grad_norm" not in render_changed(arguments)
+    told = render_given(arguments).replace("\n", " ")
+    assert "seed 7" in told and "max_grad_norm 1" in told and "greater_is_better" not in told
     assert all(len(line) <= 118 for line in labelled("arguments", arguments_text(arguments)).splitlines())
 
 

@@ -106,7 +106,8 @@ def test_a_foreign_run_is_refused(tmp_path: Path):
     (with_log / "run.json").write_text("{}")
     fake(with_checkpoint, 1)
     for folder in (with_log, with_checkpoint):
-        with pytest.raises(UserError, match=r"already holds a run.*resume_from_checkpoint.*overwrite_output_dir"):
+        way = "no checkpoint to go on from" if folder == with_log else "resume_from_checkpoint"
+        with pytest.raises(UserError, match=rf"already holds a run\..*{way}.*overwrite_output_dir"):
             refuse_foreign_run(folder, resuming=False, resume=None, overwrite=False)
         refuse_foreign_run(folder, resuming=True, resume=None, overwrite=False)
         refuse_foreign_run(folder, resuming=True, resume=folder / "checkpoint-1", overwrite=False)

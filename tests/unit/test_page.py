@@ -241,7 +241,15 @@ def test_a_run_that_goes_on_or_was_broken_off_has_a_page(tmp_path: Path):
     (folder / "samples" / "step-20.jsonl").unlink()
     (folder / "margins" / "step-20.json").unlink()
     (folder / "metrics.jsonl").unlink()
-    assert "Too early to tell" in render([read_run(folder)])
+    assert "Too early to tell from 0 training lines; 10 are needed (logging_steps)." in render([read_run(folder)])
+
+
+def test_the_page_of_a_short_run_counts_the_training_lines_alone(tmp_path: Path):
+    folder = write_run(tmp_path / "run", steps=9, finished=False)
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 9, "eval_loss": 0.5}\n')
+    page = render([read_run(folder)])
+    assert "Too early to tell from 9 training lines; 10 are needed (" in page and "Nothing that asks for a change" not in page
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"command": "dpo", "arguments": {"a": {"b": 1}}}', '{"command": 3, "arguments": {}}'])

@@ -20,7 +20,7 @@ from paddlealign.report import curve_rules, remedies, watch
 from paddlealign.report.curve_rules import RULES
 from paddlealign.report.curve_statistics import evaluation_turn, noise, shift
 from paddlealign.report.remedies import Run
-from paddlealign.report.watch import Finding, Watch, findings, tell
+from paddlealign.report.watch import Finding, Watch, findings, more_lines, tell
 from tests.least_arguments import BASE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -362,10 +362,16 @@ def test_advice_leaves_out_what_a_run_has():
     assert remedies.more_of_chosen(run_of("dpo", sft_loss_ratio=0.2)) == [{"sft_loss_ratio": 0.4}]
 
 
+def test_what_makes_a_short_log_long_enough():
+    assert more_lines(run_of("sft", logging_steps=40)) == f"--logging_steps {STEPS // 10}"
+    assert more_lines(Run("sft", 9, run_of("sft").arguments)) == "max_steps"
+    assert more_lines(run_of("sft", logging_steps=STEPS // 10)) == "logging_steps"
+
+
 def test_a_finding_is_told_in_two_lines_and_the_end_lists_all():
     run, rows = CASES["overfitting"][0]
     watched = Watch(run)
-    assert watched.summary() == "what the curves say: too early to tell from 0 training lines; 10 are needed (logging_steps)"
+    assert watched.summary() == "what the curves say: too early to tell from 0 training lines; 10 are needed (--logging_steps 10)"
     for row in rows:
         watched.see(row)
     (found,) = watched.found
