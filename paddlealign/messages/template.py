@@ -2,7 +2,8 @@
 
 ``{path}: no such file{hint?; did you mean {name}|}`` has the places ``path`` and ``name``, and the choice ``hint`` between two texts, as
 the source has a conditional there. ``{{`` and ``}}`` stand for braces; in a choice ``{)}`` for the second and ``{|}`` for a bar. In a
-translation ``{name!}`` keeps the value as it is; other values are translated where they are messages themselves.
+translation ``{name!}`` keeps the value as it is, and ``{name~}`` says that a message of ours stands there, or several joined ones; any
+other value is translated only where it is a long message as a whole.
 """
 
 import itertools
@@ -11,10 +12,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 
 class Place(NamedTuple):
-    """Where a value stands. kept: it is somebody's own text, and is not translated."""
+    """Where a value stands. mark: ``!`` for somebody's own text, which is not translated, ``~`` for messages of ours, or nothing."""
 
     name: str
-    kept: bool = False
+    mark: str = ""
 
 
 class Choice(NamedTuple):
@@ -66,11 +67,12 @@ def _read(text: str, at: int, inside: bool) -> tuple[Template, int, str]:
 def _read_place(text: str, at: int) -> tuple[Place | Choice, int]:
     """A place or a choice, and where it ends; ``at`` is behind its brace."""
     end = next((place for place in range(at, len(text)) if text[place] in "?}"), len(text))
-    name, kept = text[at:end].removesuffix("!"), text[at:end].endswith("!")
+    mark = text[end - 1] if text[at:end].endswith(("!", "~")) else ""
+    name = text[at:end].removesuffix(mark)
     if not name.replace("_", "").isalnum():
         raise ValueError(f"{text!r}: {name!r} is no name of a place")
     if text[end : end + 1] == "}":
-        return Place(name, kept), end + 1
+        return Place(name, mark), end + 1
     texts, sign = [], "|"
     while sign == "|":
         found, end, sign = _read(text, end + 1, inside=True)
@@ -88,7 +90,7 @@ def write(template: Template, inside: bool = False) -> str:
             escapes = {"{": "{{", "}": "{)}", "|": "{|}"} if inside else {"{": "{{", "}": "}}"}
             parts.append("".join(escapes.get(letter, letter) for letter in part))
         elif isinstance(part, Place):
-            parts.append(f"{{{part.name}{'!' if part.kept else ''}}}")
+            parts.append(f"{{{part.name}{part.mark}}}")
         else:
             parts.append(f"{{{part.name}?{'|'.join(write(text, inside=True) for text in part.texts)}}}")
     return "".join(parts)
@@ -125,20 +127,54 @@ def variants(template: Template) -> Iterator[Variant]:
         yield Variant(tuple(parts), {name: number for way in row for name, number in way.chosen.items()})
 
 
-def fill(template: Template, values: Mapping[str, str], changed: Mapping[str, str], chosen: Mapping[str, int]) -> str:
-    """The text of a template. values: of its places that are kept. changed: of the others. chosen: which text of each choice."""
+def fill(template: Template, values: Mapping[str, str], chosen: Mapping[str, int]) -> str:
+    """The text of a template. values: of its places. chosen: which text of each choice."""
     parts = []
     for part in template:
         if isinstance(part, Choice):
-            parts.append(fill(part.texts[chosen[part.name]], values, changed, chosen))
+            parts.append(fill(part.texts[chosen[part.name]], values, chosen))
         elif isinstance(part, Place):
-            parts.append((values if part.kept else changed)[part.name])
+            parts.append(values[part.name])
         else:
             parts.append(part)
     return "".join(parts)
 
 
+def marks(template: Template) -> dict[str, str]:
+    """The mark of each place."""
+    found: dict[str, str] = {}
+    for part in template:
+        if isinstance(part, Place):
+            found[part.name] = part.mark
+        elif isinstance(part, Choice):
+            for text in part.texts:
+                found.update(marks(text))
+    return found
+
+
 def match(parts: Sequence[str | Place], text: str) -> dict[str, str] | None:
+    """What stands in a variant's places where the text is one of it, else None, also where a value has words that a part of it has, so
+    that nobody can tell which of the two is ours."""
+    values = _match(parts, text)
+    if values is None:
+        return None
+    other = _match([part[::-1] if isinstance(part, str) else part for part in reversed(parts)], text[::-1])
+    if other is None or _words_at(parts, values) != _words_at(parts, other):
+        return None
+    return values
+
+
+def _words_at(parts: Sequence[str | Place], values: Mapping[str, str]) -> list[int]:
+    """Where the parts begin that have words in them, or a space alone."""
+    found, at = [], 0
+    for part in parts:
+        if isinstance(part, str) and (not part.strip() or any(letter.isalpha() for letter in part)):
+            found.append(at)
+        at += len(part if isinstance(part, str) else values[part.name])
+    return found
+
+
+def _match(parts: Sequence[str | Place], text: str) -> dict[str, str] | None:
     """What stands in a variant's places where the text is one of it, else None. Of several ways, that with the shortest first values."""
     values: dict[str, str] = {}
     at, waiting = 0, None

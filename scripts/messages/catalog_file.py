@@ -43,7 +43,7 @@ def renamed(translation: str, before: str, now: str) -> str:
         return tuple(
             part
             if isinstance(part, str)
-            else Place(names[part.name], part.kept)
+            else Place(names[part.name], part.mark)
             if isinstance(part, Place)
             else Choice(names[part.name], tuple(with_names(text) for text in part.texts))
             for part in template
