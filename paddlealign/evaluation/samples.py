@@ -16,6 +16,7 @@ import numpy as np
 from paddlealign.arguments.paths import SAMPLES_FOLDER
 from paddlealign.data.example import Record
 from paddlealign.evaluation.step_files import drop_later
+from paddlealign.messages.language import translated
 
 SHOWN_ROWS, _SHOWN_CHARACTERS = 3, 70
 
@@ -88,18 +89,19 @@ def drop_samples(output_dir: Path, after: int) -> None:
     drop_later(output_dir / SAMPLES_FOLDER, ".jsonl", after)
 
 
-def show_samples(path: Path, step: int, rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Lines for the screen: the figures, and the first answers."""
+def show_samples(path: Path, step: int, rows: Sequence[dict[str, Any]]) -> tuple[str, list[str]]:
+    """What the screen shows: a line of figures, and the first prompts and answers, in which only our own word is translated."""
     figures = summarise_samples(rows)
     score = f", mean score {figures['samples/score']:+.3f}" if "samples/score" in figures else ""
     judged = f", {figures['samples/judge']:.1%} preferred to the reference's" if "samples/judge" in figures else ""
-    lines = [f"samples at step {step}: {len(rows)} answers of {figures['samples/length']:.1f} tokens{score}{judged}, in {path}"]
+    told = f"samples at step {step}: {len(rows)} answers of {figures['samples/length']:.1f} tokens{score}{judged}, in {path}"
+    lines = []
     for row in rows[:SHOWN_ROWS]:
         last = row["prompt"] if isinstance(row["prompt"], str) else row["prompt"][-1]["content"]
         other = row.get("reference_response", row["response"])
-        beside = f" (reference: {_one_line(other)})" if other != row["response"] else ""
+        beside = f" {translated('(reference: ')}{_one_line(other)})" if other != row["response"] else ""
         lines.append(f"  {_one_line(last)} -> {_one_line(row['response'])}{beside}")
-    return lines
+    return told, lines
 
 
 def _one_line(text: str) -> str:

@@ -44,8 +44,10 @@ class Trust(IntEnum):
 
 
 class Entry(NamedTuple):
-    """A way to say a message, its translation, the words that it always has, its longest text, how long its texts are, how many letters these
-    have, whether it is trusted anywhere, and the marks of its places."""
+    """A way to say a message, its translation, the words that it always has, its longest text, and the marks of its places.
+
+    letters: how long its texts are together. own: how many letters of words these have. strong: it is trusted anywhere.
+    """
 
     variant: Variant
     translation: str
@@ -195,8 +197,10 @@ class Catalog:
 
 
 def _is_likely(entry: Entry, values: Mapping[str, str], trust: Trust) -> bool:
-    """Whether values may be a message's: a short one is easily found in other text, and of a message of one line, only what ends it may
-    have several."""
+    """Whether values may be a message's, which is easily found in other text if it is short.
+
+    Of the values of a message of one line, only what ends it may have several.
+    """
     if not entry.strong and not _is_trusted(entry, values, trust):
         return False
     if trust == Trust.REST and isinstance(entry.variant.parts[0], Place):

@@ -153,8 +153,10 @@ def marks(template: Template) -> dict[str, str]:
 
 
 def match(parts: Sequence[str | Place], text: str) -> dict[str, str] | None:
-    """What stands in a variant's places where the text is one of it, else None, also where a value has words that a part of it has, so
-    that nobody can tell which of the two is ours."""
+    """What stands in a variant's places where the text is one of it, else None.
+
+    It is None, too, where a value has the words of a part, so that nobody can tell which of the two are ours.
+    """
     values = _match(parts, text)
     if values is None:
         return None

@@ -203,7 +203,7 @@ class Sampler:
         if self._references is None:
             self._references = self._refer(answers if step == 0 else None)
         if not self._topology.is_main:
-            return Sampled({}, [])
+            return Sampled({}, "", [])
         responses = [self._text(answer) for answer in answers]
         lengths = [response_length(answer, self._prompts.settings.stop_ids) for answer in answers]
         scores = self._unless_it_fails(step, lambda: self._scores(responses))
@@ -211,7 +211,7 @@ class Sampler:
         rows = sample_rows(self._columns, responses, lengths, self._references, scores, verdicts)
         path = samples_file(self._output_dir, step)
         write_json_lines(path, rows)
-        return Sampled(summarise_samples(rows), show_samples(path, step, rows))
+        return Sampled(summarise_samples(rows), *show_samples(path, step, rows))
 
     def _refer(self, first: list[list[int]] | None) -> list[str] | None:
         """What the reference answers, where it can. first: the policy's answers before its first step, which may be the reference's."""

@@ -213,9 +213,11 @@ def take_samples(task: Task, state: TrainState, log: RunLog, progress: Progress)
     """Let the policy answer the prompts, where that is asked for, and log what comes of it."""
     if task.sample is None:
         return
-    metrics, shown = task.sample(state.step)
+    metrics, told, shown = task.sample(state.step)
+    if told:
+        progress.say(told)
     for line in shown:
-        progress.say(line)
+        progress.say(line, as_it_stands=True)
     log.write({"step": state.step, "epoch": round(state.epoch, 4), **metrics})
 
 

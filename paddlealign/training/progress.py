@@ -77,10 +77,10 @@ class Progress:
         self._since_header += 1
         self.say(row(line, prefix, self._titles, self._total))
 
-    def say(self, text: str, warns: bool = False) -> None:
-        """Print a line without disturbing the bar, where ``log_level`` lets it; see ``is_said``."""
+    def say(self, text: str, warns: bool = False, as_it_stands: bool = False) -> None:
+        """Print a line without disturbing the bar, where ``log_level`` lets it; see ``is_said``. as_it_stands: not translated."""
         if is_said(text, warns):
-            tqdm.write(translated(text))
+            tqdm.write(text if as_it_stands else translated(text))
 
     def close(self) -> None:
         """Leave the bar as it stands."""

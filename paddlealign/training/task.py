@@ -20,9 +20,10 @@ from paddlealign.training.precision import Precision
 
 
 class Sampled(NamedTuple):
-    """What the policy's answers at a step come to. metrics: for the run log. shown: lines for the screen."""
+    """What the policy's answers at a step come to. metrics: for the run log. told: a line on them. shown: prompts and answers."""
 
     metrics: dict[str, float]
+    told: str
     shown: list[str]
 
 

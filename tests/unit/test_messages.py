@@ -46,6 +46,7 @@ TOO_SHORT = frozenset({
     "no {key}.",
 })  # fmt: skip
 
+
 @pytest.fixture(scope="module")
 def found() -> dict[str, list[str]]:
     return messages()
@@ -194,6 +195,22 @@ def test_a_value_is_kept_in_every_place_of_every_message(kept: dict[str, str], c
         (
             "note: out/metrics.jsonl cannot be written: No space left on device; the run goes on, and its lines follow when they can",
             "说明：out/metrics.jsonl 无法写入：设备上没有剩余空间；运行继续，等到可以写入时再补上这些行",
+        ),
+        (
+            "written: output/red and blue/report.html",
+            "已写入：output/red and blue/report.html",
+        ),
+        (
+            "  output/tea and milk; page.html in it shows the run while it goes on",
+            "  output/tea and milk；运行期间可看其中的 page.html",
+        ),
+        (
+            "row_form pairs, output_dir a and b/10 to 20",
+            "row_form pairs, output_dir a and b/10 to 20",
+        ),
+        (
+            "note: To enable repo look-ups and downloads online, set x.",
+            "说明：To enable repo look-ups and downloads online, set x.",
         ),
         (
             "done in 3 min 5 s: metrics.jsonl is in output/sft",

@@ -85,7 +85,13 @@ def test_answers_of_later_steps_go_and_nothing_else(tmp_path: Path) -> None:
 
 def test_the_screen_shows_figures_and_a_few_lines() -> None:
     rows = sample_rows([*ROWS, *ROWS], ["5\nis  it"] * 6, [3] * 6, ["no " * 60, *["5\nis  it"] * 5], [0.5] * 6)
-    first, *lines = show_samples(Path("samples/step-4.jsonl"), 4, rows)
+    first, lines = show_samples(Path("samples/step-4.jsonl"), 4, rows)
     assert first == "samples at step 4: 6 answers of 3.0 tokens, mean score +0.500, in samples/step-4.jsonl"
     assert len(lines) == 3 and lines[1] == "  What is 2 plus 3? -> 5 is it" and lines[2] == "  5 -> 5 is it"
     assert lines[0].startswith("  What is 2 plus 3? -> 5 is it (reference: no no no ") and lines[0].endswith("...)")
+
+
+def test_prompts_and_answers_stay_as_they_are_in_chinese(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PADDLEALIGN_LANG", "zh")
+    _, lines = show_samples(Path("s.jsonl"), 4, sample_rows(ROWS[:1], ["My answer is 4: the model is whole."], [3], ["4 pairs"], None))
+    assert lines == ["  What is 2 plus 3? -> My answer is 4: the model is whole. (参考模型：4 pairs)"]
