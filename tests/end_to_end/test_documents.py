@@ -13,6 +13,7 @@ import pytest
 from evaluate import TASKS
 from paddlealign.recipes.convert import main as convert
 from paddlealign.recipes.entry import main
+from paddlealign.report.__main__ import main as report
 from scripts import api_pages
 from tests.pages import ROOT, Command, commands, saved_files
 from tests.small_home import make_home
@@ -68,6 +69,8 @@ def run(command: Command, home: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
     elif name == "convert":
         assert convert(rest) == 0
+    elif name == "report":
+        assert report(rest) == 0
     elif name == "scripts.api_pages":
         assert api_pages.main(Path(rest[0])) == 0
     else:
