@@ -120,7 +120,9 @@ class Catalog:
             if best is None or letters > best.letters:
                 changed = {name: value.text for name, value in read.items()}
                 best = Reading(letters, fill(parse(entry.translation), changed, entry.variant.chosen))
-            if entry is near[0] and entry.letters >= _SURE:
+            # In front of what begins with a value, such as a path, another message may stand.
+            first = entry.variant.parts[0]
+            if entry is near[0] and entry.letters >= _SURE and not (isinstance(first, Place) and ": " in values[first.name]):
                 known.sure.add(text)
                 break
         known.wholes[text, trust] = best

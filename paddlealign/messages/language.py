@@ -29,9 +29,8 @@ def translated(text: str, stream: TextIO | None = None) -> str:
 
 def language(environment: Mapping[str, str]) -> str:
     """``en`` or ``zh``: PADDLEALIGN_LANG, or else the locale's; English where neither is one of them."""
-    wanted = environment.get(VARIABLE)
-    if wanted:
-        return wanted if wanted in LANGUAGES else "en"
+    if environment.get(VARIABLE):
+        return _wanted(environment) if _wanted(environment) in LANGUAGES else "en"
     # The order in which POSIX reads them.
     locale = next((value for name in ("LC_ALL", "LC_MESSAGES", "LANG") if (value := environment.get(name))), "")
     return "zh" if locale.lower().startswith("zh") else "en"
@@ -39,9 +38,17 @@ def language(environment: Mapping[str, str]) -> str:
 
 def check_language(environment: Mapping[str, str]) -> None:
     """Refuse a language that is not here. Raises UserError."""
-    wanted = environment.get(VARIABLE)
-    if wanted and wanted not in LANGUAGES:
-        raise UserError(f"{VARIABLE} is {wanted!r} in the environment; allowed: {', '.join(LANGUAGES)}. Unset it to follow the locale.")
+    if environment.get(VARIABLE) and _wanted(environment) not in LANGUAGES:
+        asked = repr(environment[VARIABLE])
+        raise UserError(
+            f"{VARIABLE} is {asked} in the environment; allowed: {', '.join(LANGUAGES)}. Unset it to follow the locale. "
+            f"/ 环境变量 {VARIABLE} 为 {asked}；可用值：{'、'.join(LANGUAGES)}。不设置它则按区域设置决定。"
+        )
+
+
+def _wanted(environment: Mapping[str, str]) -> str:
+    """The language of a value such as zh, zh_CN, zh-CN or en_US.UTF-8."""
+    return environment[VARIABLE].lower().replace("-", "_").split(".")[0].split("_")[0]
 
 
 def _can_show(stream: TextIO) -> bool:

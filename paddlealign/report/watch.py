@@ -80,7 +80,7 @@ def tell(finding: Finding) -> str:
     """A finding in two lines: what was seen and what it means; and what to try."""
     seen = ", ".join(f"{it.name} {it.before:.4g} to {it.now:.4g}" for it in finding.figures)
     tries = "; or ".join(" ".join(f"--{key} {_value(value)}" for key, value in it.items()) for it in finding.tries)
-    return f"  {finding.name}, step {finding.step}: {seen}. {finding.meaning}\n    what may help: {tries}"
+    return "\n".join((f"  {finding.name}, step {finding.step}: {seen}. {finding.meaning}", f"    what may help: {tries}"))
 
 
 def _value(value: Any) -> str:

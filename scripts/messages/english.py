@@ -41,6 +41,9 @@ ENGLISH = frozenset({
     # rows of the sample data
     "How many legs does a spider have?",
     "I have 7 apples and get 5 more. How many do I have now?",
+    # both languages
+    "{variable} is {asked} in the environment; allowed: {languages}. Unset it to follow the locale. / 环境变量 {variable} 为 {asked}；"
+    "可用值：{languages2}。不设置它则按区域设置决定。",
     # names
     "PaddleNLP 3.0.0b4",
     # a line of the log, whose columns have English names

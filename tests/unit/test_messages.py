@@ -246,6 +246,9 @@ def test_a_users_own_text_is_kept(chinese: Catalog):
         ({"PADDLEALIGN_LANG": "zh", "LC_ALL": "C"}, "zh"),
         ({"PADDLEALIGN_LANG": "en", "LANG": "zh_CN.UTF-8"}, "en"),
         ({"PADDLEALIGN_LANG": "fr", "LANG": "zh_CN.UTF-8"}, "en"),
+        ({"PADDLEALIGN_LANG": "zh_CN"}, "zh"),
+        ({"PADDLEALIGN_LANG": "zh-CN"}, "zh"),
+        ({"PADDLEALIGN_LANG": "en_US.UTF-8", "LANG": "zh_CN.UTF-8"}, "en"),
     ],
 )
 def test_the_language_is_the_variables_or_the_locales(environment: dict[str, str], expected: str):
