@@ -32,7 +32,7 @@ def describe(
 def legend(colour: bool, scored: str = "scored") -> str:
     """What the colours or the brackets of ``describe`` mean. scored: the word for what is marked."""
     if not colour:
-        return f"⟦ ⟧ stand around what is {scored}"
+        return "⟦ ⟧ stand around what is scored" if scored == "scored" else f"⟦ ⟧ stand around what is {scored}"
     words = {(False, False): "read only", (True, False): scored, (False, True): "control token", (True, True): f"control token, {scored}"}
     return ", ".join(f"\x1b[{_CODES[kind]}m{translated(word)}\x1b[0m" for kind, word in words.items())
 

@@ -57,10 +57,10 @@ OF_JSON = (
 )  # fmt: skip
 
 
-# What stands in front of the lines of the blocks at a run's start and end, and over the commands to run next.
+# What stands in front of the lines of the blocks at a run's start and end, over the commands to run next, and for an example's tokens.
 LABELS = (
     "  model", "  adapter", "  reference", "  train", "  dev", "  layout", "  a step", "  steps", "  saves", "  evaluates", "  memory",
-    "  time", "  output", "  arguments", "  speed", "  best", "  page", "next:",
+    "  time", "  output", "  arguments", "  speed", "  best", "  page", "next:", "scored",
 )  # fmt: skip
 
 

@@ -205,6 +205,22 @@ def test_a_value_is_kept_in_every_place_of_every_message(kept: dict[str, str], c
             "  output/tea and milk；运行期间可看其中的 page.html",
         ),
         (
+            "one example (⟦ ⟧ stand around what is scored)",
+            "一个样本 (⟦ ⟧ 标出的部分计分)",
+        ),
+        (
+            "resumed from output/tea and milk/checkpoint-4: 4 of 10 steps done",
+            "从 output/tea and milk/checkpoint-4 续训：10 步中已完成 4 步",
+        ),
+        (
+            "mine/a and b.jsonl (A) and mine/c or d.jsonl (B): 12 prompts, in 3 of them the same answer twice",
+            "mine/a and b.jsonl（A）和 mine/c or d.jsonl（B）：12 个提示，其中 3 个的两个回答相同",
+        ),
+        (
+            "error: dataset_name_or_path [mine/black and white]: nothing is there",
+            "错误：dataset_name_or_path [mine/black and white]: nothing is there",
+        ),
+        (
             "row_form pairs, output_dir a and b/10 to 20",
             "row_form pairs, output_dir a and b/10 to 20",
         ),
