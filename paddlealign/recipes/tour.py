@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from paddlealign.arguments.paths import METRICS_FILE
 from paddlealign.errors import UserError
 from paddlealign.messages.language import check_language, translated
 from paddlealign.models.tensor_files import write_bytes
+from paddlealign.parallel.stopping import end_with_parent
 from paddlealign.recipes.entry import while_read
 from paddlealign.recipes.tour_steps import DPO_STEPS, QUESTIONS, SFT_STEPS, Step, after, steps_of
 from paddlealign.report.run_files import read_lines
@@ -26,9 +28,10 @@ STOPPED = (130, -signal.SIGINT)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Take the tour. The exit code: 0, 1 after a step that failed or a user's error, 130 after Ctrl-C, 141 where nobody reads on."""
+    """Take the tour. The exit code: 0, 1 after a step that failed or a user's error, 130 after Ctrl-C or SIGTERM, 141 without a reader."""
     words = _parser().parse_args(argv)
     asks = sys.stdin.isatty() and sys.stdout.isatty() and not words.yes
+    signal.signal(signal.SIGTERM, _as_ctrl_c)
     return while_read(lambda: _run(words.output_dir, words.steps, asks))
 
 
@@ -92,13 +95,23 @@ def _start(step: Step, asks: bool) -> int:
     for path in map(Path, step.makes):  # of a start that was broken off, or of other arguments
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
     by_itself = step.talks and not asks
-    # Ctrl-C reaches the command too, and is its own: training ends politely, and a chat stops an answer.
-    before = signal.signal(signal.SIGINT, lambda *_: None)
+    # Where nobody is asked, the command has a session of its own, so that a SIGTERM to all, as of ``timeout``, does not make Paddle print
+    # where it was. It ends with the tour, however that ends.
+    process = subprocess.Popen(
+        [sys.executable, *step.command],
+        stdin=subprocess.PIPE if by_itself else None,
+        start_new_session=not asks,
+        preexec_fn=partial(end_with_parent, os.getpid()),
+    )
+    # Ctrl-C is the command's own, and reaches one in the tour's session by itself: training ends politely, and a chat stops an answer.
+    before = signal.signal(signal.SIGINT, lambda *_: None if asks else process.send_signal(signal.SIGINT))
     try:
-        process = subprocess.Popen([sys.executable, *step.command], stdin=subprocess.PIPE if by_itself else None)
         process.communicate("".join(f"{line}\n" for line in (*QUESTIONS, "/exit")).encode() if by_itself else None)
         return process.returncode
     finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
         signal.signal(signal.SIGINT, before)
 
 
@@ -173,6 +186,10 @@ def _read_state(folder: Path) -> dict[str, str]:
 def _write_state(folder: Path, done: Mapping[str, str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / STATE, (json.dumps(done, indent=2) + "\n").encode())
+
+
+def _as_ctrl_c(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _stopped() -> int:
