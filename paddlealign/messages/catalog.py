@@ -220,6 +220,8 @@ def _is_trusted(entry: Entry, values: Mapping[str, str], trust: Trust) -> bool:
     if trust <= Trust.VALUE or entry.own < _WEAK:
         return False
     first, fair = entry.variant.parts[0], entry.own >= _FAIR
+    if isinstance(first, str) and entry.own == _WEAK:
+        return False  # " and {name}"
     if isinstance(first, str) and trust == Trust.LINE:
         return True
     # A path of several words may stand in front, or in a message of more letters.

@@ -44,6 +44,7 @@ TOO_SHORT = frozenset({
     "{key}[{index}] is {item}; {form}.",
     "{path}, or ",
     "no {key}.",
+    " and {lora_path}",
 })  # fmt: skip
 
 
@@ -219,6 +220,10 @@ def test_a_value_is_kept_in_every_place_of_every_message(kept: dict[str, str], c
         (
             "error: dataset_name_or_path [mine/black and white]: nothing is there",
             "错误：dataset_name_or_path [mine/black and white]: nothing is there",
+        ),
+        (
+            "error: My folder: the model is whole. and more",
+            "错误：My folder: the model is whole. and more",
         ),
         (
             "row_form pairs, output_dir a and b/10 to 20",
