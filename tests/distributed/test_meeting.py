@@ -112,7 +112,8 @@ STRANGERS = [
 def test_they_meet_at_another_place_where_the_port_is_taken(stranger: Callable | None, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(meeting, "_ANSWER_SECONDS", 0.3)
     with taken(0, stranger) as port:
-        assert meet(job_at(port)) == (0, meeting.places(job_at(port))[1])
+        rank, place = meet(job_at(port))
+    assert rank == 0 and place in meeting.places(job_at(port))[1:]  # the next one, unless somebody else has that
 
 
 def test_all_places_taken_is_told():
