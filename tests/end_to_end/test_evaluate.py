@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -102,7 +103,8 @@ def test_perplexity_is_that_of_the_oracle_and_of_training(
     words = ["--model_name_or_path", models["policy"], "--dev_dataset_path", held_out, "--output_dir", tmp_path / "sft", "--do_eval"]
     assert main("sft", list(map(str, [*words, *LENGTHS, "--src_length", "50"]))) == 0
     [line] = read_metrics(tmp_path / "sft")
-    assert float(said.split("perplexity ")[1].split(": ")[1].split(" nats")[0]) == pytest.approx(line["eval_loss"], abs=2e-6)
+    [nats] = re.findall(r"^perplexity [\d.]+: ([\d.]+) nats", said, re.MULTILINE)
+    assert float(nats) == pytest.approx(line["eval_loss"], abs=2e-6)
     assert f"; {line['eval_accuracy']:.1%} of the tokens are the first choice" in said
 
 
