@@ -128,7 +128,7 @@ def machines(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for launcher in launchers:
             end(launcher)
     assert [launcher.returncode for launcher in launchers] == [0, 0], "\n".join(screens)
-    assert f"/{STEPS}  epoch" in screens[0] and f"/{STEPS}  epoch" not in screens[1]  # the first process alone speaks
+    assert f"\nstep {STEPS}/{STEPS} " in screens[0] and "\nstep " not in screens[1]  # the first process alone speaks
     return folder / "output"
 
 
