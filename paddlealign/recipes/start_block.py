@@ -95,12 +95,12 @@ def step_text(arguments: TrainArguments, task: Task) -> str:
         batch = f"{settings.per_device_train_batch_size:,} packed rows of {data.max_length:,} tokens"
     if settings.tokens_per_batch is not None:
         batch = f"{settings.tokens_per_batch:,} tokens"
-    tokens, padding = task.feed.tokens_of_a_step(_PADDING_STEPS)
     accumulated, copies = settings.gradient_accumulation_steps, task.topology.data.size
-    return (
-        f"micro-batch of {batch} x {accumulated} accumulated x {copies} {'copy' if copies == 1 else 'copies'} of the model: "
-        f"about {tokens:,.0f} tokens, {padding:.1%} padding"
-    )
+    micro = f"micro-batch of {batch} x {accumulated} accumulated x {copies} {'copy' if copies == 1 else 'copies'} of the model"
+    if settings.plain_path:
+        return f"{micro}: each response with its prompt in a row of its own"
+    tokens, padding = task.feed.tokens_of_a_step(_PADDING_STEPS)
+    return f"{micro}: about {tokens:,.0f} tokens, {padding:.1%} padding"
 
 
 def steps_text(task: Task, done: int) -> str:
