@@ -130,7 +130,7 @@ def test_it_starts(path: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(ROOT)
     assert main(command_of(path), [str(path), *places(path, tiny, tmp_path), "--check"]) == 0, capfd.readouterr().err
     told = capfd.readouterr().out
-    assert "check passed" in told and "left out" not in told, told
+    assert "check passed" in told and set(re.findall(r"left out ([\d,]*\d)", told)) <= {"0"}, told
     notes = [line for line in told.splitlines() if line.startswith("note: ")]
     print(path, notes)
     if command_of(path) == "dpo":
