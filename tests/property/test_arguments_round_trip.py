@@ -37,7 +37,7 @@ def values(key, item):
         top = None if math.isinf(allowed.high) else allowed.high
         return st.floats(
             allowed.low, top, exclude_min=not allowed.low_included, exclude_max=not allowed.high_included,
-            allow_nan=False, allow_infinity=False,
+            allow_nan=False, allow_infinity=False, allow_subnormal=False,
         )  # fmt: skip
     return st.lists(TEXTS, min_size=1, max_size=3) if item.kind is list else TEXTS
 
