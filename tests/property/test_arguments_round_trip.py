@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,9 +36,11 @@ def values(key, item):
     if item.kind is float:
         assert allowed is not None, f"{key} has no range"
         top = None if math.isinf(allowed.high) else allowed.high
+        # Numbers below the smallest normal one are zero (machine.flush_subnormals), which this range may leave out.
+        above_zero = allowed.low == 0 and not allowed.low_included
         return st.floats(
-            allowed.low, top, exclude_min=not allowed.low_included, exclude_max=not allowed.high_included,
-            allow_nan=False, allow_infinity=False, allow_subnormal=False,
+            sys.float_info.min if above_zero else allowed.low, top, exclude_min=not (allowed.low_included or above_zero),
+            exclude_max=not allowed.high_included, allow_nan=False, allow_infinity=False, allow_subnormal=False,
         )  # fmt: skip
     return st.lists(TEXTS, min_size=1, max_size=3) if item.kind is list else TEXTS
 

@@ -31,7 +31,11 @@ def test_a_damaged_file_is_read_or_refused(kind: str, tmp_path_factory: pytest.T
 
 @pytest.mark.parametrize("name", fuzz_rows.NAMES)
 @settings(max_examples=30)
-@given(changes=st.lists(st.tuples(st.floats(0, 1, allow_subnormal=False), st.integers(0, 3), st.binary(min_size=0, max_size=4)), min_size=2, max_size=4))
+@given(
+    changes=st.lists(
+        st.tuples(st.floats(0, 1, allow_subnormal=False), st.integers(0, 3), st.binary(min_size=0, max_size=4)), min_size=2, max_size=4
+    )
+)
 def test_damage_in_several_places(name: str, changes: list[tuple[float, int, bytes]], tmp_path_factory: pytest.TempPathFactory):
     data, _ = fuzz_rows.whole(name)
     for share, lost, put in changes:
