@@ -11,6 +11,8 @@ from scripts.scaling import cost, disk
 from scripts.scaling.__main__ import PARTS, main
 from scripts.scaling.steps import Timed
 
+pytestmark = pytest.mark.pictures
+
 MARKS = {name: f"scaling, {name}" for name in PARTS}
 
 

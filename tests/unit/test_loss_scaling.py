@@ -21,13 +21,13 @@ def scaled(monkeypatch: pytest.MonkeyPatch) -> Precision:
 
 
 def test_fp16_scales_the_loss_and_takes_the_scale_out_again(scaled: Precision):
-    """A power of two costs no bit, so the steps are those of float32."""
+    """A power of two costs no bit, so the steps are those of float32, but for what is so small that it counts as zero there."""
     model, plain = load_model(MODEL, "float32"), load_model(MODEL, "float32")
     accumulate_gradients(model, micro_batches(), sft_objective(), scaled, recompute=False)
     accumulate_gradients(plain, micro_batches(), sft_objective(), FLOAT32, recompute=False)
     exact = gradients_of(plain)
     for name, gradient in gradients_of(model).items():
-        assert (gradient == exact[name] * np.float32(2.0**15)).all(), name
+        assert np.abs(gradient - exact[name] * np.float32(2.0**15)).max() < 1e-30, name
     optimizers = [optimizer_of(model), optimizer_of(plain)]
     norms = [apply_gradients(model, optimizers[0], scaled, 1e-2, 1.0), apply_gradients(plain, optimizers[1], FLOAT32, 1e-2, 1.0)]
     assert norms[0] == norms[1] > 1

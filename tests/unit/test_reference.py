@@ -153,7 +153,7 @@ def test_the_cache_is_used_again_from_another_run(setting: Setting, plain: Path,
     assert len(held) == 2  # train and dev
     assert dpo(setting, tmp_path / "second", "--reference_cache_dir", str(cache)) == 0
     said = capsys.readouterr().out
-    assert "12 train rows read from" in said and "5 dev rows read from" in said and "computed" not in said
+    assert "12 train rows read from" in said and "5 dev rows read from" in said and "rows computed with" not in said
     assert losses(tmp_path / "second") == losses(plain)
     assert {path.name: path.stat().st_mtime_ns for path in cache.iterdir()} == held
 
