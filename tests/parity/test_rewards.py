@@ -44,8 +44,8 @@ def oracle(rewards: np.ndarray, margins: np.ndarray, center: float) -> tuple[flo
     return loss, np.stack([slope + pull, -slope + pull], 1).reshape(-1)
 
 
-REWARD = st.floats(-20, 20, width=32, allow_subnormal=False)
-PAIRS = st.lists(st.tuples(REWARD, REWARD, st.floats(-2, 4, width=32, allow_subnormal=False)), min_size=1, max_size=6)
+ONE_REWARD = st.floats(-20, 20, width=32, allow_subnormal=False)
+PAIRS = st.lists(st.tuples(ONE_REWARD, ONE_REWARD, st.floats(-2, 4, width=32, allow_subnormal=False)), min_size=1, max_size=6)
 
 
 @settings(deadline=None, max_examples=60)
