@@ -260,9 +260,10 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
             log.close()  # behind the model: a viewer may wait for its service
     if not is_main:
         return
+    metrics = read_metrics(output_dir)
     if settings.do_train:
         try:
-            draw_curves(read_metrics(output_dir), output_dir / CURVES_FILE, f"{arguments.command.upper()}, {output_dir}")
+            draw_curves(metrics, output_dir / CURVES_FILE, f"{arguments.command.upper()}, {output_dir}")
         except OSError as error:
             say(f"note: {output_dir / CURVES_FILE} cannot be written: {error.strerror or error}; the model is saved")
     end = {"finished": True, "steps": state.step, "skipped_steps": state.skipped, "seconds": round(seconds, 1)}
@@ -271,7 +272,7 @@ def train(arguments: TrainArguments, start: Start, task: Task, hashes: dict[str,
     if state.skipped:
         say(f"{state.skipped:,} of {state.step:,} steps were left out: numbers that are not finite (on_bad_numbers skip, {INCIDENTS_FILE})")
     dtypes = (task.policy.config.dtype, start.precision.weights_dtype)
-    tell_end(arguments, EndOfRun(state, seconds, state.tokens - tokens_before, read_metrics(output_dir), dtypes, rows.told), watch)
+    tell_end(arguments, EndOfRun(state, seconds, state.tokens - tokens_before, metrics, dtypes, rows.told), watch)
 
 
 def save_final(output_dir: Path, task: Task) -> None:
