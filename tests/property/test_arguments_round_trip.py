@@ -14,6 +14,7 @@ from paddlealign.arguments.degrees import Degrees
 from paddlealign.arguments.fields import SECTIONS
 from paddlealign.arguments.parsing import known_fields
 from paddlealign.arguments.ranges import RANGES
+from paddlealign.arguments.viewer_names import VIEWERS
 from paddlealign.errors import UserError
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc", "Zs", "Zl", "Zp")), min_size=1, max_size=12).filter(
@@ -42,6 +43,8 @@ def values(key, item):
             sys.float_info.min if above_zero else allowed.low, top, exclude_min=not (allowed.low_included or above_zero),
             exclude_max=not allowed.high_included, allow_nan=False, allow_infinity=False, allow_subnormal=False,
         )  # fmt: skip
+    if key == "report_to":
+        return st.lists(st.sampled_from(VIEWERS), min_size=1, unique=True).map(",".join)
     return st.lists(TEXTS, min_size=1, max_size=3) if item.kind is list else TEXTS
 
 
