@@ -9,7 +9,8 @@ import paddle
 from paddle import Tensor
 from paddle.nn import functional
 
-from paddlealign.models.attention import HIDDEN_SCORE, packed_attention
+from paddlealign.models.attention import packed_attention
+from paddlealign.models.attention_blocks import HIDDEN_SCORE
 
 BLOCK = 64
 

@@ -1,16 +1,21 @@
 """From hidden states to the log-probs of the scored tokens, without a tensor of [tokens, vocabulary]."""
 
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import paddle
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
+from paddlealign.models.arrays import are_arrays, array_of
 from paddlealign.models.threads import in_threads
 from paddlealign.objectives.sums import row_sums
 
 # Logits are made for so many of their elements at a time (128 MB in float32).
 CHUNK_ELEMENTS = 1 << 25
+# Of them a thread works on so many at a time (1 MB), which stay in its core's cache.
+_PIECE = 1 << 18
 
 
 class _TokenLogps(PyLayer):
@@ -65,25 +70,47 @@ class _TokenLogps(PyLayer):
 
 def _log_sums(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Of each row its highest element and log sum exp, float32 [rows]; logits, float32 [rows, vocab], are written over."""
+    if not are_arrays(logits):
+        highest = logits.max(-1, keepdim=True)
+        return highest.squeeze(1), row_sums(logits.subtract_(highest).exp_()).log_().add_(highest.squeeze(1))
+    highest, normalisers = paddle.empty([len(logits)]), paddle.empty([len(logits)])
+    elements, highs, sums = map(array_of, (logits, highest, normalisers))
 
-    def sums(rows: range) -> tuple[Tensor, Tensor]:
-        part = logits[rows.start : rows.stop]
-        highest = part.max(-1, keepdim=True)
-        return highest.squeeze(1), row_sums(part.subtract_(highest).exp_()).log_().add_(highest.squeeze(1))
+    def work(rows: range) -> None:
+        for own in _pieces(rows, elements.shape[1]):
+            elements[own].max(1, out=highs[own])
+            shares = _exp_below(elements[own], highs[own])
+            sums[own] = np.log(shares.sum(1)) + highs[own]
 
-    highest, normalisers = zip(*in_threads(sums, len(logits), logits.place), strict=True)
-    return paddle.concat(highest), paddle.concat(normalisers)
+    in_threads(work, len(logits), logits.place)
+    return highest, normalisers
 
 
 def _scaled_softmax(logits: Tensor, normalisers: Tensor, factors: Tensor) -> Tensor:
     """The factor times exp(logits - normaliser), in the place of the logits: float32 [rows, vocab]. normalisers, factors: [rows]."""
+    if not are_arrays(logits):
+        return logits.subtract_(normalisers.unsqueeze(1)).exp_().multiply_(factors.unsqueeze(1))
+    elements, logs, times = map(array_of, (logits, normalisers, factors))
 
     def work(rows: range) -> None:
-        own = slice(rows.start, rows.stop)
-        logits[own].subtract_(normalisers[own].unsqueeze(1)).exp_().multiply_(factors[own].unsqueeze(1))
+        for own in _pieces(rows, elements.shape[1]):
+            shares = _exp_below(elements[own], logs[own])
+            shares *= times[own, None]
 
     in_threads(work, len(logits), logits.place)
     return logits
+
+
+def _exp_below(elements: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """exp(elements - rows), in place. elements: [n, columns]; rows: [n]."""
+    elements -= rows[:, None]
+    return np.exp(elements, out=elements)
+
+
+def _pieces(rows: range, columns: int) -> Iterator[slice]:
+    """Rows a few at a time, ``_PIECE`` elements or one row."""
+    size = max(1, _PIECE // columns)
+    return (slice(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size))
 
 
 def _flat(x: Tensor) -> Tensor:

@@ -4,17 +4,17 @@ Paddle's CPU build multiplies on all cores and does nearly everything else on on
 done for some of them on each core.
 """
 
-import ctypes
 import functools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import paddle
 
 from paddlealign.machine import product_threads
+from paddlealign.models.arrays import mkl
 
 Result = TypeVar("Result")
 
@@ -34,7 +34,8 @@ def in_threads(work: Callable[[range], Result], count: int, place: paddle.base.c
 
 
 def _alone(work: Callable[[range], Result], part: range) -> Result:
-    with paddle.no_grad(), paddle.amp.auto_cast(enable=False):
+    # Numbers that are not finite are told of by training.guard, not by NumPy.
+    with paddle.no_grad(), paddle.amp.auto_cast(enable=False), np.errstate(all="ignore"):
         return work(part)
 
 
@@ -42,9 +43,8 @@ def _alone(work: Callable[[range], Result], part: range) -> Result:
 def _pool(process: int) -> ThreadPoolExecutor | None:
     """The threads of this process, made when they are first wanted; None where one is all there is. process: a fork has none of its own."""
     count = product_threads(os.environ)
-    library = Path(paddle.__file__).parent / "libs" / "libmklml_intel.so"
-    if count < 2 or not library.exists():
+    library = mkl()
+    if count < 2 or library is None:
         return None
     # Products inside a thread stay on its core. It holds for the calling thread alone.
-    alone = ctypes.CDLL(str(library)).MKL_Set_Num_Threads_Local
-    return ThreadPoolExecutor(count, thread_name_prefix="parts", initializer=alone, initargs=(1,))
+    return ThreadPoolExecutor(count, thread_name_prefix="parts", initializer=library.MKL_Set_Num_Threads_Local, initargs=(1,))

@@ -7,7 +7,7 @@ collectives' buffers, and memory that the allocator cannot use for its pieces. `
 
 from dataclasses import dataclass
 
-from paddlealign.models.attention import QUERY_BLOCK
+from paddlealign.models.attention_blocks import QUERY_BLOCK
 from paddlealign.models.config import DecoderConfig
 from paddlealign.models.head import CHUNK_ELEMENTS
 from paddlealign.planning.layout import NUMBER_BYTES, Holding, Job, Layout

@@ -8,7 +8,9 @@ import paddle
 from paddle import Tensor
 from paddle.optimizer import AdamW
 
+from paddlealign.models.arrays import are_arrays, array_of
 from paddlealign.models.parameters import EMBEDDING, LORA_B, cut_axis
+from paddlealign.models.threads import in_threads
 from paddlealign.parallel.collect import sum_over
 from paddlealign.parallel.topology import SINGLE, Topology
 
@@ -73,15 +75,48 @@ def clip_gradients(named: Iterable[tuple[str, Tensor]], largest: float, topology
         counted = [name for name in counted if cut_axis(name) is not None]
     if topology.pipeline.rank > 0:  # an embedding that the last stage holds for its head counts in the first
         counted = [name for name in counted if name != EMBEDDING]
-    squares = [paddle.sum(paddle.square(gradients[name].astype("float32"))) for name in counted]
-    total = paddle.stack(squares).sum() if squares else paddle.zeros([])
+    total = _sum_of_squares([gradients[name] for name in counted])
     for axis in (topology.tensor, topology.pipeline, *([topology.shards] if apart else [])):
         total = total if axis.size == 1 else paddle.to_tensor(sum_over(axis, total.numpy()))
     norm = float(paddle.sqrt(total))
     if math.isfinite(norm) and 0 < largest < norm:
-        for gradient in gradients.values():
-            gradient.scale_(largest / norm)
+        _scale(list(gradients.values()), largest / norm)
     return norm
+
+
+def _sum_of_squares(gradients: Sequence[Tensor]) -> Tensor:
+    """The sum of all squared elements, float32 []."""
+    if not gradients:
+        return paddle.zeros([])
+    if not are_arrays(*gradients):
+        return paddle.stack([paddle.sum(paddle.square(it.astype("float32"))) for it in gradients]).sum()
+    pieces = _pieces(gradients)
+
+    def add_up(some: range) -> float:
+        return sum(float(np.einsum("i,i->", pieces[at], pieces[at])) for at in some)
+
+    return paddle.to_tensor(sum(in_threads(add_up, len(pieces), gradients[0].place)), dtype="float32")
+
+
+def _scale(gradients: Sequence[Tensor], factor: float) -> None:
+    """Multiply all elements by a factor, in place."""
+    if not are_arrays(*gradients):
+        for gradient in gradients:
+            gradient.scale_(factor)
+        return
+    pieces = _pieces(gradients)
+
+    def scale(some: range) -> None:
+        for at in some:
+            pieces[at] *= np.float32(factor)
+
+    in_threads(scale, len(pieces), gradients[0].place)
+
+
+def _pieces(gradients: Sequence[Tensor]) -> list[np.ndarray]:
+    """The memory of gradients on the CPU in pieces of a million elements at most."""
+    flat = [array_of(it).reshape(-1) for it in gradients]
+    return [it[at : at + (1 << 20)] for it in flat for at in range(0, len(it), 1 << 20)]
 
 
 def optimizer_state(optimizer: AdamW, named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:

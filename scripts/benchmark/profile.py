@@ -57,7 +57,7 @@ def run_rounds(folder: Path, pairs: list[Pair], count: int) -> list[dict[str, fl
     optimizer = paddle.optimizer.AdamW(1e-5, parameters=policy.parameters(), weight_decay=0.0)
     spent: dict[str, float] = {}
     timed = {
-        "attention": attention._BlockAttention,
+        "attention": attention._CpuAttention,
         "head and log-sum-exp": head._TokenLogps,
         "norm": kernels._RMSNorm,
         "rotary": kernels._Rotary,

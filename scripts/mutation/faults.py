@@ -196,8 +196,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "a finite gradient is clipped to its own norm",
         "training/optimizer.py",
-        "gradient.scale_(largest / norm)",
-        "gradient.scale_(norm / largest)",
+        "_scale(list(gradients.values()), largest / norm)",
+        "_scale(list(gradients.values()), norm / largest)",
         _OPTIMIZER,
     ),
     Fault(
@@ -365,23 +365,23 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "a token sees the one after it",
-        "models/attention.py",
+        "models/attention_blocks.py",
         "seen = (keys <= queries) & (until[keys] > queries)",
         "seen = (keys <= queries + 1) & (until[keys] > queries)",
         _BATCHES + _LOGITS,
     ),
     Fault(
         "a window is one token too wide",
-        "models/attention.py",
+        "models/attention_blocks.py",
         "positions[queries] - positions[keys] < window",
         "positions[queries] - positions[keys] <= window",
         _LOGITS + ("unit/test_flashmask.py",),
     ),
     Fault(
         "attention's gradient forgets its scale",
-        "models/attention.py",
-        "grads[0].scale_(scale)",
-        "pass",
+        "models/cpu_attention.py",
+        "heads.key[keys], of_queries[queries], heads.scale, add=True)",
+        "heads.key[keys], of_queries[queries], add=True)",
         _LOGITS + _BATCHES,
     ),
     Fault(
@@ -394,8 +394,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "the head's softmax is not taken away",
         "models/head.py",
-        ".exp_().multiply_(factors[own].unsqueeze(1))",
-        ".exp_().multiply_(factors[own].unsqueeze(1) * 0.0)",
+        "shares *= times[own, None]",
+        "shares *= 0.0 * times[own, None]",
         _KERNELS + _LOGITS,
     ),
     Fault(

@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from paddlealign.models import attention, head, threads
+from paddlealign.models import attention, attention_blocks, cpu_attention, head, threads
 from paddlealign.models.attention import packed_attention
 from paddlealign.models.head import collision_logps, token_logps
 from paddlealign.models.kernels import rms_norm, rotary, rotary_tables, swiglu
@@ -129,12 +129,44 @@ def cores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 @pytest.mark.parametrize("window", [None, 1, 2, 4, 6, 7, 20])
 @pytest.mark.parametrize("heads, kv_heads", [(4, 4), (4, 2), (3, 1)])
 def test_block_attention(monkeypatch: pytest.MonkeyPatch, heads: int, kv_heads: int, window: int | None):
-    monkeypatch.setattr(attention, "QUERY_BLOCK", 4)
-    monkeypatch.setattr(attention, "KEY_BLOCK", 2)
+    monkeypatch.setattr(attention_blocks, "QUERY_BLOCK", 4)
+    monkeypatch.setattr(attention_blocks, "KEY_BLOCK", 2)
     rng = np.random.default_rng(3)
     inputs = [rng.standard_normal((2, 13, count, 4)) for count in (heads, kv_heads, kv_heads)]
     attend = packed_attention(UNTIL[:, None, :, None], POSITIONS)
     check(lambda q, k, v: attend(0, q, k, v, window), dense_attention(UNTIL, POSITIONS, window), inputs)
+    blocks = attention_blocks.plan_blocks(UNTIL, POSITIONS, window)
+    biases = [attention._bias_of(block) for block in blocks]
+    on_any_device = attention._BlockAttention.apply
+    check(lambda q, k, v: on_any_device(q, k, v, blocks, biases, 0.5), dense_attention(UNTIL, POSITIONS, window), inputs)
+
+
+@pytest.mark.parametrize("scores", [1, 40, 1 << 20])  # of one head, of some, of all
+@pytest.mark.parametrize("heads, kv_heads", [(6, 6), (6, 2)])
+def test_attention_of_a_few_heads_at_a_time(monkeypatch: pytest.MonkeyPatch, heads: int, kv_heads: int, scores: int):
+    monkeypatch.setattr(cpu_attention, "SCORES", scores)
+    monkeypatch.setattr(attention_blocks, "QUERY_BLOCK", 4)
+    rng = np.random.default_rng(5)
+    inputs = [rng.standard_normal((2, 13, count, 4)) for count in (heads, kv_heads, kv_heads)]
+    attend = packed_attention(UNTIL[:, None, :, None], POSITIONS)
+    check(lambda q, k, v: attend(0, q, k, v, None), dense_attention(UNTIL, POSITIONS, None), inputs)
+
+
+@pytest.mark.parametrize("shift", [-300.0, -80.0, 80.0, 300.0])
+def test_attention_of_scores_far_from_zero(shift: float):
+    """exp of them is 0 or not finite; what is seen is found all the same."""
+    rng = np.random.default_rng(6)
+    q, k, v = (rng.standard_normal((2, 13, 2, 4)) for _ in range(3))
+    q[..., 0], k[..., 0] = 2.0, shift  # adds shift to every score
+    attend = packed_attention(UNTIL[:, None, :, None], POSITIONS)
+    check(lambda *given: attend(0, *given, None), dense_attention(UNTIL, POSITIONS, None), [q, k, v], tolerance=2e-4)
+
+
+def test_attention_tells_of_a_number_that_is_none():
+    q, k, v = (paddle.randn([1, 13, 2, 4]) for _ in range(3))
+    k[0, 4, 0, 0] = float("nan")
+    out = packed_attention(UNTIL[1:, None, :, None], POSITIONS[1:])(0, q, k, v, None).numpy()
+    assert np.isnan(out[0, 4:, 0]).all() and np.isfinite(out[0, :, 1]).all()
 
 
 def test_a_window_as_row_indices_where_they_can_say_it():
@@ -147,22 +179,27 @@ def test_a_window_as_row_indices_where_they_can_say_it():
 
 
 def test_block_attention_skips_what_nobody_sees(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(attention, "QUERY_BLOCK", 4)
-    monkeypatch.setattr(attention, "KEY_BLOCK", 4)
+    monkeypatch.setattr(attention_blocks, "QUERY_BLOCK", 4)
+    monkeypatch.setattr(attention_blocks, "KEY_BLOCK", 4)
     # A prompt of 4 and two branches of 4: the second branch meets the prompt and itself, not the first branch.
     until = np.array([[12] * 4 + [8] * 4 + [12] * 4], dtype="int32")
     positions = np.array([[*range(8), *range(4, 8)]])
-    blocks = attention.plan_blocks(until, positions, None)
+    blocks = attention_blocks.plan_blocks(until, positions, None)
     assert [block.runs for block in blocks] == [((0, 4),), ((0, 8),), ((0, 4), (8, 12))]
     # What is kept is the diagonal: the prompt before a branch is visible to all of it.
-    assert [(block.clear, block.bias.shape) for block in blocks] == [(1, [4, 3]), (5, [4, 3]), (5, [4, 3])]
+    assert [(block.clear, block.bias.shape) for block in blocks] == [(1, (4, 3)), (5, (4, 3)), (5, (4, 3))]
     # With a window of 1 every query sees itself alone.
-    assert [block.runs for block in attention.plan_blocks(until, positions, 1)] == [((0, 4),), ((4, 8),), ((8, 12),)]
+    assert [block.runs for block in attention_blocks.plan_blocks(until, positions, 1)] == [((0, 4),), ((4, 8),), ((8, 12),)]
 
 
 def test_backward_of_a_long_row_writes_as_much_as_of_its_examples(monkeypatch: pytest.MonkeyPatch):
-    concat, written = paddle.concat, []
-    monkeypatch.setattr(paddle, "concat", lambda parts, axis=0: [written.append(sum(it.size for it in parts)), concat(parts, axis=axis)][1])
+    multiply, written = cpu_attention.multiply, []
+
+    def counted(a: Array, b: Array, out: Array, scale: float = 1.0, add: bool = False) -> None:
+        written.append(out.size)
+        multiply(a, b, out, scale, add)
+
+    monkeypatch.setattr(cpu_attention, "multiply", counted)
 
     def backward(examples: int) -> int:
         until = np.repeat(np.arange(1, examples + 1) * 192, 192).astype(np.int32)[None, None, :, None]
@@ -175,29 +212,32 @@ def test_backward_of_a_long_row_writes_as_much_as_of_its_examples(monkeypatch: p
         return sum(written)
 
     few = backward(16)
-    assert backward(64) < 4.5 * few
+    assert 0 < backward(64) < 4.5 * few
 
 
 def test_a_window_is_looked_for_in_the_queries_own_examples(monkeypatch: pytest.MonkeyPatch):
-    visible, looked = attention._visible, []
-    monkeypatch.setattr(attention, "_visible", lambda *given: [looked.append(given[-1].size), visible(*given)][1])
+    visible, looked = attention_blocks._visible, []
+    monkeypatch.setattr(attention_blocks, "_visible", lambda *given: [looked.append(given[-1].size), visible(*given)][1])
     until, positions = np.repeat(np.arange(1, 33) * 64, 64).astype(np.int32)[None], np.tile(np.arange(64), 32)[None]
-    blocks = attention.plan_blocks(until, positions, 8)
+    blocks = attention_blocks.plan_blocks(until, positions, 8)
     assert [block.runs for block in blocks] == [((start, start + 256),) for start in range(0, 2048, 256)]
     assert max(looked) == 256
 
 
 def test_block_attention_keeps_no_mask_of_what_all_see(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(attention, "QUERY_BLOCK", 4)
-    monkeypatch.setattr(attention, "KEY_BLOCK", 4)
-    blocks = attention.plan_blocks(np.full((1, 400), 400, "int32"), np.arange(400)[None], None)
+    monkeypatch.setattr(attention_blocks, "QUERY_BLOCK", 4)
+    monkeypatch.setattr(attention_blocks, "KEY_BLOCK", 4)
+    blocks = attention_blocks.plan_blocks(np.full((1, 400), 400, "int32"), np.arange(400)[None], None)
     assert sum(block.bias.size for block in blocks) == 100 * 4 * 3  # of 400 * 400 / 2
 
 
 @pytest.mark.usefixtures("cores")
 @pytest.mark.parametrize("vocabulary_first", [True, False])
 @pytest.mark.parametrize("chunk_elements", [1, 46, 1 << 20])
-def test_token_logps(monkeypatch: pytest.MonkeyPatch, chunk_elements: int, vocabulary_first: bool):
+@pytest.mark.parametrize("on_arrays", [True, False])
+def test_token_logps(monkeypatch: pytest.MonkeyPatch, on_arrays: bool, chunk_elements: int, vocabulary_first: bool):
+    if not on_arrays:  # as on other devices
+        monkeypatch.setattr(head, "are_arrays", lambda *tensors: False)
     monkeypatch.setattr(head, "CHUNK_ELEMENTS", chunk_elements)
     rng = np.random.default_rng(4)
     inputs = [rng.standard_normal((7, 4)), rng.standard_normal((23, 4) if vocabulary_first else (4, 23))]

@@ -18,7 +18,7 @@ class OnGpu:
 
     def __init__(self, tensor: Tensor):
         self.tensor = tensor
-        self.place = SimpleNamespace(is_gpu_place=lambda: True)
+        self.place = SimpleNamespace(is_gpu_place=lambda: True, is_cpu_place=lambda: False)
         self.shape, self.dtype = tensor.shape, tensor.dtype
 
 

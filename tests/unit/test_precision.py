@@ -1,10 +1,11 @@
 """bfloat16 and float16 as a GPU would run them: which tensor is held in which dtype, and what that costs in accuracy."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -67,18 +68,23 @@ def dtypes(tensors: Sequence[Tensor]) -> set[paddle.dtype]:
     return {tensor.dtype for tensor in tensors}
 
 
+def noting(apply: Callable[..., Tensor], seen: list[tuple[paddle.dtype, ...]]) -> Callable[..., Tensor]:
+    """The same, and the dtypes noted."""
+
+    def call(q: Tensor, k: Tensor, v: Tensor, *planned: Any) -> Tensor:
+        out = apply(q, k, v, *planned)
+        seen.append((q.dtype, k.dtype, v.dtype, out.dtype))
+        return out
+
+    return call
+
+
 @pytest.fixture
 def attended(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[paddle.dtype, ...]]]:
     """The dtypes of every (q, k, v, output) that attention saw."""
     seen = []
-    real = attention._BlockAttention.apply
-
-    def apply(q: Tensor, k: Tensor, v: Tensor, blocks: list, scale: float) -> Tensor:
-        out = real(q, k, v, blocks, scale)
-        seen.append((q.dtype, k.dtype, v.dtype, out.dtype))
-        return out
-
-    monkeypatch.setattr(attention._BlockAttention, "apply", apply)
+    for kernel in (attention._BlockAttention, attention._CpuAttention):
+        monkeypatch.setattr(kernel, "apply", noting(kernel.apply, seen))
     yield seen
     assert seen
 
