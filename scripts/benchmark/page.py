@@ -2,14 +2,15 @@
 
 import platform
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
 from scripts.benchmark.run import Plan, Run
 from scripts.benchmark.systems import SYSTEMS
 from scripts.benchmark.workload import SHAPES
+from scripts.marks import fill
 
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 # Above this share of the machine for others the page says that it was loaded.
 QUIET = 0.05
 HEAD = (
@@ -19,28 +20,26 @@ HEAD = (
 
 
 def write_page(path: Path, runs: Sequence[Run], failed: dict[str, str], plan: Plan, versions: dict[str, str]) -> None:
-    """Put the tables between the page's marks; the rest of the page stays."""
-    page = path.read_text("utf-8")
-    if BEGIN not in page or END not in page:
-        raise RuntimeError(f"{path}: the tables go between {BEGIN} and {END}, which are not there")
-    before, after = page.split(BEGIN)[0], page.split(END)[1]
-    path.write_text(f"{before}{BEGIN}\n{tables(runs, failed, plan, versions)}\n{END}{after}", "utf-8")
+    """Put each set's tables into its place of the page; the rest of the page stays, other sets' tables too."""
+    for name in plan.sets:
+        of_set = [run for run in runs if run.set == name]
+        told = {where: why for where, why in failed.items() if where.split(", ")[0] == name}
+        fill(path, f"measured, {name}", tables(of_set, told, replace(plan, sets=[name]), versions))
 
 
 def tables(runs: Sequence[Run], failed: dict[str, str], plan: Plan, versions: dict[str, str]) -> str:
-    """The machine, the run, a table for each set and method, what failed, and whether the work was equal. failed: see ``run_all``."""
-    parts = [_machine(runs, plan, versions)]
-    for name in plan.sets:
-        for method in ("dpo", "sft"):
-            keys = [key for key in plan.systems if SYSTEMS[key].method == method and _of(runs, name, key)]
-            if keys:
-                parts.append(_table(runs, name, method, keys))
+    """The machine, the run, a table for each method, what failed, and whether the work was equal. runs, failed, plan: of one set."""
+    parts = [_machine(runs, plan, versions)] if runs else []
+    for method in ("dpo", "sft"):
+        keys = [key for key in plan.systems if SYSTEMS[key].method == method and _of(runs, key)]
+        if keys:
+            parts.append(_table(runs, plan.sets[0], method, keys))
     if failed:
         parts.append("Failed:\n\n" + "\n".join(f"- {where}: {why}" for where, why in failed.items()))
-    unequal = [f"- {run.set}, {SYSTEMS[run.system].title}: {'; '.join(run.unequal)}" for run in runs if run.unequal]
+    unequal = [f"- {SYSTEMS[run.system].title}: {'; '.join(run.unequal)}" for run in runs if run.unequal]
     if unequal:
         parts.append("Work was NOT equal in:\n\n" + "\n".join(dict.fromkeys(unequal)))
-    else:
+    elif runs:
         parts.append(
             "Work was equal in every run: optimizer steps, first loss, first log-probs, and first gradient norm where it is logged."
         )
@@ -75,8 +74,8 @@ def _table(runs: Sequence[Run], name: str, method: str, keys: Sequence[str]) -> 
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for key in keys:
-        mine = _of(runs, name, key)
-        against = _of(runs, name, SYSTEMS[key].against)
+        mine = _of(runs, key)
+        against = _of(runs, SYSTEMS[key].against)
         cells = [
             f"{_middle(mine, lambda run: run.examples_per_second):.3f}",
             f"{_middle(mine, lambda run: run.scored_per_second):.0f}",
@@ -92,8 +91,8 @@ def _table(runs: Sequence[Run], name: str, method: str, keys: Sequence[str]) -> 
     return "\n".join(lines)
 
 
-def _of(runs: Sequence[Run], name: str, key: str) -> list[Run]:
-    return [run for run in runs if (run.set, run.system) == (name, key)]
+def _of(runs: Sequence[Run], key: str) -> list[Run]:
+    return [run for run in runs if run.system == key]
 
 
 def _middle(runs: Sequence[Run], value: Callable[[Run], float]) -> float:
