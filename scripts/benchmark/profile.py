@@ -18,7 +18,19 @@ import numpy as np
 
 from paddlealign.machine import available_cores, prepare
 from scripts.benchmark.run import matmul_rate
-from scripts.benchmark.workload import PAIRS_PER_STEP, SHAPES, Pair, draw_pairs, in_our_order, model_flops, write_model
+from scripts.benchmark.workload import (
+    HIDDEN,
+    INNER,
+    LAYERS,
+    PAIRS_PER_STEP,
+    SHAPES,
+    VOCABULARY,
+    Pair,
+    draw_pairs,
+    in_our_order,
+    model_flops,
+    write_model,
+)
 from scripts.marks import fill
 
 STEPS, WARM_UP = 4, 2
@@ -41,9 +53,25 @@ def main(argv: list[str]) -> int:
     pairs = in_our_order(draw_pairs(SHAPES["common"], STEPS * PAIRS_PER_STEP))
     prepare()  # before Paddle is imported
     rounds = run_rounds(model, pairs, told.rounds)
-    flops = sum(model_flops(len(it.prompt), [len(it.chosen), len(it.rejected)], reference=True) for it in pairs)
-    fill(told.page, "profile", table(rounds, len(pairs), flops, peak))
+    fill(told.page, "profile", table(rounds, len(pairs), products_of(pairs), peak))
     return 0
+
+
+def products_of(pairs: list[Pair]) -> dict[str, float]:
+    """Operations of a round's products of matrices, by what time is spent on; what is computed again in backward counts."""
+    sizes = [(len(it.prompt), len(it.chosen) + len(it.rejected)) for it in pairs]
+    whole = sum(model_flops(len(it.prompt), [len(it.chosen), len(it.rejected)], reference=False) / 3 for it in pairs)
+    linear = 2 * LAYERS * (4 * HIDDEN**2 + 3 * HIDDEN * INNER) * sum(prompt + scored for prompt, scored in sizes)
+    head = 2 * HIDDEN * VOCABULARY * sum(scored for _, scored in sizes)
+    attention = whole - linear - head
+    return {
+        REST: 4 * linear,
+        "attention, forward": 2 * attention,
+        "attention, backward": 2.5 * attention,
+        "head and log-sum-exp, forward": 2 * head,
+        "head and log-sum-exp, backward": 3 * head,
+        "model": 4 * whole,
+    }
 
 
 def run_rounds(folder: Path, pairs: list[Pair], count: int) -> list[dict[str, float]]:
@@ -120,23 +148,26 @@ def _timed(function: Callable[..., Any], spent: dict[str, float], name: str) -> 
     return call
 
 
-def table(rounds: list[dict[str, float]], pairs: int, flops: float, peak: float) -> str:
-    """The median round as a table. flops: of a round; peak: GFLOP/s of matmuls."""
+def table(rounds: list[dict[str, float]], pairs: int, flops: dict[str, float], peak: float) -> str:
+    """The median round as a table. flops: see ``products_of``; peak: GFLOP/s of matmuls."""
     middle = sorted(rounds, key=lambda it: it["all"])[len(rounds) // 2]
     whole = middle["all"]
     rest = whole - sum(seconds for name, seconds in middle.items() if name != "all")
     parts = sorted(((seconds, name) for name, seconds in {**middle, REST: rest}.items() if name != "all"), reverse=True)
-    rate = flops / whole / 1e9
+    rate = flops["model"] / whole / 1e9
     lines = [
         f"    python -m scripts.benchmark.profile docs/performance.md --rounds {len(rounds)}",
         "",
         f"The median round: {pairs / whole:.2f} pairs/s, {rate:.0f} GFLOP/s by model FLOPs, {rate / peak:.0%} of the {peak:.0f} that "
         "products of matrices reached just before.",
         "",
-        "| spent on | share | ms a step |",
-        "|---|---:|---:|",
+        "| spent on | share | ms a step | GFLOP/s of its products |",
+        "|---|---:|---:|---:|",
     ]
-    return "\n".join(lines + [f"| {name} | {seconds / whole:.0%} | {seconds / STEPS * 1e3:,.0f} |" for seconds, name in parts])
+    for seconds, name in parts:
+        of_products = f"{flops[name] / seconds / 1e9:.0f}" if name in flops else ""
+        lines.append(f"| {name} | {seconds / whole:.0%} | {seconds / STEPS * 1e3:,.0f} | {of_products} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

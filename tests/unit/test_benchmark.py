@@ -14,8 +14,8 @@ from tokenizers import Tokenizer
 from paddlealign.data.order import epoch_plan
 from scripts.benchmark.equal import differences
 from scripts.benchmark.measure import measure
-from scripts.benchmark.page import BEGIN, END, write_page
-from scripts.benchmark.profile import REST, table
+from scripts.benchmark.page import write_page
+from scripts.benchmark.profile import REST, products_of, table
 from scripts.benchmark.run import Plan, Run, summarize
 from scripts.benchmark.settings import AS_STARTED, in_fresh_process, settings
 from scripts.benchmark.settings import table as settings_table
@@ -149,12 +149,13 @@ def test_warm_up_steps_do_not_count(tmp_path: Path):
 
 def test_the_page_has_medians_and_the_ratios_of_rounds(tmp_path: Path):
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    other = "<!-- measured, short: begin -->\nof another run\n<!-- measured, short: end -->"
+    page.write_text(f"before\n<!-- measured, common: begin -->\nold\n<!-- measured, common: end -->\n{other}\nafter\n")
     theirs = [replace(RUN, system="trl_dpo", round=number, examples_per_second=rate) for number, rate in enumerate((0.25, 0.5))]
     write_page(page, [RUN, replace(RUN, round=1), *theirs], {}, PLAN, {"trl": "1.0"})
     text = page.read_text()
     assert text.startswith("before\n")
-    assert text.endswith("after\n")
+    assert text.endswith(f"{other}\nafter\n")
     assert "old" not in text
     assert "3.00 x (2.00 to 4.00)" in text
     assert "| **ours**, live reference | 1.000 | 220 | 780 | 70% | 3.0 | 1.50 | - | - | 1% |" in text
@@ -164,7 +165,7 @@ def test_the_page_has_medians_and_the_ratios_of_rounds(tmp_path: Path):
 
 def test_the_page_tells_a_loaded_machine_and_unequal_work(tmp_path: Path):
     page = tmp_path / "page.md"
-    page.write_text(f"{BEGIN}\n{END}\n")
+    page.write_text("<!-- measured, common: begin -->\n<!-- measured, common: end -->\n")
     write_page(
         page,
         [replace(RUN, other_load=0.4), replace(RUN, system="trl_dpo", unequal=["1 steps, not 2"])],
@@ -174,7 +175,7 @@ def test_the_page_tells_a_loaded_machine_and_unequal_work(tmp_path: Path):
     )
     assert "loaded by others" in page.read_text()
     assert "- common, PaddleNLP: no" in page.read_text()
-    assert "- common, TRL fp32: 1 steps, not 2" in page.read_text()
+    assert "- TRL fp32: 1 steps, not 2" in page.read_text()
 
 
 def test_settings_stand_beside_ours_in_the_same_round_and_the_fastest_is_first():
@@ -200,6 +201,13 @@ def test_a_setting_is_all_that_its_process_is_told_of_threads_and_memory(monkeyp
 
 def test_the_profile_is_of_the_median_round_and_adds_up():
     rounds = [{"norm, forward": 9.0, "all": 90.0}, {"norm, forward": 4.0, "all": 10.0}, {"norm, forward": 1.0, "all": 4.0}]
-    said = table(rounds, pairs=20, flops=500e9, peak=200.0)
+    said = table(rounds, pairs=20, flops={"model": 500e9, REST: 300e9}, peak=200.0)
     assert "2.00 pairs/s, 50 GFLOP/s by model FLOPs, 25% of the 200" in said
-    assert f"| {REST} | 60% | 1,500 |\n| norm, forward | 40% | 1,000 |" in said
+    assert f"| {REST} | 60% | 1,500 | 50 |\n| norm, forward | 40% | 1,000 |  |" in said
+
+
+def test_the_profile_s_products_are_those_of_the_pairs():
+    found = products_of(draw_pairs(SHAPES["common"], 4))
+    once = {**{name: found[name] / 2 for name in ("attention, forward", "head and log-sum-exp, forward")}, REST: found[REST] / 4}
+    assert 4 * sum(once.values()) == pytest.approx(found["model"])
+    assert 0.01 < once["attention, forward"] / found["model"] * 4 < 0.1
