@@ -64,8 +64,8 @@ def layer_bytes(config: DecoderConfig, job: Job, layout: Layout) -> float:
         residuals /= cut
     queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
     inner = 2 * queries + 2 * keys + (queries + keys if config.qk_norm else 0) + (1 + gates) * config.intermediate_size
-    # In float32 whatever the dtype: of the two norms the inverse, of flash-mask's kernel the log-sum-exp of each head.
-    sums = 4 * 2 + (0 if job.on_cpu else 4 * config.num_heads / cut)
+    # In float32 whatever the dtype: of the two norms the inverse, of attention the log-sum-exp of each head.
+    sums = 4 * 2 + 4 * config.num_heads / cut
     return residuals + normed + inner * width / cut + sums
 
 
