@@ -144,11 +144,9 @@ def _block_back(of_block: Sequence[Tensor], keys: Tensor, values: Tensor, bias: 
     grad_value = paddle.matmul(weights.astype(keys.dtype), upstream, transpose_x=True).astype("float32")
     grad_key = paddle.matmul(slope, queries, transpose_x=True).astype("float32")
     totals[0][block.start : block.stop].add_(paddle.matmul(slope, keys).astype("float32"))
-    done = 0
-    for start, stop in block.runs:
-        totals[1][start:stop].add_(grad_key[done : done + stop - start])
-        totals[2][start:stop].add_(grad_value[done : done + stop - start])
-        done += stop - start
+    for columns, keys_of_row in block.places():
+        totals[1][keys_of_row].add_(grad_key[columns])
+        totals[2][keys_of_row].add_(grad_value[columns])
 
 
 def packed_attention(visible_until: np.ndarray, position_ids: np.ndarray) -> Attend:
@@ -157,7 +155,7 @@ def packed_attention(visible_until: np.ndarray, position_ids: np.ndarray) -> Att
     visible_until: int32 [rows, 1, length, 1]; position_ids: int64 [rows, length]; as in a batch. The returned function takes (layer, q, k,
     v, window) with q [rows, length, heads, head_dim] and k, v [rows, length, kv_heads, head_dim], all of one dtype, and returns q's shape
     and dtype. On a GPU in half precision it is Paddle's flash-mask kernel wherever row indices can say what is seen, otherwise the
-    blocks of this file, planned once for all layers of a window.
+    blocks of ``models.attention_blocks``, planned once for all layers of a window.
     """
     until, longest = visible_until[:, 0, :, 0], int(position_ids.max()) + 1
 

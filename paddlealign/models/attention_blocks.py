@@ -1,6 +1,7 @@
 """Which queries of packed and branched rows meet which keys, in blocks, for attention where there is no flash-mask kernel."""
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,13 @@ class Block:
     def keys(self) -> int:
         """How many key columns it meets."""
         return sum(stop - start for start, stop in self.runs)
+
+    def places(self) -> Iterator[tuple[slice, slice]]:
+        """Of each run of keys which columns of the block's scores it has, and where in the row it lies."""
+        done = 0
+        for start, stop in self.runs:
+            yield slice(done, done + stop - start), slice(start, stop)
+            done += stop - start
 
 
 def _key_runs(seen: np.ndarray) -> tuple[tuple[int, int], ...]:

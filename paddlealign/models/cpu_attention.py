@@ -5,6 +5,7 @@ A block's scores, float32 [heads, queries, keys] of a few heads at a time, lie i
 threads wait for Python before each step of the work, and not more than a core's cache holds.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -27,7 +28,7 @@ class _Heads:
     """What attention reads and writes.
 
     query, out: [rows, length, heads, head_dim]. key, value: [rows, length, kv_heads, head_dim]. logs: log sum exp of each query's scores,
-    [rows, heads, length].
+    [rows, heads, length]. scale: of the scores.
     """
 
     query: np.ndarray
@@ -62,19 +63,21 @@ class _Work:
         row, queries, heads = self.queries
         return row, heads, queries
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the scores: heads, queries, keys."""
+        return self.last - self.first, self.block.stop - self.block.start, self.block.keys
+
     def scores_in(self, buffer: np.ndarray) -> np.ndarray:
         """The beginning of a buffer as scores, [heads, queries, keys]."""
-        shape = (self.last - self.first, self.block.stop - self.block.start, self.block.keys)
-        return buffer[: shape[0] * shape[1] * shape[2]].reshape(shape)
+        return buffer[: math.prod(self.shape)].reshape(self.shape)
 
     def products(self, group: int) -> Iterator[tuple[int, tuple[int, slice, int], tuple[int, slice, int], slice]]:
         """Each head with each run of keys: its place in the scores, where its queries and its keys lie, and the keys' columns of scores."""
         for head in range(self.first, self.last):
-            done = 0
-            for start, stop in self.block.runs:
+            for columns, keys in self.block.places():
                 queries = self.block.row, slice(self.block.start, self.block.stop), head
-                yield head - self.first, queries, (self.block.row, slice(start, stop), head // group), slice(done, done + stop - start)
-                done += stop - start
+                yield head - self.first, queries, (self.block.row, keys, head // group), columns
 
 
 def _works(blocks: Sequence[Block], heads: range) -> list[_Work]:
@@ -88,7 +91,7 @@ def _works(blocks: Sequence[Block], heads: range) -> list[_Work]:
 
 def _buffer(works: Sequence[_Work]) -> np.ndarray:
     """Memory for the scores of any of them."""
-    return np.empty(max((it.last - it.first) * (it.block.stop - it.block.start) * it.block.keys for it in works), np.float32)
+    return np.empty(max(math.prod(it.shape) for it in works), np.float32)
 
 
 def mix(q: Tensor, k: Tensor, v: Tensor, blocks: Sequence[Block], scale: float) -> tuple[Tensor, Tensor]:

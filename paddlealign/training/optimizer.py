@@ -14,6 +14,9 @@ from paddlealign.models.threads import in_threads
 from paddlealign.parallel.collect import sum_over
 from paddlealign.parallel.topology import SINGLE, Topology
 
+# A thread adds up or scales so many of a gradient's elements at a time.
+_PIECE = 1 << 20
+
 
 def learning_rate_at(step: int, total: int, peak: float, warmup: int, kind: str, lowest: float = 0.0) -> float:
     """Learning rate of an optimizer step, as PaddleNLP and HuggingFace count: warmup from 0, then the decay to ``lowest``.
@@ -114,9 +117,9 @@ def _scale(gradients: Sequence[Tensor], factor: float) -> None:
 
 
 def _pieces(gradients: Sequence[Tensor]) -> list[np.ndarray]:
-    """The memory of gradients on the CPU in pieces of a million elements at most."""
+    """The memory of gradients on the CPU in pieces of ``_PIECE`` elements at most."""
     flat = [array_of(it).reshape(-1) for it in gradients]
-    return [it[at : at + (1 << 20)] for it in flat for at in range(0, len(it), 1 << 20)]
+    return [it[at : at + _PIECE] for it in flat for at in range(0, len(it), _PIECE)]
 
 
 def optimizer_state(optimizer: AdamW, named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:

@@ -29,7 +29,7 @@ def write_page(path: Path, runs: Sequence[Run], failed: dict[str, str], plan: Pl
 
 def tables(runs: Sequence[Run], failed: dict[str, str], plan: Plan, versions: dict[str, str]) -> str:
     """The machine, the run, a table for each method, what failed, and whether the work was equal. runs, failed, plan: of one set."""
-    parts = [_machine(runs, plan, versions)] if runs else []
+    parts = [_machine(runs, plan, versions)]
     for method in ("dpo", "sft"):
         keys = [key for key in plan.systems if SYSTEMS[key].method == method and _of(runs, key)]
         if keys:
@@ -39,7 +39,7 @@ def tables(runs: Sequence[Run], failed: dict[str, str], plan: Plan, versions: di
     unequal = [f"- {SYSTEMS[run.system].title}: {'; '.join(run.unequal)}" for run in runs if run.unequal]
     if unequal:
         parts.append("Work was NOT equal in:\n\n" + "\n".join(dict.fromkeys(unequal)))
-    elif runs:
+    else:
         parts.append(
             "Work was equal in every run: optimizer steps, first loss, first log-probs, and first gradient norm where it is logged."
         )

@@ -18,19 +18,7 @@ import numpy as np
 
 from paddlealign.machine import available_cores, prepare
 from scripts.benchmark.run import matmul_rate
-from scripts.benchmark.workload import (
-    HIDDEN,
-    INNER,
-    LAYERS,
-    PAIRS_PER_STEP,
-    SHAPES,
-    VOCABULARY,
-    Pair,
-    draw_pairs,
-    in_our_order,
-    model_flops,
-    write_model,
-)
+from scripts.benchmark.workload import PAIRS_PER_STEP, SHAPES, Pair, draw_pairs, forward_flops, in_our_order, write_model
 from scripts.marks import fill
 
 STEPS, WARM_UP = 4, 2
@@ -59,18 +47,15 @@ def main(argv: list[str]) -> int:
 
 def products_of(pairs: list[Pair]) -> dict[str, float]:
     """Operations of a round's products of matrices, by what time is spent on; what is computed again in backward counts."""
-    sizes = [(len(it.prompt), len(it.chosen) + len(it.rejected)) for it in pairs]
-    whole = sum(model_flops(len(it.prompt), [len(it.chosen), len(it.rejected)], reference=False) / 3 for it in pairs)
-    linear = 2 * LAYERS * (4 * HIDDEN**2 + 3 * HIDDEN * INNER) * sum(prompt + scored for prompt, scored in sizes)
-    head = 2 * HIDDEN * VOCABULARY * sum(scored for _, scored in sizes)
-    attention = whole - linear - head
+    parts = [forward_flops(len(it.prompt), [len(it.chosen), len(it.rejected)]) for it in pairs]
+    linear, attention, head = (sum(part) for part in zip(*parts, strict=True))
     return {
         REST: 4 * linear,
         "attention, forward": 2 * attention,
         "attention, backward": 2.5 * attention,
         "head and log-sum-exp, forward": 2 * head,
         "head and log-sum-exp, backward": 3 * head,
-        "model": 4 * whole,
+        "model": 4 * (linear + attention + head),
     }
 
 

@@ -96,11 +96,15 @@ def model_flops(prompt: int, responses: Sequence[int], reference: bool) -> float
     The prompt once, its responses behind it, each key for the queries that may see it, the head where a token is scored; backward twice
     the forward; a forward of the reference where it is live. Nothing that is computed again, no padding, no norms or softmaxes.
     """
+    return sum(forward_flops(prompt, responses)) * (4 if reference else 3)
+
+
+def forward_flops(prompt: int, responses: Sequence[int]) -> tuple[float, float, float]:
+    """Those of an example's forward pass in the linear layers, in attention and in the head."""
     tokens = prompt + sum(responses)
     seen = prompt * (prompt + 1) / 2 + sum(size * prompt + size * (size + 1) / 2 for size in responses)
     weights = LAYERS * (4 * HIDDEN**2 + 3 * HIDDEN * INNER)
-    forward = 2 * weights * tokens + 4 * HIDDEN * LAYERS * seen + 2 * HIDDEN * VOCABULARY * sum(responses)
-    return forward * (4 if reference else 3)
+    return 2 * weights * tokens, 4 * HIDDEN * LAYERS * seen, 2 * HIDDEN * VOCABULARY * sum(responses)
 
 
 def write_workload(folder: Path, pairs: Sequence[Pair]) -> None:

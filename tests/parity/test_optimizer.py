@@ -7,6 +7,7 @@ import paddle
 import pytest
 from paddle import nn
 
+from paddlealign.training import optimizer as optimizer_module
 from paddlealign.training.optimizer import (
     clip_gradients,
     is_decayed,
@@ -118,7 +119,11 @@ def test_schedules_on_paper():
     assert lowest == pytest.approx([2.0 * (0.55 + 0.45 * math.cos(math.pi * i / 8)) for i in range(9)])
 
 
-def test_clipping_scales_the_whole_gradient():
+@pytest.mark.parametrize("on_arrays, piece", [(True, 1 << 20), (True, 3), (False, 1)])
+def test_clipping_scales_the_whole_gradient(monkeypatch: pytest.MonkeyPatch, on_arrays: bool, piece: int):
+    monkeypatch.setattr(optimizer_module, "_PIECE", piece)
+    if not on_arrays:  # as on other devices
+        monkeypatch.setattr(optimizer_module, "are_arrays", lambda *tensors: False)
     model = Small()
     for parameter in model.parameters():
         parameter.grad = paddle.full(parameter.shape, 2.0)
@@ -129,6 +134,8 @@ def test_clipping_scales_the_whole_gradient():
     assert float(model.proj.weight.grad[0, 0]) == 2.0
     clip_gradients(model.named_parameters(), 1.0)
     assert clip_gradients(model.named_parameters(), 0) == pytest.approx(1.0, rel=1e-6)
+    for parameter in model.parameters():
+        assert np.allclose(parameter.grad.numpy(), 1 / math.sqrt(count))
 
 
 def test_a_norm_that_is_not_finite_scales_nothing():

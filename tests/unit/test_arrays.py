@@ -30,21 +30,15 @@ def test_products(monkeypatch: pytest.MonkeyPatch, m: int, k: int, n: int, with_
     if not with_mkl:
         monkeypatch.setattr(arrays, "_sgemm", lambda: None)
     rng = np.random.default_rng(0)
+
+    def draw(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(np.float32)
+
     # Whole matrices, and those of one of three heads that lie in turn.
-    lefts = [
-        rng.standard_normal((m, k)),
-        rng.standard_normal((k, m)).T,
-        rng.standard_normal((m, 3, k))[:, 1],
-        rng.standard_normal((k, 3, m))[:, 2].T,
-    ]
-    rights = [
-        rng.standard_normal((k, n)),
-        rng.standard_normal((n, k)).T,
-        rng.standard_normal((k, 3, n))[:, 1],
-        rng.standard_normal((n, 3, k))[:, 2].T,
-    ]
-    for a in (np.require(it, np.float32) if it.base is None else it.astype(np.float32, order="K") for it in lefts):
-        for b in (it.astype(np.float32, order="K") for it in rights):
+    lefts = [draw(m, k), draw(k, m).T, draw(m, 3, k)[:, 1], draw(k, 3, m)[:, 2].T]
+    rights = [draw(k, n), draw(n, k).T, draw(k, 3, n)[:, 1], draw(n, 3, k)[:, 2].T]
+    for a in lefts:
+        for b in rights:
             for out in (
                 np.full((m, n), 2.0, np.float32),
                 np.full((m, 3, n), 2.0, np.float32)[:, 1],

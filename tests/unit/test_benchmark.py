@@ -207,7 +207,9 @@ def test_the_profile_is_of_the_median_round_and_adds_up():
 
 
 def test_the_profile_s_products_are_those_of_the_pairs():
-    found = products_of(draw_pairs(SHAPES["common"], 4))
+    pairs = draw_pairs(SHAPES["common"], 4)
+    found = products_of(pairs)
+    assert found["model"] == pytest.approx(sum(model_flops(len(it.prompt), [len(it.chosen), len(it.rejected)], True) for it in pairs))
     once = {**{name: found[name] / 2 for name in ("attention, forward", "head and log-sum-exp, forward")}, REST: found[REST] / 4}
     assert 4 * sum(once.values()) == pytest.approx(found["model"])
     assert 0.01 < once["attention, forward"] / found["model"] * 4 < 0.1
