@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from paddlealign.models.config import DecoderConfig
 from paddlealign.models.head import CHUNK_ELEMENTS
-from paddlealign.planning.compute import head_forward, layer_weights, layers_forward
+from paddlealign.planning.compute import BEHIND_ATTENTION, head_forward, layer_weights, layers_forward, unread_forward
 from paddlealign.planning.layout import NUMBER_BYTES, Job, Layout, Row
 from paddlealign.planning.memory import layer_bytes, stage_bytes
 
@@ -50,6 +50,11 @@ def kept_bytes(config: DecoderConfig, job: Job, layout: Layout) -> float:
     return kept + (layer_bytes(config, job, layout) if layout.recompute else 0.0)
 
 
+def layers_flops(config: DecoderConfig, text: Text) -> float:
+    """Operations of a forward through all layers, the last one behind its attention for scored tokens alone."""
+    return layers_forward(config, text.row(), 0, config.num_layers) - unread_forward(config, text.row())
+
+
 def repeated_prompts(text: Text) -> int:
     """Tokens that a prompt laid down once for all its responses saves, beside a row for each response."""
     return (len(text.responses) - 1) * text.prompt
@@ -57,9 +62,8 @@ def repeated_prompts(text: Text) -> int:
 
 def prompt_once_flops(config: DecoderConfig, text: Text, passes: int) -> float:
     """Operations that the same saves in the layers."""
-    apart = [Text(text.prompt, (size,)).row() for size in text.responses]
-    whole = sum(layers_forward(config, row, 0, config.num_layers) for row in apart)
-    return passes * (whole - layers_forward(config, text.row(), 0, config.num_layers))
+    apart = [Text(text.prompt, (size,)) for size in text.responses]
+    return passes * (sum(layers_flops(config, it) for it in apart) - layers_flops(config, text))
 
 
 def padding_tokens(texts: Sequence[Text]) -> int:
@@ -69,7 +73,13 @@ def padding_tokens(texts: Sequence[Text]) -> int:
 
 def padding_flops(config: DecoderConfig, texts: Sequence[Text], passes: int) -> float:
     """Operations that packed rows save in the layers' matrices; attention to padding is not counted."""
-    return passes * 2.0 * layer_weights(config) * config.num_layers * padding_tokens(texts)
+    weights = layer_weights(config) * config.num_layers - layer_weights(config, BEHIND_ATTENTION)
+    return passes * 2.0 * weights * padding_tokens(texts)
+
+
+def unread_flops(config: DecoderConfig, text: Text, passes: int) -> float:
+    """Operations behind the last layer's attention that are saved where the head does not look."""
+    return passes * unread_forward(config, text.row())
 
 
 def unscored_head_flops(config: DecoderConfig, text: Text) -> float:
@@ -87,14 +97,14 @@ def chunk_bytes(config: DecoderConfig, positions: int) -> float:
     return 2.0 * WIDE * config.vocab_size * min(positions, max(1, CHUNK_ELEMENTS // config.vocab_size))
 
 
-def recomputed_head_flops(config: DecoderConfig, text: Text) -> float:
-    """Operations that logits cost which are computed again in backward: one forward of the head."""
-    return head_forward(config, text.row())
+def recomputed_head_flops(config: DecoderConfig, positions: int) -> float:
+    """Operations of a micro-batch's logits that are computed again in backward: those of so many positions but for one chunk."""
+    return 2.0 * config.hidden_size * config.vocab_size * max(0, positions - max(1, CHUNK_ELEMENTS // config.vocab_size))
 
 
 def reference_flops(config: DecoderConfig, text: Text) -> float:
     """Operations of the reference's forward, which cached log-probs save in every pass over the rows but the one that fills the cache."""
-    return layers_forward(config, text.row(), 0, config.num_layers) + head_forward(config, text.row())
+    return layers_flops(config, text) + head_forward(config, text.row())
 
 
 def unseen_pairs(texts: Sequence[Text], square: bool = True) -> int:

@@ -91,9 +91,14 @@ def count(step: Step) -> list[Saving]:
             of_texts([[savings.unscored_head_flops(config, text) for text in batch] for batch in texts]),
         ),
         Saving(
-            "log-sum-exp in chunks, logits computed again in backward",
+            "last layer behind its attention on scored tokens alone",
+            0.0,
+            of_texts([[savings.unread_flops(config, text, passes) for text in batch] for batch in texts]),
+        ),
+        Saving(
+            "log-sum-exp in chunks, logits but for one chunk computed again in backward",
             step.mean(plain),
-            -of_texts([[savings.recomputed_head_flops(config, text) for text in batch] for batch in texts]),
+            -step.a_step([savings.recomputed_head_flops(config, some) for some in scored]),
         ),
         Saving(
             "reference's log-probs cached, beside a frozen copy",
@@ -148,9 +153,10 @@ def describe(arguments: Path, model: Path, devices: int, shape: str) -> tuple[St
 def table(step: Step, without_recompute: Step, longest: Step) -> str:
     """What each trick saves, beside what is left to do. longest: micro-batches of the longest rows, of which the bytes are told, too."""
     config, texts = step.job.config, [text for batch in step.batches for text in batch]
-    layers = [savings.layers_forward(config, text.row(), 0, config.num_layers) for text in texts]
-    heads = [savings.recomputed_head_flops(config, text) for text in texts]
-    useful = step.a_step([step.passes * it for it in layers]) + step.a_step([4 * it for it in heads])
+    layers = [step.passes * savings.layers_flops(config, text) for text in texts]
+    heads = [3 * savings.head_forward(config, text.row()) for text in texts]
+    again = [savings.recomputed_head_flops(config, sum(text.scored for text in batch)) for batch in step.batches]
+    useful = step.a_step(layers) + step.a_step(heads) + step.a_step(again)
     lines = ["| trick | GiB held | no recompute | longest rows | TFLOP a step | of what is left | GiB moved a step |"]
     lines.append("|---|---:|---:|---:|---:|---:|---:|")
     for saving, *others in zip(count(step), count(without_recompute), count(longest), strict=True):

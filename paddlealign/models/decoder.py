@@ -90,15 +90,15 @@ class Attention(nn.Layer):
         self.q_norm = RMSNorm(config.head_dim, config.norm_eps, tricks.fused_norm) if config.qk_norm else None
         self.k_norm = RMSNorm(config.head_dim, config.norm_eps, tricks.fused_norm) if config.qk_norm else None
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
-        """x: [rows, length / positions, hidden]; cos, sin: see ``kernels.rotary_tables``. Returns x's shape."""
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend, read_at: Tensor | None) -> Tensor:
+        """x: [rows, length / positions, hidden]; cos, sin: see ``kernels.rotary_tables``. Returns x's shape, or ``_at`` of it."""
         x = self.spread(x)
         heads = [*x.shape[:2], -1, self.head_dim]
         q, k = self.q_proj(x).reshape(heads), self.k_proj(x).reshape(heads)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         mixed = attend(self.layer, self.rotary(q, cos, sin), self.rotary(k, cos, sin), self.v_proj(x).reshape(heads), self.window)
-        return self.o_proj(mixed.reshape([*x.shape[:2], -1]))
+        return self.o_proj(_at(mixed.reshape([*x.shape[:2], -1]), read_at))
 
 
 class MLP(nn.Layer):
@@ -133,10 +133,20 @@ class DecoderLayer(nn.Layer):
         self.input_layernorm = _norm(config, tricks)
         self.post_attention_layernorm = _norm(config, tricks)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
-        """x: [rows, length / positions, hidden]. Returns the same shape."""
-        attended = x + self.self_attn(self.input_layernorm(x), cos, sin, attend)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend, read_at: Tensor | None = None) -> Tensor:
+        """x: [rows, length / positions, hidden]. Returns the same shape, or ``_at`` of it.
+
+        read_at: the places whose results are read; behind attention, which needs all for its keys, nothing else is computed.
+        """
+        mixed = self.self_attn(self.input_layernorm(x), cos, sin, attend, read_at)
+        x = _at(x, read_at)
+        attended = x + mixed
         return attended + self.mlp(self.post_attention_layernorm(x if self.parallel else attended))
+
+
+def _at(x: Tensor, places: Tensor | None) -> Tensor:
+    """[rows, length, n] at some of its rows * length places, int64 [m], as [1, m, n]; None: as it is."""
+    return x if places is None else x.reshape([-1, x.shape[-1]]).index_select(places).unsqueeze(0)
 
 
 class DecoderBody(nn.Layer):
@@ -159,7 +169,7 @@ class DecoderBody(nn.Layer):
         self.rope, self.heads = config.rope, config.num_heads // make.parts
         self.frequencies = paddle.to_tensor(frequencies(config.rope), dtype="float32")
 
-    def forward(self, inputs: Tensor, position_ids: Tensor, attend: Attend, recompute: bool) -> Tensor:
+    def forward(self, inputs: Tensor, position_ids: Tensor, attend: Attend, recompute: bool, read_at: Tensor | None) -> Tensor:
         """See ``Decoder.forward``."""
         turns = self.frequencies
         if self.rope.kind == "dynamic":
@@ -169,17 +179,21 @@ class DecoderBody(nn.Layer):
         again = paddle.is_grad_enabled() and (recompute or self.visits is not None)
         if self.adapter is not None and paddle.is_grad_enabled():
             x.stop_gradient = False  # behind a frozen embedding; what is computed again has gradients only where its input has one
+        *_, last = self.layers.values()
         for number, layer in self.layers.items():
             if self.adapter is not None:
                 self.adapter.enter_layer(int(number))
             compute = layer if self.visits is None else partial(_enter_and_compute, self.visits, layer)
-            x = recomputed(compute, x, cos, sin, attend) if again else compute(x, cos, sin, attend)
+            behind = read_at if layer is last else None
+            x = recomputed(compute, x, cos, sin, attend, behind) if again else compute(x, cos, sin, attend, behind)
         return self.join(self.norm(x)) if self.is_last else x
 
 
-def _enter_and_compute(visits: Visits, layer: nn.Layer, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+def _enter_and_compute(
+    visits: Visits, layer: nn.Layer, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend, read_at: Tensor | None
+) -> Tensor:
     visits.enter(layer, paddle.is_grad_enabled())  # not in the forward of a layer that is computed again
-    return layer(x, cos, sin, attend)
+    return layer(x, cos, sin, attend, read_at)
 
 
 class Decoder(nn.Layer):
@@ -209,14 +223,18 @@ class Decoder(nn.Layer):
         elif self.model.is_last and not config.tie_embeddings:
             self.lm_head = Linear(config.hidden_size, padded_vocabulary(config.vocab_size, make.parts), False, make, cut_inputs=False)
 
-    def forward(self, inputs: Tensor, position_ids: Tensor, attend: Attend, recompute: bool = False) -> Tensor:
+    def forward(
+        self, inputs: Tensor, position_ids: Tensor, attend: Attend, recompute: bool = False, read_at: Tensor | None = None
+    ) -> Tensor:
         """Compute the hidden states after the last norm, or after this stage's last layer.
 
         inputs: token ids, int64 [rows, length], or the hidden states that the stage before gave. position_ids: int64 [rows, length].
-        attend: see ``models.attention``. recompute: keep only each layer's input and compute the layer again in backward. Returns
-        [rows, length, hidden] in the dtype of the weights; between stages [rows, length / positions, hidden].
+        attend: see ``models.attention``. recompute: keep only each layer's input and compute the layer again in backward. read_at:
+        int64 [m], of all rows * length places those that are read, some perhaps twice, where this is the last stage and positions are
+        not cut; None: all. Returns [rows, length, hidden] in the dtype of the weights, or [1, m, hidden]; between stages [rows, length /
+        positions, hidden].
         """
-        return self.model(inputs, position_ids, attend, recompute)
+        return self.model(inputs, position_ids, attend, recompute, read_at)
 
     @property
     def embedding(self) -> Tensor | None:

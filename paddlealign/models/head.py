@@ -19,20 +19,25 @@ _PIECE = 1 << 18
 
 
 class _TokenLogps(PyLayer):
+    """Keeps the last chunk's exp(logits), with which backward begins: no more is held at once than where they are made again."""
+
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: Tensor, target_ids: Tensor, vocabulary_first: bool) -> tuple[Tensor, Tensor]:
         logps, normalisers, correct = [], [], []
+        shares = None
         for start, stop in _chunks(hidden.shape[0], head.shape[0 if vocabulary_first else 1]):
+            del shares  # before the next chunk's are made
             raw = paddle.matmul(hidden[start:stop], head, transpose_y=vocabulary_first)
-            logits = raw.astype("float32")
-            picked = _flat(logits).gather(_places(target_ids[start:stop], logits))
-            highest, normaliser = _log_sums(logits)
+            # Autocast multiplies in another dtype than it is given, and is off in backward: the logits there must be these.
+            ctx.dtype = raw.dtype
+            shares = raw.astype("float32")
+            del raw
+            picked = _flat(shares).gather(_places(target_ids[start:stop], shares))
+            highest, normaliser = _log_sums(shares)
             correct.append(picked >= highest)
             logps.append(picked - normaliser)
             normalisers.append(normaliser)
-            # Autocast multiplies in another dtype than it is given, and is off in backward: the logits there must be these.
-            ctx.dtype = raw.dtype
-            del raw, logits  # before the next chunk's are made
+        ctx.shares, ctx.scales = shares, paddle.exp(highest - normaliser)
         ctx.save_for_backward(hidden, head, target_ids, paddle.concat(normalisers))
         ctx.vocabulary_first = vocabulary_first
         ctx.frozen = head.stop_gradient
@@ -48,28 +53,31 @@ class _TokenLogps(PyLayer):
         hidden, head = hidden.astype(ctx.dtype), head.astype(ctx.dtype)
         grad_hidden = []
         vocabulary = head.shape[0 if vocabulary_first else 1]
-        grad_head = None if ctx.frozen else paddle.zeros([hidden.shape[1], vocabulary], "float32")
-        for start, stop in _chunks(hidden.shape[0], vocabulary):
+        grad_head = None
+        for start, stop in reversed(_chunks(hidden.shape[0], vocabulary)):
             rows, upstream = hidden[start:stop], grad[start:stop]
-            logits = paddle.matmul(rows, head, transpose_y=vocabulary_first).astype("float32")
             # d logp / d logits = one_hot(target) - softmax
-            slope = _scaled_softmax(logits, normalisers[start:stop], -upstream)
-            del logits
+            if ctx.shares is None:
+                logits = paddle.matmul(rows, head, transpose_y=vocabulary_first).astype("float32")
+                slope = _scaled_exp(logits, normalisers[start:stop], -upstream)
+                del logits
+            else:
+                slope, ctx.shares = _scaled(ctx.shares, -upstream * ctx.scales), None  # once, and written over
             places = _places(target_ids[start:stop], slope)
             _flat(slope).scatter_(places, _flat(slope).gather(places) + upstream)
             slope = slope.astype(ctx.dtype)
             grad_hidden.append(paddle.matmul(slope, head, transpose_y=not vocabulary_first))
-            if grad_head is not None:
-                _add_product(grad_head, rows, slope)
+            if not ctx.frozen:
+                grad_head = _product_and(grad_head, rows, slope)
             del slope
-        found = paddle.concat(grad_hidden).astype(rows_dtype)
+        found = paddle.concat(grad_hidden[::-1]).astype(rows_dtype)
         if grad_head is None:
             return found, None
         return found, (grad_head.t().contiguous() if vocabulary_first else grad_head).astype(head_dtype)
 
 
 def _log_sums(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each row its highest element and log sum exp, float32 [rows]; logits, float32 [rows, vocab], are written over."""
+    """Of each row its highest element and log sum exp, float32 [rows]; logits, float32 [rows, vocab], become exp(logits - highest)."""
     if not are_arrays(logits):
         highest = logits.max(-1, keepdim=True)
         return highest.squeeze(1), row_sums(logits.subtract_(highest).exp_()).log_().add_(highest.squeeze(1))
@@ -86,7 +94,7 @@ def _log_sums(logits: Tensor) -> tuple[Tensor, Tensor]:
     return highest, normalisers
 
 
-def _scaled_softmax(logits: Tensor, normalisers: Tensor, factors: Tensor) -> Tensor:
+def _scaled_exp(logits: Tensor, normalisers: Tensor, factors: Tensor) -> Tensor:
     """The factor times exp(logits - normaliser), in the place of the logits: float32 [rows, vocab]. normalisers, factors: [rows]."""
     if not are_arrays(logits):
         return logits.subtract_(normalisers.unsqueeze(1)).exp_().multiply_(factors.unsqueeze(1))
@@ -99,6 +107,20 @@ def _scaled_softmax(logits: Tensor, normalisers: Tensor, factors: Tensor) -> Ten
 
     in_threads(work, len(logits), logits.place)
     return logits
+
+
+def _scaled(shares: Tensor, factors: Tensor) -> Tensor:
+    """Multiply each row by its factor, in place. shares: float32 [rows, columns]; factors: [rows]."""
+    if not are_arrays(shares):
+        return shares.multiply_(factors.unsqueeze(1))
+    elements, times = map(array_of, (shares, factors))
+
+    def work(rows: range) -> None:
+        for own in _pieces(rows, elements.shape[1]):
+            elements[own] *= times[own, None]
+
+    in_threads(work, len(shares), shares.place)
+    return shares
 
 
 def _exp_below(elements: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -123,12 +145,12 @@ def _places(target_ids: Tensor, logits: Tensor) -> Tensor:
     return paddle.arange(len(logits)) * logits.shape[1] + target_ids
 
 
-def _add_product(total: Tensor, rows: Tensor, slope: Tensor) -> None:
-    """Add ``rows^T slope`` to total, float32 [hidden, vocab], in place. rows: [n, hidden]; slope: [n, vocab], both of one dtype."""
-    if slope.dtype == paddle.float32:
-        total.addmm_(rows.t(), slope)  # without a tensor for the product
-    else:
-        total.add_(paddle.matmul(rows, slope, transpose_x=True).astype("float32"))
+def _product_and(total: Tensor | None, rows: Tensor, slope: Tensor) -> Tensor:
+    """``rows^T slope``, float32 [hidden, vocab]; added to total in place where there is one. rows: [n, hidden]; slope: [n, vocab]."""
+    if total is not None and slope.dtype == paddle.float32:
+        return total.addmm_(rows.t(), slope)  # without a tensor for the product
+    product = paddle.matmul(rows, slope, transpose_x=True).astype("float32")
+    return product if total is None else total.add_(product)
 
 
 def _chunks(rows: int, vocabulary: int) -> list[tuple[int, int]]:
@@ -143,7 +165,7 @@ def token_logps(hidden: Tensor, head: Tensor, target_ids: Tensor, vocabulary_fir
     hidden: [targets, hidden], one row for each scored token. head: [vocab, hidden] (``vocabulary_first``: an embedding) or [hidden,
     vocab] (a linear layer); both are used as they lie, without a transposed copy. target_ids: int64 [targets]. Returns the
     log-probs, float32 [targets], and whether each target is the first choice, bool [targets]. Logits exist for one chunk of rows at
-    a time, and are computed again in backward.
+    a time; backward has those of the last chunk from forward and computes the others again.
     """
     return _TokenLogps.apply(hidden, head, target_ids, vocabulary_first)
 

@@ -8,7 +8,8 @@ class Tricks:
     """Which of them are on. Each alone changes a number by rounding at most; tests switch them off one at a time.
 
     shared_prompt: a prompt is laid down once for all its responses. packed_rows: what a micro-batch holds lies in one row. scored_head: the
-    head meets scored positions alone. chunked_head: logits exist for a part of the rows at a time and are made again in backward.
+    head, and the last layer behind its attention, meet scored positions alone. chunked_head: logits exist for a part of the rows at a
+    time and are made again in backward.
     blockwise_attention: scores exist for a block of queries at a time, against visible keys alone. fused_norm, fused_rotary, fused_swiglu:
     one step with a backward of its own each. What is not on is computed by ``models.plain``.
     """

@@ -30,17 +30,24 @@ class _Part:
 
 
 class _TokenLogps(PyLayer):
+    """Keeps the last chunk's exp(logits) for backward, as ``models.head`` does."""
+
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: Tensor, target_ids: Tensor, part: _Part) -> tuple[Tensor, Tensor]:
         here, places = _targets_here(target_ids, part)
         highests, totals, picks = [], [], []
+        shares = None
         for start, stop in _chunks(hidden.shape[0], part.width):
+            del shares  # before the next chunk's are made
             raw = paddle.matmul(hidden[start:stop], head, transpose_y=part.vocabulary_first)
-            logits = _covered(raw.astype("float32"), _NEVER, part)
-            picks.append(paddle.take_along_axis(logits, places[start:stop].unsqueeze(1), 1).squeeze(1))
-            highest = logits.max(-1, keepdim=True)
+            # Autocast multiplies in another dtype than it is given, and is off in backward: the logits there must be these.
+            ctx.dtype = raw.dtype
+            shares = _covered(raw.astype("float32"), _NEVER, part)
+            del raw
+            picks.append(paddle.take_along_axis(shares, places[start:stop].unsqueeze(1), 1).squeeze(1))
+            highest = shares.max(-1, keepdim=True)
             highests.append(highest.squeeze(1))
-            totals.append(row_sums(logits.subtract_(highest).exp_()))
+            totals.append(row_sums(shares.subtract_(highest).exp_()))
         own = paddle.concat(highests)
         highest = own.clone()
         dist.all_reduce(highest, dist.ReduceOp.MAX, group=part.axis.group)
@@ -51,8 +58,7 @@ class _TokenLogps(PyLayer):
         total, picked = sums.unbind(0)
         normaliser = total.log() + highest
         ctx.save_for_backward(hidden, head, target_ids, normaliser)
-        # Autocast multiplies in another dtype than it is given, and is off in backward: the logits there must be these.
-        ctx.dtype, ctx.part = raw.dtype, part
+        ctx.shares, ctx.scales, ctx.part = shares, paddle.exp(own - normaliser), part
         ctx.frozen = head.stop_gradient
         correct = picked >= highest
         ctx.mark_non_differentiable(correct)
@@ -68,18 +74,23 @@ class _TokenLogps(PyLayer):
         at_target = paddle.where(here, grad, paddle.zeros_like(grad)).unsqueeze(1)
         grad_hidden = []
         grad_head = None if ctx.frozen else paddle.zeros(head.shape, "float32")
-        for start, stop in _chunks(hidden.shape[0], part.width):
+        for start, stop in reversed(_chunks(hidden.shape[0], part.width)):
             rows = hidden[start:stop]
-            logits = paddle.matmul(rows, head, transpose_y=part.vocabulary_first).astype("float32")
             # d logp / d logits = one_hot(target) - softmax; the one stands on the rank that holds the target.
-            slope = logits.subtract_(normaliser[start:stop].unsqueeze(1)).exp_().multiply_(-grad[start:stop].unsqueeze(1))
+            if ctx.shares is None:
+                logits = paddle.matmul(rows, head, transpose_y=part.vocabulary_first).astype("float32")
+                slope = logits.subtract_(normaliser[start:stop].unsqueeze(1)).exp_()
+                del logits
+            else:
+                slope, ctx.shares = ctx.shares.multiply_(ctx.scales[start:stop].unsqueeze(1)), None  # once, and written over
+            slope = slope.multiply_(-grad[start:stop].unsqueeze(1))
             slope = paddle.put_along_axis(slope, places[start:stop].unsqueeze(1), at_target[start:stop], 1, reduce="add")
             slope = _covered(slope, 0.0, part).astype(ctx.dtype)
             grad_hidden.append(paddle.matmul(slope, head, transpose_y=not part.vocabulary_first))
             if grad_head is not None:
                 left, right = (slope, rows) if part.vocabulary_first else (rows, slope)
                 grad_head.add_(paddle.matmul(left, right, transpose_x=True).astype("float32"))
-        whole = paddle.concat(grad_hidden).astype(rows_dtype)
+        whole = paddle.concat(grad_hidden[::-1]).astype(rows_dtype)
         dist.all_reduce(whole, group=part.axis.group)
         return whole, None if grad_head is None else grad_head.astype(head_dtype)
 
@@ -115,8 +126,9 @@ def token_logps(
     every rank; where logits tie at the top, each of them is a first choice.
 
     With m the highest logit of all ranks, log p(t) = z_t - m - log(sum over ranks of sum_v exp(z_v - m)). Two all-reduces, of [targets]
-    and of [2, targets], however many chunks there are. Backward computes the logits again and adds up the ranks' gradients of
-    ``hidden``, in its dtype, in one all-reduce; every rank must be given the same gradient of the log-probs.
+    and of [2, targets], however many chunks there are. Backward computes all but the last chunk's logits again and
+    adds up the ranks' gradients of ``hidden``, in its dtype, in one all-reduce; every rank must be given the same gradient of the
+    log-probs.
     """
     return _TokenLogps.apply(hidden, head, target_ids, _part(axis, head, vocabulary_first, vocab_size))
 

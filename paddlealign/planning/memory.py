@@ -70,13 +70,35 @@ def layer_bytes(config: DecoderConfig, job: Job, layout: Layout) -> float:
 
 
 def stage_bytes(config: DecoderConfig, job: Job, layout: Layout, stage: int, layers: int) -> float:
-    """What a stage keeps of one micro-batch for backward, for each token, but the head's scored rows."""
+    """What a stage keeps of one micro-batch for backward, for each token where the head meets all of them."""
     whole = config.hidden_size * job.stream_bytes
     stream = whole / layout.tensor if layout.sequence_parallel else whole
     kept = layers * (stream if layout.recompute else layer_bytes(config, job, layout))
     kept += stream + whole if stage == layout.pipeline - 1 else stream  # the last norm's input and output, or what was sent on
     kept += 8 * config.rope.dim * (config.num_heads / layout.tensor if job.on_cpu else 1)  # cosines and sines, see ``rotary_tables``
     return kept + (4 * QUERY_BLOCK if job.on_cpu else 0)  # the mask of each block of queries
+
+
+def unmet_bytes(config: DecoderConfig, job: Job, layout: Layout) -> float:
+    """What of a last stage's bytes of a token is not kept where no head meets it: the last layer's behind attention, the last norm's."""
+    stream, width = job.stream_bytes, NUMBER_BYTES[job.dtype]
+    of_norm = 2.0 * config.hidden_size * stream
+    if layout.recompute:
+        return of_norm
+    gates = 2 if config.activation == "swiglu" else 1
+    attended = 0 if config.parallel_residual else config.hidden_size * stream
+    normed = config.hidden_size * width * (gates if width != stream else 1)
+    return of_norm + attended + normed + (1 + gates) * config.intermediate_size * width / layout.tensor + 4
+
+
+def met_bytes(config: DecoderConfig, job: Job, layout: Layout) -> float:
+    """What a last stage keeps in addition of a token that the head meets: copies of attention's output and of a parallel block's input."""
+    if layout.sequence_parallel:
+        return config.hidden_size * job.stream_bytes  # of the last norm's output
+    if layout.recompute:
+        return 0.0
+    copied = config.num_heads * config.head_dim * NUMBER_BYTES[job.dtype] / layout.tensor
+    return copied + (config.hidden_size * job.stream_bytes if config.parallel_residual else 0.0)
 
 
 def head_bytes(config: DecoderConfig, job: Job, holding: Holding, targets: float) -> float:
@@ -120,7 +142,9 @@ def stage_memory(
     casts = 2.0 * holding.layer if job.level == "O1" and job.dtype != "float32" else 0.0
     layer = layer_bytes(config, job, layout) * tokens + casts
     kept = stage_bytes(config, job, layout, stage, holding.layers) * tokens
-    kept += targets * config.hidden_size * job.stream_bytes if holding.head else 0.0
+    if stage == layout.pipeline - 1:
+        kept += targets * met_bytes(config, job, layout)
+        kept -= 0.0 if layout.sequence_parallel else (tokens - targets) * unmet_bytes(config, job, layout)
     kept += 0.0 if layout.recompute else casts * holding.layers
     work = _work_bytes(config, job, layout) * tokens + (layer if layout.recompute else 0.0)
     left = layer if not layout.recompute else 0.0  # of the micro-batch whose first layer is about to be done

@@ -35,32 +35,53 @@ class Scores:
 def run_layers(model: Decoder, batch: Batch, received: Tensor | None = None, recompute: bool = False) -> Tensor:
     """The batch through the layers that this process holds. received: hidden states of the stage before, None on the first stage.
 
-    Returns hidden states [rows, length, hidden].
+    Returns hidden states [rows, length, hidden]; of the last layer those that the head meets, [1, scored tokens or responses, hidden],
+    where ``_read_alone`` says so.
     """
     attention = packed_attention if model.tricks.blockwise_attention else plain_attention
     attend = attention(batch.visible_until, batch.position_ids)
     inputs = paddle.to_tensor(batch.input_ids) if received is None else received
-    return model(inputs, paddle.to_tensor(batch.position_ids), attend, recompute)
+    read_at = paddle.to_tensor(_met_by_head(model, batch)) if _read_alone(model) else None
+    return model(inputs, paddle.to_tensor(batch.position_ids), attend, recompute, read_at)
+
+
+def _read_alone(model: Decoder) -> bool:
+    """Whether the last layer computes what the head meets and no more.
+
+    Not where its positions are cut over processes, nor under an adapter's dropout: its masks are drawn for all positions, so that they
+    are the same however a model is laid over processes.
+    """
+    dropped = model.adapter is not None and model.adapter.drops
+    return model.tricks.scored_head and model.model.is_last and model.make.positions == 1 and not dropped
+
+
+def _met_by_head(model: Decoder, batch: Batch) -> np.ndarray:
+    """Which places of a batch's rows the head meets, int64: before each scored token, or at each response's last."""
+    return batch.last_at if model.config.head == "score" else batch.score_at
 
 
 def run_head(model: Decoder, batch: Batch, hidden: Tensor, collisions: bool = False) -> Scores:
     """The head at the scored tokens only, or at each response's last token; without the trick ``scored_head`` at every position.
 
-    hidden: of the last layer, [rows, length, hidden]. collisions: see ``Scores``.
+    hidden: as ``run_layers`` gave it. collisions: see ``Scores``.
     """
     flat = hidden.reshape([-1, hidden.shape[-1]])
-    none = paddle.zeros([0])
-    if model.config.head == "score":
-        last = paddle.to_tensor(batch.last_at)
-        scored_alone = model.tricks.scored_head
-        rewards = model.score(flat.index_select(last)) if scored_alone else model.score(flat).index_select(last)
-        return Scores(none, none.astype("bool"), none.astype("int64"), rewards, batch.response_count)
+    of_responses = model.config.head == "score"
     if not model.tricks.scored_head:
+        if of_responses:
+            return _of_responses(batch, model.score(flat).index_select(paddle.to_tensor(batch.last_at)))
         return _head_everywhere(model, batch, flat, collisions)
-    scored = flat.index_select(paddle.to_tensor(batch.score_at))
-    logps, correct = model.token_logps(scored, paddle.to_tensor(batch.target_ids))
-    seen = model.collision_logps(scored) if collisions else None
-    return Scores(logps, correct, paddle.to_tensor(batch.target_owner), none, batch.response_count, seen)
+    met = flat if _read_alone(model) else flat.index_select(paddle.to_tensor(_met_by_head(model, batch)))
+    if of_responses:
+        return _of_responses(batch, model.score(met))
+    logps, correct = model.token_logps(met, paddle.to_tensor(batch.target_ids))
+    seen = model.collision_logps(met) if collisions else None
+    return Scores(logps, correct, paddle.to_tensor(batch.target_owner), paddle.zeros([0]), batch.response_count, seen)
+
+
+def _of_responses(batch: Batch, rewards: Tensor) -> Scores:
+    none = paddle.zeros([0])
+    return Scores(none, none.astype("bool"), none.astype("int64"), rewards, batch.response_count)
 
 
 def _head_everywhere(model: Decoder, batch: Batch, flat: Tensor, collisions: bool) -> Scores:

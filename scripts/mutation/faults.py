@@ -399,6 +399,13 @@ FAULTS: tuple[Fault, ...] = (
         _KERNELS + _LOGITS,
     ),
     Fault(
+        "what the head keeps of forward is not scaled to a softmax",
+        "models/head.py",
+        "_scaled(ctx.shares, -upstream * ctx.scales)",
+        "_scaled(ctx.shares, -upstream)",
+        _KERNELS + _LOGITS,
+    ),
+    Fault(
         "no token is ever the first choice",
         "models/head.py",
         "correct.append(picked >= highest)",

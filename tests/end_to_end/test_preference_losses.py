@@ -75,7 +75,7 @@ def collision_logps(model: Any, examples: list[Example]) -> Tokens:
     """log sum_v p(v)^2 in each scored token's place, from the whole logits in float64."""
     batch = make_batch(examples, [range(len(examples))], 0)
     with paddle.no_grad():
-        logits = model.logits(run_layers(model, batch)).numpy().astype("float64").reshape(batch.input_ids.size, -1)[batch.score_at]
+        logits = model.logits(run_layers(model, batch))[0].numpy().astype("float64")
     shares = np.exp(logits - logits.max(-1, keepdims=True))
     values = np.log((shares**2).sum(-1)) - 2 * np.log(shares.sum(-1))
     parts = [values[batch.target_owner == owner] for owner in range(2 * len(examples))]

@@ -8,6 +8,7 @@ import pytest
 
 from paddlealign.data.example import Batch, Example, Response
 from paddlealign.data.packing import make_batch
+from paddlealign.models.attention import packed_attention
 from paddlealign.models.decoder import Decoder
 from paddlealign.models.weights import load_model
 from paddlealign.objectives.pairs import Coefficients
@@ -169,6 +170,23 @@ def test_policy_equal_to_reference_starts_at_ln_2(policy: Decoder):
         parameter.clear_grad()
     assert sums.means()["loss"] == pytest.approx(np.log(2), abs=1e-6)
     assert abs(sums.means()["rewards/margins"]) <= 1e-5
+
+
+def test_the_last_layer_computes_what_the_head_meets_and_no_more(policy: Decoder):
+    batch = make_batch(pairs(3, policy.config.vocab_size, seed=8), [[0, 1, 2]], 0)
+    met: dict[str, int] = {}
+    hooks = [
+        layer.mlp.register_forward_pre_hook(lambda _, inputs, number=number: met.update({number: inputs[0].shape[1]}))
+        for number, layer in policy.model.layers.items()
+    ]
+    read = run_layers(policy, batch)
+    for hook in hooks:
+        hook.remove()
+    *before, last = met.values()
+    assert set(before) == {batch.input_ids.size} and last == len(batch.score_at) < batch.token_count
+    attend = packed_attention(batch.visible_until, batch.position_ids)
+    every = policy(paddle.to_tensor(batch.input_ids), paddle.to_tensor(batch.position_ids), attend)
+    assert np.abs(read.numpy()[0] - every.numpy()[0][batch.score_at]).max() <= 1e-5
 
 
 def test_the_prompt_is_laid_down_once_and_only_responses_meet_the_head(policy: Decoder):

@@ -18,7 +18,7 @@ from paddlealign.models.parameters import cut_layers, cut_problem, held_shapes, 
 from paddlealign.planning.communication import all_reduce, gather, relay, step_traffic
 from paddlealign.planning.compute import head_forward, layer_weights, layers_forward, model_flops, stage_flops
 from paddlealign.planning.layout import Job, Layout, Row, hold
-from paddlealign.planning.memory import MOMENTS, Memory, head_bytes, layer_bytes, stage_bytes, stage_memory
+from paddlealign.planning.memory import MOMENTS, Memory, head_bytes, layer_bytes, met_bytes, stage_bytes, stage_memory, unmet_bytes
 from paddlealign.planning.search import layouts, search
 from paddlealign.planning.step import GIB, Figures, Plan, plan_step, seconds_of
 from paddlealign.recipes.entry import main
@@ -124,13 +124,18 @@ def test_operations_of_a_small_model_by_hand():
     assert head_forward(config, row) == 2 * 80 * 3
     forward, head = 4 * (2 * weights * 6 + 4 * 8 * 18), 2 * 80 * 3
     assert model_flops(config, row) == 3 * (forward + head)
-    # on one device: backward twice forward, the head's logits twice
-    job = job_of(config, row)
-    assert stage_flops(job, replace(ALONE, rows=2), 0, 4, True) == 2 * (3 * forward + 4 * head)
-    assert stage_flops(job, replace(ALONE, recompute=True), 0, 4, True) == 4 * forward + 4 * head
+    # on one device: backward twice forward; of the last layer's output projection and MLP the three scored tokens alone
+    job, read = job_of(config, row), forward - 2 * (64 + 3 * 128) * 3.0
+    assert stage_flops(job, replace(ALONE, rows=2), 0, 4, True) == pytest.approx(2 * (3 * read + 3 * head))
+    assert stage_flops(job, replace(ALONE, recompute=True), 0, 4, True) == 4 * read + 3 * head
+    assert stage_flops(job, replace(ALONE, sequence_parallel=True), 0, 4, True) == 3 * forward + 3 * head
+    # logits of more than one chunk are computed twice but for one chunk
+    many = 1 << 22
+    share = (1 << 25) / (many * 3 * 10)
+    assert stage_flops(job, replace(ALONE, rows=many), 0, 4, True) == pytest.approx(many * (3 * read + (4 - share) * head))
     assert stage_flops(job, replace(ALONE, tensor=2, pipeline=2), 0, 2, False) == 3 * forward / 2 / 2
     frozen = replace(job, reference=config)
-    assert stage_flops(frozen, ALONE, 0, 4, True) == 4 * forward + 5 * head
+    assert stage_flops(frozen, ALONE, 0, 4, True) == 4 * read + 4 * head
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -227,6 +232,22 @@ def test_what_a_layer_keeps_by_hand():
     # with recompute a layer's input; on a last stage the last norm's input and output, on another what it sent; cosines and sines
     again = replace(ALONE, recompute=True, pipeline=2)
     assert [stage_bytes(small(), job, again, stage, 2) for stage in (0, 1)] == [2 * 16 + 16 + 16, 2 * 16 + 32 + 16]
+
+
+def test_what_a_last_stage_keeps_where_the_head_looks_by_hand():
+    """Of others nothing behind the last layer's attention: attended 8, a norm's output 8, three of 16, and the last norm's two of 8."""
+    job, parallel = job_of(small(), Row(6, 1.0, 1)), replace(small(), parallel_residual=True)
+    assert unmet_bytes(small(), job, ALONE) == 2 * (4 * 8 + 3 * 16) + 4
+    assert unmet_bytes(small(), job, replace(ALONE, tensor=2)) == 2 * (4 * 8 + 3 * 16 / 2) + 4
+    assert unmet_bytes(small(), replace(job, level="O1"), ALONE) == 4 * 3 * 8 + 2 * (2 * 8 + 3 * 16) + 4  # a cast for gate and up each
+    assert unmet_bytes(parallel, job, ALONE) == 2 * (3 * 8 + 3 * 16) + 4
+    assert unmet_bytes(small(), job, replace(ALONE, recompute=True)) == 2 * 2 * 8
+    assert (met_bytes(small(), job, ALONE), met_bytes(small(), job, replace(ALONE, tensor=2))) == (16, 8)
+    assert (met_bytes(parallel, job, ALONE), met_bytes(small(), job, replace(ALONE, recompute=True))) == (32, 0)
+    cut = replace(ALONE, tensor=2, sequence_parallel=True)
+    assert met_bytes(small(), job, cut) == 16
+    kept = [stage_memory(job, cut, 0, hold(small(), cut, 0), None, 600, count).activations for count in (6, 600)]
+    assert kept[1] - kept[0] == 594 * 16  # cut positions are all computed
 
 
 def test_the_moments_of_half_precision_by_hand():
@@ -343,7 +364,7 @@ def test_the_time_of_a_step_by_hand():
     config, row = small(), Row(6, 0.5, 1)
     layout = replace(ALONE, pipeline=2, data=2, rows=2, micro_batches=3)
     plan = plan_step(job_of(config, row), layout, FIGURES, {})
-    slowest = stage_flops(job_of(config, row), layout, 2, 4, True)
+    slowest = max(stage_flops(job_of(config, row), layout, *stage) for stage in ((0, 2, False), (2, 4, True)))
     link = 192 / 100e9  # hidden states that the last stage sends back
     assert layout.bubble == 1 / 4
     assert plan.compute_seconds == pytest.approx(3 * slowest / 50e12)
@@ -354,7 +375,7 @@ def test_the_time_of_a_step_by_hand():
     assert plan.useful_flops == model_flops(config, row) * 12
     assert plan.utilization(FIGURES) == pytest.approx(plan.useful_flops / (plan.seconds * 4 * 100e12))
     crossing = plan_step(job_of(config, row), layout, replace(FIGURES, per_node=2), {})
-    assert [seconds_of(it, FIGURES) * 1e10 for it in crossing.traffic if it.links] == [pytest.approx(4 * both[1])]
+    assert [seconds_of(it, FIGURES) * 1e10 for it in crossing.traffic if it.links] == [pytest.approx(4 * both[0])]  # of the slowest stage
 
 
 def test_layouts_take_the_same_rows_on_all_devices():

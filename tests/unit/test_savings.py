@@ -25,6 +25,10 @@ def layer_matrices() -> int:
     return 2 * HIDDEN * HIDDEN + 2 * HIDDEN * KEYS * WIDTH + 3 * HIDDEN * INNER
 
 
+def behind_attention() -> int:
+    return HIDDEN * HIDDEN + 3 * HIDDEN * INNER  # of the output projection and the MLP
+
+
 def seen(text: Text) -> int:
     """Pairs counted one by one: a token sees itself and what lies before it in its own text, the prompt included."""
     owners = [0] * text.prompt + [number for number, size in enumerate(text.responses, 1) for _ in range(size)]
@@ -43,20 +47,22 @@ def test_a_prompt_laid_down_once_saves_its_products_and_its_attention():
     # planning counts a causal text of n tokens as n^2 / 2 pairs, responses as equally long ones
     apart = (5**2 + 7**2) / 2
     once = 3**2 / 2 + 2 * ((3 + 3) ** 2 - 3**2) / 2
-    a_pass = LAYERS * (2 * layer_matrices() * 3 + 4 * HEADS * WIDTH * (apart - once))
+    a_pass = LAYERS * (2 * layer_matrices() * 3 + 4 * HEADS * WIDTH * (apart - once)) - 2 * behind_attention() * 3
     assert savings.prompt_once_flops(config(), PAIR, 4) == pytest.approx(4 * a_pass)
 
 
 def test_packing_saves_the_positions_up_to_the_longest():
     texts = [PAIR, Text(2, (1, 1)), Text(1, (1, 2))]
     assert savings.padding_tokens(texts) == 3 * 9 - (9 + 4 + 4)
-    assert savings.padding_flops(config(), texts, 3) == 3 * 2 * layer_matrices() * LAYERS * 10
+    assert savings.padding_flops(config(), texts, 3) == 3 * 2 * (layer_matrices() * LAYERS - behind_attention()) * 10
     assert savings.padding_tokens([PAIR]) == 0
 
 
 def test_the_head_on_scored_tokens():
     assert savings.unscored_head_flops(config(), PAIR) == 3 * 2 * HIDDEN * WORDS * 3
-    assert savings.recomputed_head_flops(config(), PAIR) == 2 * HIDDEN * WORDS * 6
+    a_chunk = (1 << 25) // WORDS
+    assert savings.recomputed_head_flops(config(), a_chunk) == 0
+    assert savings.recomputed_head_flops(config(), a_chunk + 6) == 2 * HIDDEN * WORDS * 6
     assert savings.logits_bytes(config(), "bfloat16", 7) == 7 * WORDS * (2 + 4)
     assert savings.logits_bytes(config(), "float32", 7) == 7 * WORDS * (4 + 4)
     assert savings.chunk_bytes(config(), 7) == 7 * WORDS * 8
@@ -64,10 +70,15 @@ def test_the_head_on_scored_tokens():
     assert savings.chunk_bytes(config(), 10**9) == 8 * ((1 << 25) // WORDS) * WORDS
 
 
+def test_the_last_layer_on_scored_tokens():
+    assert savings.unread_flops(config(), PAIR, 4) == 4 * 2 * behind_attention() * 3
+    assert savings.unread_flops(config(), Text(0, (5,)), 4) == 0
+
+
 def test_the_reference_saves_a_forward():
     pairs = 3**2 / 2 + 2 * ((3 + 3) ** 2 - 3**2) / 2
     layers = LAYERS * (2 * layer_matrices() * 9 + 4 * HEADS * WIDTH * pairs)
-    assert savings.reference_flops(config(), PAIR) == pytest.approx(layers + 2 * HIDDEN * WORDS * 6)
+    assert savings.reference_flops(config(), PAIR) == pytest.approx(layers - 2 * behind_attention() * 3 + 2 * HIDDEN * WORDS * 6)
 
 
 def test_pairs_that_nobody_may_see():
