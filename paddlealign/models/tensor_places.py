@@ -13,7 +13,7 @@ import numpy as np
 from paddlealign.errors import UserError
 
 # Rows are read in blocks of about so many bytes.
-BLOCK_BYTES = 1 << 23
+BLOCK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,12 @@ from paddlealign.models.parameters import EMBEDDING, HEAD, SCORE, Share, cut_lay
 from paddlealign.models.tensor_files import TensorSpec, Written, write_bytes, write_json
 from paddlealign.models.tensor_memory import converted_rows, copy_rows, count_broken, lies_open, memory_of
 from paddlealign.models.tensor_places import TensorPlace, blocks, read_rows
+from paddlealign.models.threads import in_threads
 from paddlealign.models.tricks import ALL_TRICKS, Tricks
 from paddlealign.models.weight_files import find_tensors, other_tensors, write_weights
 
+# So many readers share the tensors, each with a few blocks in memory.
+READERS = 4
 # Buffers that old checkpoints carry; they follow from config.json.
 HARMLESS_LEFTOVERS = re.compile(r"(^|\.)(rotary_emb\.inv_freq|attention\.(masked_)?bias|self_attn\.bias)$")
 
@@ -116,8 +119,9 @@ def plan_loading(config: DecoderConfig, directory: str | Path, allow_pickle: boo
 
 
 def _follow(plan: LoadingPlan, model: Decoder) -> None:
-    """Read the tensors that lie in the parameters that this process has memory for, in the files' order."""
+    """Read the tensors that lie in the parameters that this process has memory for, in the files' order, on a CPU a few at a time."""
     parameters, whole = dict(model.named_parameters()), parameter_shapes(model.config)
+    fills = []
     for tensor in sorted(plan.tensors, key=lambda it: (plan.places[it.name].path, plan.places[it.name].offset)):
         if any(part in parameters and parameters[part]._is_initialized() for part in tensor.parts):
             shares = [share_of(part, whole[part], model.make.part, model.make.parts) for part in tensor.parts]
@@ -125,7 +129,14 @@ def _follow(plan: LoadingPlan, model: Decoder) -> None:
                 _Target(part, parameters[part], plan.shapes[part][0], whole[part], share)
                 for part, share in zip(tensor.parts, shares, strict=True)
             ]
-            _fill(tensor, targets, plan.places[tensor.name])
+            fills.append((tensor, targets, plan.places[tensor.name]))
+
+    def fill(readers: range) -> None:
+        for reader in readers:
+            for tensor, targets, place in fills[reader::READERS]:
+                _fill(tensor, targets, place)
+
+    in_threads(fill, READERS, next(iter(parameters.values())).place)
 
 
 def _tensors_of(parameters: Mapping[str, tuple[int, ...]], config: DecoderConfig) -> list[StoredTensor]:

@@ -79,8 +79,9 @@ def main(argv: list[str]) -> int:
     ]
     prepare_files(folder, Plan([], 0, rounds, 0, [], told.threads))
     runs = [run for case in cases for run in run_case(place, case, rounds)]
-    command = f"python -m scripts.benchmark.generation {told.page} {' '.join(argv[1:])}".rstrip()
-    write_part(told.page, runs, command, versions(), told.threads)
+    command = f"python -m scripts.benchmark.generation docs/performance.md{' --quick' if told.quick else ''} --prompts {count}"
+    batches = " ".join(dict.fromkeys(str(case.batch) for case in cases))
+    write_part(told.page, runs, f"{command} --batches {batches} --new_tokens {new} --rounds {rounds}", versions(), told.threads)
     return 1 if any(run.different for run in runs) else 0
 
 
