@@ -154,9 +154,9 @@ def _product_and(total: Tensor | None, rows: Tensor, slope: Tensor) -> Tensor:
 
 
 def _chunks(rows: int, vocabulary: int) -> list[tuple[int, int]]:
-    """Ranges of rows whose logits have CHUNK_ELEMENTS elements at most."""
+    """Ranges of rows whose logits have CHUNK_ELEMENTS elements at most, the last as many as that: it is kept."""
     size = max(1, CHUNK_ELEMENTS // vocabulary)
-    return [(start, min(start + size, rows)) for start in range(0, rows, size)]
+    return [(max(0, stop - size), stop) for stop in range(rows % size or size, rows + 1, size)]
 
 
 def token_logps(hidden: Tensor, head: Tensor, target_ids: Tensor, vocabulary_first: bool) -> tuple[Tensor, Tensor]:

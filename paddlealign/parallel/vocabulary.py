@@ -96,9 +96,9 @@ class _TokenLogps(PyLayer):
 
 
 def _chunks(rows: int, width: int) -> list[tuple[int, int]]:
-    """Ranges of rows whose logits have CHUNK_ELEMENTS elements at most."""
+    """Ranges of rows whose logits have CHUNK_ELEMENTS elements at most, the last as many as that: it is kept."""
     size = max(1, CHUNK_ELEMENTS // width)
-    return [(start, min(start + size, rows)) for start in range(0, rows, size)]
+    return [(max(0, stop - size), stop) for stop in range(rows % size or size, rows + 1, size)]
 
 
 def _targets_here(target_ids: Tensor, part: _Part) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from paddlealign.machine import available_cores, prepare
 from scripts.benchmark.run import matmul_rate
-from scripts.benchmark.workload import PAIRS_PER_STEP, SHAPES, Pair, draw_pairs, forward_flops, in_our_order, write_model
+from scripts.benchmark.workload import HIDDEN, INNER, PAIRS_PER_STEP, SHAPES, Pair, draw_pairs, forward_flops, in_our_order, write_model
 from scripts.marks import fill
 
 STEPS, WARM_UP = 4, 2
@@ -46,15 +46,19 @@ def main(argv: list[str]) -> int:
 
 
 def products_of(pairs: list[Pair]) -> dict[str, float]:
-    """Operations of a round's products of matrices, by what time is spent on; what is computed again in backward counts."""
+    """Operations of a round's products of matrices, by what time is spent on; "model" counts the last layer whole, as others' models do.
+
+    Attention's scores are computed again in backward; the head's logits are not, as those of a step's pairs are about one chunk.
+    """
     parts = [forward_flops(len(it.prompt), [len(it.chosen), len(it.rejected)]) for it in pairs]
     linear, attention, head = (sum(part) for part in zip(*parts, strict=True))
+    unread = 2 * (HIDDEN**2 + 3 * HIDDEN * INNER) * sum(len(it.prompt) for it in pairs)  # by the last layer behind its attention
     return {
-        REST: 4 * linear,
+        REST: 4 * (linear - unread),
         "attention, forward": 2 * attention,
         "attention, backward": 2.5 * attention,
         "head and log-sum-exp, forward": 2 * head,
-        "head and log-sum-exp, backward": 3 * head,
+        "head and log-sum-exp, backward": 2 * head,
         "model": 4 * (linear + attention + head),
     }
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from scripts.benchmark.equal import differences
 from scripts.benchmark.measure import Measured, measure
-from scripts.benchmark.systems import ROOT, SYSTEMS, Setting
+from scripts.benchmark.systems import LIVE, ROOT, SYSTEMS, Setting
 from scripts.benchmark.workload import SHAPES, Work, draw_pairs, steps_of, write_model, write_workload
 
 LIMIT_SECONDS = 3600.0
@@ -103,7 +103,7 @@ def _run(folder: Path, trl_python: Path, plan: Plan, name: str, key: str, number
     rate = matmul_rate(plan.threads)
     command = system.command(setting)
     found = measure(command.words, {**os.environ, **command.environ}, ROOT, command.log, output / "words.txt", LIMIT_SECONDS)
-    work = steps_of(draw_pairs(SHAPES[name], plan.pairs), system.method)
+    work = steps_of(draw_pairs(SHAPES[name], plan.pairs), system.method, system.against == LIVE)
     first.setdefault(system.against, found.lines)
     unequal = differences(found.lines, first[system.against], len(work), system.half)
     return summarize(found, work, plan.warm_up, name, key, number, rate, unequal)

@@ -73,17 +73,17 @@ def in_our_order(pairs: Sequence[Pair]) -> list[Pair]:
     return [pairs[index] for index in plan.order]
 
 
-def steps_of(pairs: Sequence[Pair], method: str) -> list[Work]:
-    """What each step asks for, in our order. method: "dpo", or "sft" of the chosen responses."""
+def steps_of(pairs: Sequence[Pair], method: str, reference: bool) -> list[Work]:
+    """What each step asks for, in our order. method: "dpo", or "sft" of the chosen responses. reference: whether a live one computes."""
     ordered = in_our_order(pairs)
-    return [_work(ordered[start : start + PAIRS_PER_STEP], method) for start in range(0, len(ordered), PAIRS_PER_STEP)]
+    return [_work(ordered[start : start + PAIRS_PER_STEP], method, reference) for start in range(0, len(ordered), PAIRS_PER_STEP)]
 
 
-def _work(pairs: Sequence[Pair], method: str) -> Work:
+def _work(pairs: Sequence[Pair], method: str, reference: bool) -> Work:
     rows = [(len(pair.prompt), _response_lengths(pair, method)) for pair in pairs]
     tokens = sum(prompt + response for prompt, responses in rows for response in responses)
     scored = sum(sum(responses) for _, responses in rows)
-    return Work(len(pairs), tokens, scored, sum(model_flops(prompt, responses, method == "dpo") for prompt, responses in rows))
+    return Work(len(pairs), tokens, scored, sum(model_flops(prompt, responses, reference) for prompt, responses in rows))
 
 
 def _response_lengths(pair: Pair, method: str) -> list[int]:

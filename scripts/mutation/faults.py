@@ -387,8 +387,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "the head's gradient is that of one chunk",
         "models/head.py",
-        "size = max(1, CHUNK_ELEMENTS // vocabulary)\n    return [(start, min(start + size, rows)) for start in range(0, rows, size)]",
-        "size = max(1, CHUNK_ELEMENTS // vocabulary)\n    return [(0, min(size, rows))]",
+        "for stop in range(rows % size or size, rows + 1, size)]",
+        "for stop in range(rows % size or size, rows % size or size + 1)]",
         ("unit/test_scores.py",) + _LOGITS + _KERNELS + _BATCHES,
     ),
     Fault(

@@ -255,6 +255,12 @@ def test_token_logps(monkeypatch: pytest.MonkeyPatch, on_arrays: bool, chunk_ele
     assert correct[::2].all() and (correct == (logits.argmax(-1) == targets)).all()
 
 
+def test_the_chunk_that_is_kept_for_backward_is_a_whole_one(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(head, "CHUNK_ELEMENTS", 46)
+    assert head._chunks(7, 23) == [(0, 1), (1, 3), (3, 5), (5, 7)]
+    assert head._chunks(1, 23) == [(0, 1)]
+
+
 @pytest.mark.parametrize("vocabulary_first", [True, False])
 @pytest.mark.parametrize("chunk_elements", [1, 46, 1 << 20])
 def test_collision_logps(monkeypatch: pytest.MonkeyPatch, chunk_elements: int, vocabulary_first: bool):

@@ -94,10 +94,13 @@ def test_flops_are_those_of_every_product_counted_one_by_one():
 
 def test_a_step_counts_a_prompt_once_for_each_response():
     pairs = draw_pairs(SHAPES["short"], 8)
-    dpo, sft = steps_of(pairs, "dpo"), steps_of(pairs, "sft")
+    dpo, sft = steps_of(pairs, "dpo", True), steps_of(pairs, "sft", False)
     assert [step.examples for step in dpo] == [4, 4]
     assert sum(step.tokens for step in dpo) == sum(2 * len(it.prompt) + len(it.chosen) + len(it.rejected) for it in pairs)
     assert sum(step.scored for step in sft) == sum(len(it.chosen) for it in pairs)
+    cached = steps_of(pairs, "dpo", False)  # forward and backward of the policy, without the reference's forward
+    assert [step.flops for step in cached] == [pytest.approx(0.75 * step.flops) for step in dpo]
+    assert [step.tokens for step in cached] == [step.tokens for step in dpo]
 
 
 @pytest.mark.parametrize(
@@ -211,5 +214,6 @@ def test_the_profile_s_products_are_those_of_the_pairs():
     found = products_of(pairs)
     assert found["model"] == pytest.approx(sum(model_flops(len(it.prompt), [len(it.chosen), len(it.rejected)], True) for it in pairs))
     once = {**{name: found[name] / 2 for name in ("attention, forward", "head and log-sum-exp, forward")}, REST: found[REST] / 4}
-    assert 4 * sum(once.values()) == pytest.approx(found["model"])
+    unread = 2 * (512 * 512 + 3 * 512 * 1376) * sum(len(it.prompt) for it in pairs)  # by the last of eight layers
+    assert 4 * (sum(once.values()) + unread) == pytest.approx(found["model"])
     assert 0.01 < once["attention, forward"] / found["model"] * 4 < 0.1
