@@ -136,7 +136,8 @@ def _follow(plan: LoadingPlan, model: Decoder) -> None:
             for tensor, targets, place in fills[reader::READERS]:
                 _fill(tensor, targets, place)
 
-    in_threads(fill, READERS, next(iter(parameters.values())).place)
+    if fills:  # a parameter that was let go has no place
+        in_threads(fill, READERS, next(it.place for it in parameters.values() if it._is_initialized()))
 
 
 def _tensors_of(parameters: Mapping[str, tuple[int, ...]], config: DecoderConfig) -> list[StoredTensor]:
