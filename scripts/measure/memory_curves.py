@@ -22,9 +22,10 @@ from scripts.marks import fill
 from scripts.measure.memory import Case, Found, run
 
 MARK = "memory"
-# How much faster than the rows a batch's memory may grow: the exponent of a power of the tokens, 2 where it is quadratic. What malloc keeps
-# of freed memory moves it by a tenth between runs.
-LENGTH_LIMIT = 1.2
+# How much faster than the rows a batch's tensors may grow, by Paddle's count: the exponent of a power of the tokens.
+LENGTH_LIMIT = 1.05
+# The same of resident memory, which alone shows what NumPy holds. What malloc keeps of freed memory moves it by a tenth between runs.
+RESIDENT_LIMIT = 1.2
 # The most to the least that a batch's tensors take along the vocabulary, less a chunk of logits and what becomes the head's gradient. By
 # Paddle's count of tensors: how much of the memory that malloc keeps fits the next tensor is a matter of chance in their sizes.
 VOCABULARY_LIMIT = 1.1
@@ -93,9 +94,11 @@ def faults(found: Sequence[tuple[Curve, dict[int, Found]]]) -> list[str]:
             if max(rest) > VOCABULARY_LIMIT * min(rest):
                 wrong.append(f"{curve.heading}: without the head's share from {min(rest) / 1e6:.0f} to {max(rest) / 1e6:.0f} MB")
         elif tokens_of(cases[-1]) > tokens_of(cases[-2]):
-            power = growth([tokens_of(case) for case in cases], [of_batch(it) for it in points.values()])
-            if power > LENGTH_LIMIT:
-                wrong.append(f"{curve.heading}: grows as the power {power:.2f} of the tokens")
+            tokens = [tokens_of(case) for case in cases]
+            tensors = growth(tokens, [it.tensors - it.held for it in points.values()])
+            resident = growth(tokens, [of_batch(it) for it in points.values()])
+            if tensors > LENGTH_LIMIT or resident > RESIDENT_LIMIT:
+                wrong.append(f"{curve.heading}: tensors grow as the power {tensors:.2f} of the tokens, resident memory as {resident:.2f}")
     return wrong
 
 
